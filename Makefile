@@ -1,0 +1,89 @@
+# The project's commands. Each one first makes .venv, or brings it up to date, when that is needed.
+#
+# Variables that you may set:
+#   PYTHON     the Python (3.11 or newer) that makes .venv        make lab PYTHON=python3.12
+#   LAB_ARGS   more arguments for JupyterLab                      make lab LAB_ARGS="--no-browser --port 8899"
+#   TEST_ARGS  more arguments for pytest                          make test TEST_ARGS="-k board"
+#   BENCH      the one benchmark to run                           make bench BENCH=slider
+#   BENCH_JSON a file for the benchmark rows, as JSON lines       make bench BENCH_JSON=rows.jsonl
+#   NOTEBOOKS  the notebooks to refresh, by the start of the name make notebooks NOTEBOOKS=01
+
+PYTHON ?= python3
+LAB_ARGS ?=
+TEST_ARGS ?=
+BENCH ?=
+BENCH_JSON ?=
+NOTEBOOKS ?=
+
+# The lock keeps torch at this version; everything else moves with `make lock`.
+TORCH := 2.13.0
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+FIRST := notebooks/00_start_here.ipynb
+CODE := kit tests
+PYTEST := $(PY) -m pytest -p tests.notebooks.plugin --nbval --nbval-current-env --nbval-cell-timeout=120
+
+# The stamp holds the folder that the kit was installed from: a copied or moved clone installs itself again.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test bench lint format notebooks lock
+
+help: ## this list
+	@printf 'make TARGET, where TARGET is one of\n\n'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@printf '\nThe top of the Makefile lists the variables that you may set.\n'
+
+lab: $(STAMP) ## open JupyterLab on the first notebook (on localhost, with its token)
+	$(PY) -m jupyterlab --config=.jupyter/jupyter_lab_config.py --ServerApp.ip=localhost \
+		--ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/$(FIRST) $(LAB_ARGS)
+
+test: $(STAMP) ## run all tests: units, notebooks (strict nbval, no network), browser
+	@$(PY) -m tests.browser.chromium
+	@$(PYTEST) $(TEST_ARGS) tests notebooks
+
+bench: $(STAMP) ## print the benchmarks as a table (BENCH=name: one; BENCH_JSON=path: rows to a file)
+	@BENCH='$(BENCH)' BENCH_JSON='$(BENCH_JSON)' $(PY) -m tests.benchmarks
+
+lint: $(STAMP) ## check style and types
+	$(PY) -m ruff check $(CODE) notebooks
+	$(PY) -m ruff format --check $(CODE) notebooks
+	$(PY) -m mypy
+
+format: $(STAMP) ## put code and notebooks into the project's format
+	$(PY) -m ruff check --fix-only $(CODE) notebooks
+	$(PY) -m ruff format $(CODE) notebooks
+
+notebooks: $(STAMP) ## run the notebooks and refresh their stored outputs, cleaned
+	$(PY) -m tests.notebooks.refresh $(NOTEBOOKS)
+
+lock: $(STAMP) ## renew requirements.lock from pyproject.toml
+	$(PY) -m pip install --quiet --disable-pip-version-check uv
+	{ printf '%s\n' \
+	    '# The exact versions that `make lab` and `make test` install. Made by `make lock`; do not edit.' \
+	    '# Written by `uv pip compile --universal --python-version 3.11` from pyproject.toml and its test extra,' \
+	    '# with torch kept at the version named in the Makefile. The packages that only torch builds with CUDA need' \
+	    '# are left out: such a build pins them itself, and the CPU build needs none.'; \
+	  echo 'torch==$(TORCH)' | $(PY) -m uv pip compile --quiet --universal --python-version 3.11 \
+	    --no-header --no-annotate --extra test pyproject.toml - \
+	  | grep -v -E '^(nvidia-|cuda-|triton)'; } > $(VENV)/requirements.lock.new
+	mv $(VENV)/requirements.lock.new requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@if ! $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    command -v "$(PYTHON)" >/dev/null \
+	        || { echo "No '$(PYTHON)' here: install Python 3.11 or newer, or name one: make PYTHON=/path/to/python" >&2; exit 1; }; \
+	    "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	        || { echo "$$("$(PYTHON)" --version) is too old: Python 3.11 or newer is needed, for example: make PYTHON=python3.12" >&2; exit 1; }; \
+	    "$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null \
+	        || { echo "$(PYTHON) has no venv module: install it (Debian, Ubuntu: 'sudo apt-get install python3-venv')." >&2; exit 1; }; \
+	    "$(PYTHON)" -m venv --clear $(VENV); \
+	fi
+	@echo "Installing the pinned set into $(VENV): some minutes the first time, seconds later."
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@printf '%s' "$(CURDIR)" > $(STAMP)

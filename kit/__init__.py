@@ -1,0 +1,46 @@
+"""Make networks smaller, and see at once what it cost and what it bought.
+
+The rooms of this package:
+
+    data         data sets in three splits: the digits, or your own arrays
+    models       small networks to work on: MLP, ConvNet, ResNet
+    training     fit and evaluate; fires callbacks, never draws
+    files        weights on disk, dense or sparse, written and read back equal
+    measure      an accuracy with its interval; size, FLOPs and latency of a model
+    board        the trade-off board: every model that you pin, on one plane, kept on disk
+    prune        take weights or channels away; a new model each time
+    plots        numbers in, figure out
+    explorers    a figure with its controls: move a slider, a real model answers
+
+``import kit`` is cheap. A room, and what it needs (torch, plotly, ...), is loaded when it is first entered:
+``from kit import data``, or simply ``kit.data``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # type checkers do not follow __getattr__
+    from kit import board, data, explorers, files, measure, models, plots, prune, training
+
+__version__ = "0.1.0"
+
+__all__ = ["board", "data", "explorers", "files", "measure", "models", "plots", "prune", "training"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load a room when it is first entered.
+
+    Raises:
+        AttributeError: if the kit has no room of that name.
+    """
+    if name not in __all__:
+        raise AttributeError(f"kit has no room {name!r}; it has {', '.join(__all__)}.")
+    return import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    """List the rooms, loaded or not."""
+    return sorted([*globals(), *__all__])

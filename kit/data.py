@@ -1,0 +1,221 @@
+"""Data sets: labelled arrays in three stratified splits.
+
+Train is for fitting, validation for every choice (a ratio, a temperature, a configuration), test for the last
+word, read once (`kit.measure.final_test`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Inputs with their labels.
+
+    Attributes:
+        inputs: float32 tensor [n, ...], finite.
+        labels: int64 tensor [n], each in 0 .. n_classes - 1.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(self.labels)
+
+    def first(self, count: int) -> Split:
+        """The first `count` samples (all of them when there are fewer)."""
+        return Split(self.inputs[:count], self.labels[:count])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A named data set in three splits.
+
+    Attributes:
+        name: how plots and the board call it.
+        train: the samples to fit on.
+        validation: the samples to choose on.
+        test: the samples for the last word.
+        class_names: one name a class, in label order.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse splits that do not fit together.
+
+        Raises:
+            ValueError: a split is empty, holds NaN or infinity, has labels outside 0 .. n_classes - 1, or its
+                samples differ in shape from those of train.
+        """
+        for name in ("train", "validation", "test"):
+            _check_split(name, getattr(self, name), len(self.class_names), self.input_shape)
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample, without the batch dimension."""
+        return tuple(self.train.inputs.shape[1:])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that change when any sample, label or split changes."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            digest.update(str(tuple(split.inputs.shape)).encode())
+            digest.update(split.inputs.contiguous().numpy().tobytes())
+            digest.update(split.labels.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        """One line: name, shape, classes and the size of each split."""
+        shape = "x".join(str(side) for side in self.input_shape)
+        sizes = f"{len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test"
+        return f"Dataset({self.name}: {shape}, {self.n_classes} classes, {sizes})"
+
+
+def digits(seed: int = 0) -> Dataset:
+    """The 1797 handwritten digits that ship with scikit-learn: 1 x 8 x 8 images, ten classes, no download.
+
+    Half of them train, 30 % validate (wide enough for intervals of about one point), 20 % test.
+
+    Args:
+        seed: which stratified split to draw.
+
+    Returns:
+        Inputs [n, 1, 8, 8] in 0 .. 1.
+
+    Source: E. Alpaydin, C. Kaynak (1998), Optical Recognition of Handwritten Digits, UCI ML Repository.
+    """
+    images, labels = load_digits(return_X_y=True)
+    pixels = images.reshape(-1, 1, 8, 8).astype(np.float32) / 16.0  # pixel counts 0 .. 16 in the source
+    return from_arrays(pixels, labels, name="digits", validation=0.3, test=0.2, seed=seed)
+
+
+def from_arrays(
+    inputs: ArrayLike | Tensor,
+    labels: ArrayLike | Tensor,
+    *,
+    name: str = "yours",
+    validation: float = 0.2,
+    test: float = 0.2,
+    seed: int = 0,
+    class_names: Sequence[str] | None = None,
+) -> Dataset:
+    """A data set from the reader's own arrays, shuffled and split so that each split has the same class shares.
+
+    Args:
+        inputs: [n, ...] numbers, finite; images as [n, channels, height, width]. Bytes (uint8) become 0 .. 1.
+        labels: [n] whole numbers 0 .. n_classes - 1.
+        name: how plots and the board call it.
+        validation: share of the samples that validate, above 0.
+        test: share of the samples that test, above 0; `validation + test` below 1.
+        seed: which stratified split to draw.
+        class_names: one name a class; by default the label numbers.
+
+    Raises:
+        ValueError: shapes that do not match, NaN or infinity, labels out of range, shares out of range, or a
+            class with too few samples to be in all three splits.
+        TypeError: inputs or labels that are not numbers.
+    """
+    values = _as_inputs(inputs)
+    targets = _as_labels(labels, len(values))
+    for argument, share in (("validation", validation), ("test", test)):
+        if not 0 < share < 1:
+            raise ValueError(f"{argument} is the share of samples in that split, above 0 and below 1; got {share!r}.")
+    if validation + test >= 1:
+        raise ValueError(f"validation + test must stay below 1, to leave samples to train; got {validation + test:g}.")
+    n_classes = len(class_names) if class_names is not None else int(targets.max()) + 1
+    _check_labels("labels", targets, n_classes)
+    counts = np.bincount(targets, minlength=n_classes)
+    rarest = int(counts.argmin())
+    if counts[rarest] < 3:
+        raise ValueError(
+            f"labels: class {rarest} has {counts[rarest]} sample(s), too few to stratify; "
+            "each class needs at least 3, one a split."
+        )
+    everything = np.arange(len(targets))
+    try:
+        rest, test_rows = train_test_split(everything, test_size=test, stratify=targets, random_state=seed)
+        train_rows, validation_rows = train_test_split(
+            rest, test_size=validation / (1 - test), stratify=targets[rest], random_state=seed
+        )
+    except ValueError as error:
+        raise ValueError(f"labels: too few samples to stratify {len(targets)} into three splits ({error})") from None
+
+    def take(rows: np.ndarray) -> Split:
+        return Split(torch.from_numpy(values[rows]), torch.from_numpy(targets[rows]))
+
+    names = tuple(class_names) if class_names is not None else tuple(str(label) for label in range(n_classes))
+    return Dataset(name, take(train_rows), take(validation_rows), take(test_rows), names)
+
+
+def _as_inputs(inputs: Any) -> np.ndarray:
+    array = inputs.detach().cpu().numpy() if isinstance(inputs, Tensor) else np.asarray(inputs)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"inputs must be an array of numbers; got dtype {array.dtype}.")
+    if array.ndim < 2 or len(array) == 0 or array.size == 0:
+        raise ValueError(f"inputs must have shape [n, ...] with at least one sample; got shape {array.shape}.")
+    scale = 255.0 if array.dtype == np.uint8 else 1.0
+    values = array.astype(np.float32) / np.float32(scale)
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).reshape(len(values), -1).any(1).sum())
+        raise ValueError(f"inputs must be finite; {bad} of {len(values)} samples hold NaN or infinity.")
+    return values
+
+
+def _as_labels(labels: Any, n_samples: int) -> np.ndarray:
+    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if array.ndim != 1 or len(array) != n_samples:
+        raise ValueError(f"labels must have shape [{n_samples}], one for each input; got shape {array.shape}.")
+    if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and (array == np.floor(array)).all()):
+        raise TypeError(f"labels must be whole numbers; got dtype {array.dtype}.")
+    return array.astype(np.int64)
+
+
+def _check_labels(argument: str, labels: Any, n_classes: int) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= n_classes:
+        raise ValueError(f"{argument} must lie in 0 .. {n_classes - 1}; got values from {low} to {high}.")
+
+
+def _check_split(name: str, split: Split, n_classes: int, shape: tuple[int, ...]) -> None:
+    if len(split.labels) == 0:
+        raise ValueError(f"{name} is empty; every split needs at least one sample.")
+    if len(split.inputs) != len(split.labels):
+        raise ValueError(f"{name} has {len(split.inputs)} inputs but {len(split.labels)} labels; they must match.")
+    if split.inputs.dtype != torch.float32 or split.labels.dtype != torch.int64:
+        raise ValueError(
+            f"{name} must hold float32 inputs and int64 labels; got {split.inputs.dtype} and {split.labels.dtype}."
+        )
+    if tuple(split.inputs.shape[1:]) != shape:
+        raise ValueError(f"{name} has samples of shape {tuple(split.inputs.shape[1:])}; those of train are {shape}.")
+    if not bool(torch.isfinite(split.inputs).all()):
+        raise ValueError(f"{name} inputs must be finite; some are NaN or infinity.")
+    _check_labels(f"{name} labels", split.labels, n_classes)

@@ -1,0 +1,353 @@
+"""Weights on disk: plain safetensors, and a sparse file that is really smaller when weights are zero.
+
+A dense file is ordinary safetensors: any tool reads it. Zeros cost as much there as any other number.
+
+A sparse file holds the non-zero values and their positions. It follows Deep Compression (Han et al. 2016,
+arXiv:1510.00149, section 2): it stores not the position, but the gap to the neighbour before, in one byte. A
+gap that is too long for one byte is bridged by filler zeros. A float32 weight that is not zero then costs 5
+bytes, and a zero costs nothing (but for the fillers).
+
+The file, byte for byte (all numbers little-endian; the container is safetensors, so its tools can list it):
+
+| bytes          | what                                                                                     |
+|----------------|------------------------------------------------------------------------------------------|
+| 8              | length H of the header, an unsigned integer                                              |
+| H              | the header, JSON: name, dtype, shape and offsets of each part, and `__metadata__`        |
+| the rest       | the parts, one after the other                                                           |
+
+| part           | what                                                                                     |
+|----------------|------------------------------------------------------------------------------------------|
+| `NAME#values`  | k values of tensor NAME, in its dtype, in row-major order, with the filler zeros         |
+| `NAME#gaps`    | k bytes: how many zeros stand between this value and the one before it, 0 to 255         |
+| `NAME#dense`   | tensor NAME as it is, where the two parts above would not be smaller                     |
+
+`__metadata__` has one key, `kit`, a JSON text with these entries: `format` ("sparse" or "dense"), `version`,
+`shapes` (name to shape, for each tensor kept as values and gaps), `tied` (name to another name, which shares
+its memory and is stored for both), and `crc32` (over all parts and the other entries). A dense file has the
+same `kit` entry, and its parts carry the plain names.
+
+Example, one row: `0 0 7 0 0 ... (600 zeros) ... 0 5` is stored as values `7 0 0 5`, gaps `2 255 255 88`.
+Each pair moves the position on by its gap and one more: 2, then 258, 514, 603.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+FORMAT_VERSION: Final = 1
+_LONGEST_GAP: Final = 255  # the largest number in one byte
+_HEADER_ALLOWANCE: Final = 100  # bytes: a sparse tensor needs a second header entry and its shape
+_SPARSE_DTYPES: Final = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_OTHER_DTYPES: Final = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+
+
+class WeightsFileError(RuntimeError):
+    """A weights file cannot be read: not one, damaged, or written by a newer kit."""
+
+
+def pack(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the non-zero values of a flat tensor, and the gaps between them.
+
+    Args:
+        flat: one-dimensional tensor [n].
+
+    Returns:
+        values [k], dtype of `flat`, and gaps [k], uint8, where k counts the non-zero values and the fillers.
+
+    Raises:
+        ValueError: `flat` is not one-dimensional.
+    """
+    if flat.ndim != 1:
+        raise ValueError(f"flat must have one dimension, not {flat.ndim}: pass tensor.reshape(-1).")
+    positions = torch.nonzero(flat).flatten()  # [non-zeros], increasing
+    zeros_before = torch.diff(positions, prepend=positions.new_tensor([-1])) - 1  # [non-zeros]
+    fillers = zeros_before >> 8  # divided by 256: a filler bridges 255 zeros and is itself one more
+    place = torch.cumsum(fillers + 1, dim=0) - 1  # [non-zeros], where each value stands among the fillers
+    k = int(place[-1]) + 1 if len(place) else 0
+    values = flat.new_zeros(k)
+    gaps = torch.full((k,), _LONGEST_GAP, dtype=torch.uint8)
+    values[place] = flat[positions]
+    gaps[place] = (zeros_before & _LONGEST_GAP).to(torch.uint8)  # the rest of that division
+    return values, gaps
+
+
+def unpack(values: Tensor, gaps: Tensor, n: int) -> Tensor:
+    """Return the flat tensor [n] that `pack` was given.
+
+    Args:
+        values: [k], the non-zero values and the fillers.
+        gaps: [k], uint8, how many zeros stand before each value.
+        n: number of elements of the flat tensor.
+
+    Raises:
+        ValueError: values and gaps do not belong together, or point outside the n elements.
+    """
+    if values.ndim != 1 or gaps.shape != values.shape or gaps.dtype != torch.uint8:
+        raise ValueError(
+            f"values and gaps must be two equally long rows, gaps in uint8, not shapes {tuple(values.shape)} "
+            f"and {tuple(gaps.shape)}, gaps in {gaps.dtype}."
+        )
+    positions = torch.cumsum(gaps.to(torch.int64) + 1, dim=0) - 1
+    if len(positions) and int(positions[-1]) >= n:
+        raise ValueError(f"the gaps lead to position {int(positions[-1])}, but the tensor has {n} elements.")
+    flat = values.new_zeros(n)
+    flat[positions] = values  # a filler writes a zero where a zero is
+    return flat
+
+
+def encode(state: nn.Module | Mapping[str, Tensor], *, sparse: bool) -> bytes:
+    """Return the bytes of a weights file.
+
+    The tensors are copied to the CPU. Tensors that share all their memory (tied weights) are stored once.
+
+    Args:
+        state: a model, or its state dict: names to tensors of any shape. Float tensors (64, 32, 16 bits,
+            bfloat16) may become sparse; integers and bool are stored as they are.
+        sparse: True for the kit's sparse format, False for plain safetensors.
+
+    Returns:
+        The file's bytes. The same state always gives the same bytes. `decode` gives tensors that are equal to
+        the given ones (-0.0 in a sparse tensor comes back as 0.0, which is equal; NaN comes back as NaN).
+
+    Raises:
+        TypeError: `state` holds something other than tensors, or is neither a model nor a mapping.
+        ValueError: a tensor is of a kind that cannot be stored (quantised, sparse layout, meta device).
+    """
+    if not isinstance(sparse, bool):
+        raise TypeError(f"sparse must be True or False, not {sparse!r}.")
+    parts: dict[str, Tensor] = {}
+    shapes: dict[str, list[int]] = {}
+    tied: dict[str, str] = {}
+    seen: dict[object, str] = {}
+    for name, tensor in _checked(state).items():
+        memory = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() and seen.setdefault(memory, name) != name:
+            tied[name] = seen[memory]
+            continue
+        packed = _pack_if_smaller(tensor) if sparse else None
+        if packed is not None:
+            parts[f"{name}#values"], parts[f"{name}#gaps"] = packed
+            shapes[name] = list(tensor.shape)
+        else:  # a copy of its own: safetensors refuses views that overlap
+            part = f"{name}#dense" if sparse else name
+            parts[part] = tensor.cpu().clone(memory_format=torch.contiguous_format)
+    about: dict[str, Any] = {"format": "sparse" if sparse else "dense", "version": FORMAT_VERSION}
+    about |= {"shapes": shapes, "tied": tied}
+    about["crc32"] = _checksum(parts, about)
+    return safetensors.torch.save(parts, {"kit": json.dumps(about, separators=(",", ":"))})
+
+
+def decode(data: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a weights file, by name, on the CPU.
+
+    Reads what `encode` wrote, sparse or dense, and plain safetensors of any other origin. Never unpickles.
+
+    Raises:
+        TypeError: `data` is not bytes.
+        WeightsFileError: the bytes are not a weights file, are damaged, or come from a newer kit.
+    """
+    if not isinstance(data, bytes):
+        raise TypeError(f"data must be bytes, not {type(data).__name__}: to read a path, call read(path).")
+    about = _about(data)
+    try:
+        parts = safetensors.torch.load(data)
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise _damaged(f"its table of contents does not fit its bytes ({error})") from error
+    if about is None:  # written by another tool
+        if any(name.endswith("#gaps") for name in parts):
+            raise _damaged("it has parts of the kit's sparse format, but not their description")
+        return parts
+    if about.pop("crc32") != _checksum(parts, about):
+        raise _damaged("its checksum is wrong, so at least one byte has changed")
+    state = parts if about["format"] == "dense" else _join(parts, about["shapes"])
+    for name, kept in about["tied"].items():
+        if not isinstance(kept, str) or kept not in state or name in state:
+            raise _damaged(f"tensor {name!r} is tied to {kept!r}, which does not fit")
+        state[name] = state[kept]
+    return state
+
+
+def write(state: nn.Module | Mapping[str, Tensor], path: str | os.PathLike[str], *, sparse: bool) -> int:
+    """Write a weights file, all or nothing, and return its size in bytes.
+
+    The bytes go to a temporary file in the same folder, which then takes the place of `path` in one step. If
+    anything fails, an older file at `path` stays as it was.
+
+    Args:
+        state: as for `encode`.
+        path: the file; its folder must exist.
+        sparse: as for `encode`.
+
+    Raises:
+        FileNotFoundError: the folder of `path` does not exist.
+        IsADirectoryError: `path` is a folder.
+        OSError: the folder cannot be written to, or the disk is full.
+        TypeError, ValueError: as for `encode`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"path {path} is a folder: give the name of a file in it.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path {path} is in a folder that does not exist: make {path.parent} first.")
+    data = encode(state, sparse=sparse)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before it takes the old file's place
+        size = temporary.stat().st_size
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return size
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Return the tensors of the weights file at `path`, by name, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        IsADirectoryError: `path` is a folder.
+        WeightsFileError: as for `decode`; the sentence names the path.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"path {path} is a folder: give the name of a weights file in it.")
+    if not path.exists():
+        raise FileNotFoundError(f"path {path} does not exist: check the name, or write the file first.")
+    try:
+        return decode(path.read_bytes())
+    except WeightsFileError as error:
+        raise WeightsFileError(f"Cannot read {path}: {error}") from error
+
+
+def load_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Copy the weights of the file at `path` into `model`, in place.
+
+    Raises:
+        ValueError: names or shapes of the file and the model differ; the model is then unchanged.
+        FileNotFoundError, IsADirectoryError, WeightsFileError: as for `read`.
+    """
+    state = read(path)
+    stored = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in _checked(model).items()}
+    for name in sorted(stored.keys() | wanted.keys()):
+        if stored.get(name) != wanted.get(name):
+            raise ValueError(
+                f"model does not fit {path}: tensor {name!r} is {stored.get(name, 'absent')} in the file and "
+                f"{wanted.get(name, 'absent')} in the model; build the model with the file's layer sizes."
+            )
+    model.load_state_dict(state)
+
+
+def _checked(state: object) -> dict[str, Tensor]:
+    """Return the state as a dict, after looking at every name and tensor."""
+    if isinstance(state, nn.Module):
+        state = state.state_dict()
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state must be a model or map names to tensors, not {type(state).__name__}.")
+    for name, tensor in state.items():
+        if not isinstance(name, str):
+            raise TypeError(f"state must have text as names, not {name!r}.")
+        if not isinstance(tensor, Tensor):
+            kind = type(tensor).__name__
+            raise TypeError(f"state[{name!r}] must be a tensor, not {kind}: leave it out, or convert it.")
+        if name == "__metadata__":
+            raise ValueError("state must not use the name '__metadata__': safetensors keeps it for itself.")
+        if tensor.layout is not torch.strided or tensor.is_meta:
+            where = f"{tensor.layout}, device {tensor.device}"
+            raise ValueError(f"state[{name!r}] has no plain memory ({where}): make it dense first.")
+        if tensor.dtype not in _SPARSE_DTYPES + _OTHER_DTYPES:
+            allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _SPARSE_DTYPES + _OTHER_DTYPES)
+            raise ValueError(f"state[{name!r}] has dtype {tensor.dtype}; allowed are {allowed}.")
+    return {name: tensor.detach() for name, tensor in state.items()}
+
+
+def _pack_if_smaller(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return values and gaps of the tensor, or None where they would not be smaller than the tensor."""
+    budget = tensor.numel() * tensor.element_size() - _HEADER_ALLOWANCE
+    cost = tensor.element_size() + 1  # bytes for one value with its gap
+    if tensor.dtype not in _SPARSE_DTYPES or budget <= 0:
+        return None
+    flat = tensor.cpu().reshape(-1)
+    if int(torch.count_nonzero(flat)) * cost >= budget:  # counting is much cheaper than packing
+        return None
+    values, gaps = pack(flat)
+    return (values, gaps) if len(gaps) * cost < budget else None
+
+
+def _join(parts: dict[str, Tensor], shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+    """Put the parts of a sparse file together again."""
+    state: dict[str, Tensor] = {}
+    for part, tensor in parts.items():
+        name, _, kind = part.rpartition("#")
+        if kind == "dense" and name not in shapes:
+            state[name] = tensor
+        elif kind not in ("values", "gaps") or name not in shapes:
+            raise _damaged(f"its part {part!r} belongs to no tensor")
+    for name, shape in shapes.items():
+        if f"{name}#values" not in parts or f"{name}#gaps" not in parts:
+            raise _damaged(f"the values or the gaps of tensor {name!r} are missing")
+        if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+            raise _damaged(f"tensor {name!r} has the impossible shape {shape!r}")
+        try:
+            flat = unpack(parts[f"{name}#values"], parts[f"{name}#gaps"], math.prod(shape))
+        except ValueError as error:
+            raise _damaged(f"in tensor {name!r}, {error}".rstrip(".")) from error
+        state[name] = flat.reshape(shape)
+    return state
+
+
+def _about(data: bytes) -> dict[str, Any] | None:
+    """Return what the kit wrote about the file, checked, or None where another tool wrote it."""
+    if data[8:9] != b"{":
+        hint = ""
+        if data[:2] == b"PK" or data[:1] == b"\x80":  # torch.save writes a zip archive with a pickle inside
+            hint = " It looks like torch.save. The kit never unpickles: load it yourself, then write() it."
+        raise WeightsFileError(f"This is no weights file ({len(data)} bytes): give a safetensors file.{hint}")
+    length = int.from_bytes(data[:8], "little")
+    try:
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+        about = json.loads(metadata["kit"]) if "kit" in metadata else None
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged("its header cannot be read") from error
+    if about is None:
+        return None
+    version = about.get("version") if isinstance(about, dict) else None
+    if type(version) is int and version > FORMAT_VERSION:
+        raise WeightsFileError(
+            f"This file has format version {version}, this kit reads up to {FORMAT_VERSION}: update the kit."
+        )
+    known = {"format": str, "version": int, "shapes": dict, "tied": dict, "crc32": int}
+    kinds = {key: type(value) for key, value in about.items()} if isinstance(about, dict) else {}
+    if kinds != known or version != FORMAT_VERSION or about["format"] not in ("sparse", "dense"):
+        raise _damaged("its description is not one that the kit writes")
+    return about
+
+
+def _checksum(parts: Mapping[str, Tensor], about: Mapping[str, Any]) -> int:
+    """Return the CRC-32 over the description and all parts, in the order of their names."""
+    crc = zlib.crc32(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(parts):
+        tensor = parts[name]
+        crc = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
+    return crc
+
+
+def _damaged(reason: str) -> WeightsFileError:
+    return WeightsFileError(f"This weights file is damaged, {reason}: fetch it again, or write it again.")

@@ -1,0 +1,226 @@
+"""Networks to make smaller: an MLP, the chapter's ConvNet (repaired) and a small ResNet.
+
+Each takes a `seed` and draws its first weights from a generator of its own, so building one neither reads nor
+moves the global random state.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Fully connected layers with ReLU between them: `sizes[0] -> ... -> sizes[-1]`.
+
+    Args:
+        sizes: width of each layer, the input's and the classes' included; at least two, each at least 1.
+            Inputs of any shape are flattened to `sizes[0]` numbers.
+        seed: of the first weights.
+
+    Raises:
+        ValueError: fewer than two sizes, or one below 1.
+    """
+
+    def __init__(self, sizes: Sequence[int] = (64, 64, 10), *, seed: int = 0) -> None:
+        """Build the layers and draw their weights from `seed`."""
+        super().__init__()
+        if len(sizes) < 2:
+            raise ValueError(f"sizes needs at least an input and an output width; got {list(sizes)}.")
+        _check_positive(sizes=sizes)
+        with torch.device("meta"):  # no memory and no random numbers until `initialise`
+            self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+        initialise(self, seed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [n, ...] to logits [n, sizes[-1]]."""
+        x = x.flatten(1)  # [n, sizes[0]]
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class ConvNet(nn.Module):
+    """The chapter's network, repaired: two 3x3 convolutions, a pooling, two linear layers.
+
+    The chapter's listing has no activation (its linear layers would collapse into one) and a first linear layer
+    that fits 6x6 images only. Here ReLU stands between the layers and the linear layer follows the image.
+
+    Args:
+        in_channels: 1 for grey images, 3 for colour.
+        image_size: height and width in pixels, or one number for both; at least 2.
+        channels: output channels of the two convolutions.
+        hidden: width of the hidden linear layer.
+        n_classes: number of logits.
+        seed: of the first weights.
+
+    Raises:
+        ValueError: a size below 1, or an image smaller than the pooling.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        image_size: int | tuple[int, int] = 8,
+        channels: tuple[int, int] = (32, 64),
+        hidden: int = 128,
+        n_classes: int = 10,
+        *,
+        seed: int = 0,
+    ) -> None:
+        """Build the layers and draw their weights from `seed`."""
+        super().__init__()
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        _check_positive(in_channels=[in_channels], channels=channels, hidden=[hidden], n_classes=[n_classes])
+        if min(height, width) < 2:
+            raise ValueError(f"image_size must be at least 2 pixels each way, for the pooling; got {image_size!r}.")
+        self.input_shape = (in_channels, height, width)
+        first, second = channels
+        with torch.device("meta"):
+            self.conv1 = nn.Conv2d(in_channels, first, kernel_size=3, padding=1)
+            self.conv2 = nn.Conv2d(first, second, kernel_size=3, padding=1)
+            self.fc1 = nn.Linear(second * (height // 2) * (width // 2), hidden)
+            self.fc2 = nn.Linear(hidden, n_classes)
+        initialise(self, seed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [n, in_channels, height, width] to logits [n, n_classes].
+
+        Raises:
+            ValueError: images of another shape.
+        """
+        _check_images(x, self.input_shape)
+        x = F.relu(self.conv1(x))  # [n, channels[0], h, w]
+        x = F.relu(self.conv2(x))  # [n, channels[1], h, w]
+        x = F.max_pool2d(x, 2)  # [n, channels[1], h/2, w/2]
+        x = F.relu(self.fc1(x.flatten(1)))  # [n, hidden]
+        return self.fc2(x)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: `relu(x + f(x))` (He et al. 2016, arXiv:1512.03385, figure 2).
+
+    Because of the sum, the channels of both branches can only be removed together.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        """Build both branches; the shortcut is a 1x1 convolution where the shape changes."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut.append(nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False))
+            self.shortcut.append(nn.BatchNorm2d(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [n, in_channels, h, w] to [n, out_channels, h/stride, w/stride]."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """A small residual network: a stem, one stage of blocks a width, global average pooling, one linear layer.
+
+    Args:
+        in_channels: 1 for grey images, 3 for colour.
+        widths: channels of each stage; each stage after the first halves the image.
+        blocks: residual blocks a stage.
+        n_classes: number of logits.
+        seed: of the first weights.
+
+    Works on any image size. Source: He et al. 2016, arXiv:1512.03385.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        widths: Sequence[int] = (16, 32),
+        blocks: int = 1,
+        n_classes: int = 10,
+        *,
+        seed: int = 0,
+    ) -> None:
+        """Build the layers and draw their weights from `seed`."""
+        super().__init__()
+        _check_positive(in_channels=[in_channels], widths=widths, blocks=[blocks], n_classes=[n_classes])
+        self.in_channels = in_channels
+        with torch.device("meta"):
+            self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+            self.stem_bn = nn.BatchNorm2d(widths[0])
+            self.stages = nn.Sequential()
+            before = widths[0]
+            for stage, width in enumerate(widths):
+                for block in range(blocks):
+                    stride = 2 if stage > 0 and block == 0 else 1
+                    self.stages.append(ResidualBlock(before, width, stride))
+                    before = width
+            self.head = nn.Linear(before, n_classes)
+        initialise(self, seed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [n, in_channels, height, width] to logits [n, n_classes].
+
+        Raises:
+            ValueError: images with another number of channels.
+        """
+        _check_images(x, (self.in_channels, None, None))
+        x = F.relu(self.stem_bn(self.stem(x)))  # [n, widths[0], h, w]
+        x = self.stages(x)  # [n, widths[-1], h', w']
+        return self.head(x.mean(dim=(2, 3)))
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Draw a model's weights anew, in place, from a generator of their own.
+
+    The law is PyTorch's default for linear and convolutional layers: uniform within 1 / sqrt(fan in) for weights
+    and biases (He et al. 2015, arXiv:1502.01852, with a = sqrt(5)). Normalisation layers go back to scale 1,
+    shift 0. Parameters on the meta device get memory on the CPU first.
+
+    Args:
+        model: any module of Linear, Conv, BatchNorm, LayerNorm and GroupNorm layers.
+        seed: of the generator.
+
+    Raises:
+        TypeError: a module that holds parameters of its own and is none of these.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        model.to_empty(device="cpu")
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
+            if module.bias is not None:
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+        elif isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)):
+            module.reset_parameters()  # constants: no random numbers
+        elif any(True for _ in module.parameters(recurse=False)):
+            raise TypeError(
+                f"model: cannot initialise {name or 'the module'} ({type(module).__name__}); "
+                "known are Linear, Conv, BatchNorm, LayerNorm and GroupNorm layers."
+            )
+
+
+def _check_positive(**sizes: Sequence[int]) -> None:
+    for argument, values in sizes.items():
+        if any(value < 1 for value in values):
+            raise ValueError(f"{argument} must be 1 or more; got {list(values)}.")
+
+
+def _check_images(x: Tensor, shape: tuple[int | None, ...]) -> None:
+    """Refuse a batch that the layers would refuse with a message about matrices."""
+    came = tuple(x.shape[1:])
+    if len(came) != len(shape) or any(want not in (None, have) for want, have in zip(shape, came, strict=True)):
+        wanted = " x ".join("any" if side is None else str(side) for side in shape)
+        raise ValueError(f"inputs: the model takes images of {wanted} (channels x height x width); got {came}.")

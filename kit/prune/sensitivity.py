@@ -1,0 +1,107 @@
+"""Which layer can lose how much? A scan that prunes one layer at a time, and an allocation read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from threading import Event
+
+import numpy as np
+from torch import nn
+
+from kit import measure
+from kit.data import Dataset
+from kit.measure import Estimate
+from kit.prune.scores import Importance, prunable, score_weights
+from kit.prune.unstructured import apply_masks, check_ratio, rank
+
+SCAN_RATIOS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Accuracy after pruning one layer alone, without fine-tuning.
+
+    Attributes:
+        ratios: the scanned ratios, ascending, from 0.
+        accuracy: for each weight name one estimate a ratio, on the validation split.
+        sizes: numbers in each weight.
+    """
+
+    ratios: tuple[float, ...]
+    accuracy: dict[str, tuple[Estimate, ...]]
+    sizes: dict[str, int]
+
+
+def scan(
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    ratios: Sequence[float] = SCAN_RATIOS,
+    importance: Importance = "magnitude",
+    seed: int = 0,
+    cancel: Event | None = None,
+) -> Sensitivity:
+    """Prune each layer alone to each ratio and measure on the validation split (Han et al. 2015, figure 6).
+
+    Args:
+        model: any module with a prunable weight; not changed.
+        dataset: validation measures; train gives the gradients that "taylor" needs.
+        ratios: in [0, 1), ascending, starting at 0.
+        importance: "magnitude", "taylor" or "random".
+        seed: used by "random".
+        cancel: looked at between measurements.
+
+    Raises:
+        ValueError: ratios out of range or order, an unknown importance, nothing to prune.
+        training.Cancelled: `cancel` was set.
+    """
+    if list(ratios) != sorted(set(ratios)) or not ratios or ratios[0] != 0:
+        raise ValueError(f"ratios must ascend from 0 without repeats; got {list(ratios)}.")
+    check_ratio(dict(zip(map(str, ratios), ratios, strict=True)), dict.fromkeys(map(str, ratios)))
+    ranking = rank(score_weights(model, importance, dataset=dataset, seed=seed), "layer")
+    accuracy = {}
+    for name in ranking.ranks:
+        estimates = []
+        for ratio in ratios:
+            mask = ranking.masks({name: ratio})[name]
+            estimates.append(measure.accuracy(apply_masks(model, {name: mask}), dataset.validation, cancel=cancel))
+        accuracy[name] = tuple(estimates)
+    return Sensitivity(tuple(ratios), accuracy, {name: w.numel() for name, w in prunable(model).items()})
+
+
+def allocate(sensitivity: Sensitivity, ratio: float) -> dict[str, float]:
+    """One ratio a layer that together remove `ratio` of all weights, every layer costing the same accuracy alone.
+
+    For a tolerated drop t, each layer's ratio is the largest whose drop is at most t, read from its scanned curve by
+    linear interpolation (the curve is first made non-decreasing). t is found by bisection.
+
+    Args:
+        sensitivity: from `scan`.
+        ratio: share of all prunable weights to remove, in [0, largest scanned ratio].
+
+    Raises:
+        ValueError: a ratio outside that range.
+    """
+    if not 0 <= ratio <= sensitivity.ratios[-1]:
+        raise ValueError(f"ratio must lie in [0, {sensitivity.ratios[-1]:g}], the scanned range; got {ratio!r}.")
+    curves = {name: _drops(sensitivity.ratios, values) for name, values in sensitivity.accuracy.items()}
+    total = sum(sensitivity.sizes.values())
+
+    def at(tolerance: float) -> dict[str, float]:
+        return {name: float(np.interp(tolerance, drops, sensitivity.ratios)) for name, drops in curves.items()}
+
+    def removed(shares: Mapping[str, float]) -> float:
+        return sum(shares[name] * size for name, size in sensitivity.sizes.items()) / total
+
+    low, high = 0.0, 2.0  # a drop is at most 1; the slope added below adds less than 1
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if removed(at(middle)) < ratio else (low, middle)
+    return at(high)
+
+
+def _drops(ratios: Sequence[float], accuracies: Sequence[Estimate]) -> np.ndarray:
+    """Accuracy lost at each ratio, made strictly ascending so that it can be inverted. [ratios]."""
+    lost = np.array([accuracies[0].value - estimate.value for estimate in accuracies])
+    return np.maximum.accumulate(np.maximum(lost, 0.0)) + 1e-6 * np.array(ratios)

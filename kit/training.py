@@ -1,0 +1,286 @@
+"""Fit and evaluate: the ordinary PyTorch loop, with callbacks, cancelling between batches and explicit seeds.
+
+The loop fires callbacks and never draws; a progress bar is a callback like any other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from kit.data import Dataset, Split
+
+Optimiser = Literal["adam", "sgd"]
+
+
+class Cancelled(Exception):  # noqa: N818  (it is news, not an error)
+    """Raised between two batches once the `cancel` event is set."""
+
+
+class Diverged(RuntimeError):  # noqa: N818  (as above)
+    """Raised when the training loss is NaN or infinite; the model then holds unusable weights."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a fit stands, as callbacks see it.
+
+    Attributes:
+        model: the model in training, after its latest step.
+        epoch: epochs finished before the present one, from 0.
+        epochs: epochs asked for.
+        batch: batches finished in the present epoch, from 1.
+        batches: batches an epoch.
+        loss: mean cross-entropy (nats) of the latest batch; at an epoch's end, of the epoch.
+        seconds: since the fit began.
+    """
+
+    model: nn.Module
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    loss: float
+    seconds: float
+
+    @property
+    def share(self) -> float:
+        """Work done, 0 .. 1."""
+        return (self.epoch * self.batches + self.batch) / (self.epochs * self.batches)
+
+    @property
+    def seconds_left(self) -> float:
+        """Time left at the pace so far."""
+        return self.seconds * (1 - self.share) / self.share
+
+
+class Callback:
+    """What a fit calls as it goes. Override what you need; exceptions stop the fit."""
+
+    def on_batch_end(self, progress: Progress) -> None:
+        """After each optimiser step."""
+
+    def on_epoch_end(self, progress: Progress) -> None:
+        """After each epoch."""
+
+
+class ProgressBar(Callback):
+    """A text bar with time left on standard error; silent where that is not a terminal."""
+
+    def __init__(self) -> None:
+        """No bar is drawn before the first batch."""
+        self._bar: tqdm | None = None
+
+    def on_batch_end(self, progress: Progress) -> None:
+        """Move the bar one batch on."""
+        if self._bar is None:
+            self._bar = tqdm(total=progress.epochs * progress.batches, unit="batch", disable=None)
+        self._bar.update()
+        if progress.share >= 1:
+            self._bar.close()
+
+    def on_epoch_end(self, progress: Progress) -> None:
+        """Show the epoch's loss."""
+        if self._bar is not None:
+            self._bar.set_postfix(epoch=progress.epoch + 1, loss=f"{progress.loss:.3f}")
+
+
+@dataclass(frozen=True)
+class History:
+    """What a fit leaves behind.
+
+    Attributes:
+        losses: mean training cross-entropy (nats) of each epoch.
+        seconds: the whole fit, wall clock.
+        batches: optimiser steps taken.
+    """
+
+    losses: tuple[float, ...]
+    seconds: float
+    batches: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Counts of one pass over (part of) a split.
+
+    Attributes:
+        correct: samples whose largest logit is the label's.
+        total: samples seen.
+        loss: mean cross-entropy, nats.
+    """
+
+    correct: int
+    total: int
+    loss: float
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    epochs: int,
+    seed: int = 0,
+    lr: float = 1e-3,
+    batch_size: int = 64,
+    weight_decay: float = 0.0,
+    optimiser: Optimiser = "adam",
+    callbacks: Sequence[Callback] = (),
+    cancel: Event | None = None,
+) -> History:
+    """Train `model` in place on `dataset.train` by minibatches of cross-entropy.
+
+    Args:
+        model: maps inputs [n, ...] to logits [n, n_classes].
+        dataset: only its train split is read.
+        epochs: passes over the split, 0 or more.
+        seed: of the order of the samples.
+        lr: learning rate, above 0.
+        batch_size: samples a step, 1 or more. A last batch of a single sample is left out of an epoch, since batch
+            normalisation cannot take it.
+        weight_decay: L2 coefficient, 0 or more.
+        optimiser: "adam" (Kingma & Ba 2015, arXiv:1412.6980) or "sgd" (momentum 0.9).
+        callbacks: called after each batch and epoch, in order.
+        cancel: looked at before each batch.
+
+    Raises:
+        Cancelled: `cancel` was set; the model keeps the steps taken so far.
+        Diverged: the loss of an epoch is not finite.
+        ValueError: an argument out of range.
+    """
+    _check_fit(model, dataset, epochs, lr, batch_size, weight_decay, optimiser)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    stepper: torch.optim.Optimizer
+    if optimiser == "adam":
+        stepper = torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
+    else:
+        stepper = torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=weight_decay)
+    generator = torch.Generator().manual_seed(seed)
+    train, began = dataset.train, time.perf_counter()
+    losses: list[float] = []
+    steps = 0
+    was_training = model.training
+    model.train()
+    try:
+        for epoch in range(epochs):
+            rows = torch.randperm(len(train), generator=generator)
+            chunks = [chunk for chunk in rows.split(batch_size) if len(chunk) > 1 or batch_size == 1]
+            total = 0.0
+            for batch, chunk in enumerate(chunks, start=1):
+                if cancel is not None and cancel.is_set():
+                    raise Cancelled(f"cancelled in epoch {epoch + 1} of {epochs}, before batch {batch}.")
+                loss = F.cross_entropy(model(train.inputs[chunk]), train.labels[chunk])
+                stepper.zero_grad()
+                loss.backward()
+                stepper.step()
+                steps += 1
+                value = loss.item()
+                total += value
+                if callbacks:
+                    seconds = time.perf_counter() - began
+                    progress = Progress(model, epoch, epochs, batch, len(chunks), value, seconds)
+                    for callback in callbacks:
+                        callback.on_batch_end(progress)
+            mean = total / len(chunks)
+            if not mean < float("inf"):
+                raise Diverged(f"the training loss became {mean} in epoch {epoch + 1}; try a smaller lr than {lr:g}.")
+            losses.append(mean)
+            seconds = time.perf_counter() - began
+            progress = Progress(model, epoch, epochs, len(chunks), len(chunks), mean, seconds)
+            for callback in callbacks:
+                callback.on_epoch_end(progress)
+    finally:
+        model.train(was_training)
+    return History(tuple(losses), time.perf_counter() - began, steps)
+
+
+def evaluate(model: nn.Module, split: Split, *, batch_size: int = 1024, cancel: Event | None = None) -> Evaluation:
+    """Count the right answers of `model` on a whole split.
+
+    Args:
+        model: maps inputs [n, ...] to logits [n, n_classes]; put in evaluation mode meanwhile.
+        split: the samples.
+        batch_size: samples a forward pass.
+        cancel: looked at between batches.
+
+    Raises:
+        Cancelled: `cancel` was set.
+        ValueError: the model refuses the inputs, or its output is not [n, n_classes].
+    """
+    *_, whole = evaluate_slices(model, split, batch_size=batch_size, cancel=cancel)
+    return whole
+
+
+def evaluate_slices(
+    model: nn.Module, split: Split, *, batch_size: int, cancel: Event | None = None
+) -> Iterator[Evaluation]:
+    """Evaluate slice by slice: after each batch, the counts of all samples so far.
+
+    Splits are shuffled when they are made, so the first slice is a fair sample of the whole.
+    Arguments and errors as in `evaluate`.
+    """
+    correct, total, loss = 0, 0, 0.0
+    for start in range(0, len(split), batch_size):
+        if cancel is not None and cancel.is_set():
+            raise Cancelled(f"cancelled after {total} of {len(split)} samples.")
+        x, y = split.inputs[start : start + batch_size], split.labels[start : start + batch_size]
+        logits = predict(model, x)  # [n, n_classes]
+        if logits.ndim != 2 or len(logits) != len(y) or logits.shape[1] <= int(y.max()):
+            raise ValueError(
+                f"model must answer with logits [{len(y)}, n_classes], more than label {int(y.max())}; "
+                f"got shape {tuple(logits.shape)}."
+            )
+        correct += int((logits.argmax(1) == y).sum())
+        loss += float(F.cross_entropy(logits, y, reduction="sum"))
+        total += len(y)
+        yield Evaluation(correct, total, loss / total)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Logits of one batch, in evaluation mode, without gradients.
+
+    Raises:
+        ValueError: the model cannot take inputs of this shape.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        return model(inputs)
+    except (RuntimeError, ValueError) as error:
+        shape = tuple(inputs.shape[1:])
+        raise ValueError(f"dataset: the model cannot take samples of shape {shape}: {error}") from error
+    finally:
+        model.train(was_training)
+
+
+def _check_fit(
+    model: nn.Module,
+    dataset: Dataset,
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    weight_decay: float,
+    optimiser: str,
+) -> None:
+    if epochs < 0:
+        raise ValueError(f"epochs must be 0 or more; got {epochs!r}.")
+    if not 0 < lr < float("inf"):
+        raise ValueError(f"lr must be above 0; got {lr!r}.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more; got {batch_size!r}.")
+    if weight_decay < 0:
+        raise ValueError(f"weight_decay must be 0 or more; got {weight_decay!r}.")
+    if optimiser not in ("adam", "sgd"):
+        raise ValueError(f"optimiser must be 'adam' or 'sgd'; got {optimiser!r}.")
+    if batch_size > 1 and len(dataset.train) < 2:
+        raise ValueError("dataset: one training sample cannot make a batch; give at least 2.")
+    predict(model, dataset.train.inputs[:2])  # a shape that does not fit is said before any step

@@ -1,0 +1,449 @@
+"""A real JupyterLab server and a real Chromium, for the browser tests, the benchmarks and the screenshots.
+
+`serve` starts the server on a copy of the notebooks, so that no stored notebook is ever rewritten, and with
+settings, workspaces and kernel history of its own, so that the user's are never touched. `browse` starts Chromium
+with every name but localhost unresolvable. `NotebookPage` opens a notebook, runs it, moves its controls by keyboard
+and mouse, and reports what went wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote, urlsplit
+
+from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, Request, sync_playwright
+
+try:
+    from tests.browser.chromium import find_chromium
+except ImportError:
+    def find_chromium() -> Path | None:
+        return Path("/usr/bin/chromium")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NOTEBOOKS = REPOSITORY / "notebooks"
+INSTRUMENT = Path(__file__).with_name("instrument.js")
+
+Theme = Literal["light", "dark"]
+THEMES: dict[str, str] = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+SIZES: tuple[tuple[int, int], ...] = ((1280, 800), (1920, 1080))
+
+LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+# These never leave the browser.
+LOCAL_SCHEMES = frozenset({"about", "blob", "chrome", "chrome-error", "data", "devtools"})
+
+CHROMIUM_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # Whatever asks for another host gets "not found" at once: the request is recorded, nothing leaves the machine.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+]
+
+# What a stock JupyterLab says with an empty notebook and nothing of ours loaded. Nothing else may be added here.
+STOCK_CONSOLE: tuple[re.Pattern[str], ...] = ()
+
+
+class LabError(RuntimeError):
+    """The server or the page did not do what was asked in time."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running JupyterLab: `root` is the folder it shows (a temporary copy)."""
+
+    url: str
+    token: str
+    root: Path
+    log: Path
+
+    def api(self, path: str, method: str = "GET") -> Any:
+        """Call the server's REST interface; the decoded answer, or None where it is empty."""
+        request = urllib.request.Request(f"{self.url}{path}", method=method)
+        request.add_header("Authorization", f"token {self.token}")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            body = answer.read()
+        return json.loads(body) if body else None
+
+    def close_kernels(self) -> None:
+        """End every kernel, so that one notebook's memory does not weigh on the next."""
+        for session in self.api("api/sessions"):
+            self.api(f"api/sessions/{session['id']}", method="DELETE")
+        for kernel in self.api("api/kernels"):
+            self.api(f"api/kernels/{kernel['id']}", method="DELETE")
+
+    def address(self, notebook: str) -> str:
+        """The page that shows one notebook and nothing else from earlier (a reset workspace)."""
+        return f"{self.url}lab/workspaces/auto-test/tree/{quote(notebook)}?reset&token={self.token}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _write_settings(folder: Path, theme: Theme) -> None:
+    """User settings of this one server: theme, all cells in the page, no news and no update check."""
+    wanted: dict[str, dict[str, Any]] = {
+        "apputils-extension/themes": {"theme": THEMES[theme], "adaptive-theme": False},
+        # Cells out of sight are left out of the page by default; a test must be able to see them.
+        "notebook-extension/tracker": {"windowingMode": "none", "kernelShutdown": False},
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    }
+    for name, values in wanted.items():
+        extension, plugin = name.split("/")
+        file = folder / "@jupyterlab" / extension / f"{plugin}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+
+
+def _environment(home: Path, extra: Mapping[str, str]) -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "IPYTHON"))}
+    env.update(
+        JUPYTER_CONFIG_DIR=str(home / "config"),
+        JUPYTER_DATA_DIR=str(home / "data"),
+        JUPYTER_RUNTIME_DIR=str(home / "runtime"),
+        JUPYTERLAB_SETTINGS_DIR=str(home / "settings"),
+        JUPYTERLAB_WORKSPACES_DIR=str(home / "workspaces"),
+        IPYTHONDIR=str(home / "ipython"),
+        KIT_BOARD=str(home / "board.sqlite"),
+        PYTHONPATH=os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")])),
+        PYTHONUNBUFFERED="1",
+    )
+    env.update(extra)
+    return env
+
+
+@contextmanager
+def serve(
+    notebooks: Path | None = NOTEBOOKS, *, theme: Theme = "light", env: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Start JupyterLab on a temporary copy of a folder, and end it with all of its kernels.
+
+    Args:
+        notebooks: Folder to copy; None starts with an empty one.
+        theme: "light" or "dark".
+        env: More environment variables for the server and its kernels.
+
+    Raises:
+        LabError: When the server does not answer within a minute.
+    """
+    home = Path(tempfile.mkdtemp(prefix="kit-lab-"))
+    root = home / "notebooks"
+    if notebooks is not None and notebooks.is_dir():
+        shutil.copytree(notebooks, root, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    root.mkdir(exist_ok=True)
+    _write_settings(home / "settings", theme)
+    port, token, log = _free_port(), os.urandom(16).hex(), home / "server.log"
+    command = [
+        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
+        *("--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
+        *(f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}"),
+        "--LabApp.extension_manager=readonly",  # the default one asks a package index
+        "--LabApp.expose_app_in_browser=True",
+    ]
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            command,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            cwd=root,
+            env=_environment(home, env or {}),
+            start_new_session=True,
+        )
+        server = Server(f"http://127.0.0.1:{port}/", token, root, log)
+        try:
+            _wait_until_up(server, process)
+            yield server
+        finally:
+            _end(server, process)
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def _wait_until_up(server: Server, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            break
+        try:
+            server.api("api/status")
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise LabError(f"JupyterLab did not start; the end of its log:\n{server.log.read_text()[-2000:]}")
+
+
+def _end(server: Server, process: subprocess.Popen[bytes]) -> None:
+    try:
+        server.close_kernels()
+    except (OSError, ValueError):
+        pass  # a server that is gone already has no kernels to end
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def browse(executable: Path | None = None) -> Iterator[Browser]:
+    """Start headless Chromium: the one found on this machine, or the one named.
+
+    Raises:
+        LabError: When there is no Chromium.
+    """
+    executable = executable or find_chromium()
+    if executable is None:
+        raise LabError("No Chromium was found.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(executable), headless=True, args=CHROMIUM_ARGS
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def is_local(url: str) -> bool:
+    """Whether a request stays on this machine."""
+    parts = urlsplit(url)
+    return parts.scheme in LOCAL_SCHEMES or parts.hostname in LOCAL_HOSTS
+
+
+@dataclass
+class NotebookPage:
+    """One notebook open in JupyterLab. Make it with `open_notebook`."""
+
+    page: Page
+    server: Server
+    name: str
+    console: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Listen before the first byte is asked for."""
+        self.page.on("console", self._on_console)
+        self.page.on("pageerror", lambda error: self.console.append(f"page error: {error}"))
+        self.page.on("request", self._on_request)
+        self.page.on("websocket", lambda ws: self._note_address(ws.url))
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type != "error":
+            return
+        text = f"{message.text} ({message.location.get('url', '')})"
+        if not any(pattern.search(text) for pattern in STOCK_CONSOLE):
+            self.console.append(text)
+
+    def _on_request(self, request: Request) -> None:
+        self._note_address(request.url)
+
+    def _note_address(self, url: str) -> None:
+        if not is_local(url.replace("ws://", "http://", 1).replace("wss://", "https://", 1)):
+            self.foreign.append(url)
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def open(self, timeout: float = 90) -> NotebookPage:
+        """Show the notebook and wait until its kernel is ready."""
+        self.page.goto(self.server.address(self.name), wait_until="domcontentloaded")
+        self._wait_for(
+            """() => {
+                const panel = window.jupyterapp?.shell?.currentWidget;
+                return panel?.context?.isReady && panel.content?.widgets?.length > 0
+                    && panel.sessionContext?.session?.kernel?.status === 'idle';
+            }""",
+            timeout,
+            "the notebook to open and its kernel to start",
+        )
+        self.page.evaluate(INSTRUMENT.read_text())
+        return self
+
+    def run_all(self, timeout: float = 180) -> None:
+        """Run every cell; return once the kernel is idle and no cell shows `[*]`. Errors are left for `errors`."""
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+        self.wait_idle(timeout)
+
+    def wait_idle(self, timeout: float = 60) -> None:
+        """Wait until the kernel is idle, no cell is pending, and both stay so for a moment."""
+        self._wait_for(
+            """() => {
+                const panel = window.jupyterapp.shell.currentWidget;
+                const idle = panel.sessionContext.session?.kernel?.status === 'idle';
+                const pending = [...document.querySelectorAll('.jp-InputPrompt')]
+                    .some(prompt => prompt.textContent.includes('*'));
+                const now = performance.now();
+                if (!idle || pending) { window.__kitIdleSince = null; return false; }
+                window.__kitIdleSince ??= now;
+                return now - window.__kitIdleSince > 400;
+            }""",
+            timeout,
+            "the kernel to become idle",
+        )
+
+    def _wait_for(self, condition: str, timeout: float, what: str) -> None:
+        try:
+            self.page.wait_for_function(condition, timeout=timeout * 1000, polling=50)
+        except Error as error:
+            raise LabError(f"{self.name}: waited {timeout:.0f} s for {what}.") from error
+
+    # -- what went wrong ----------------------------------------------------------------------------------------
+
+    def errors(self) -> list[str]:
+        """Tracebacks and everything written to stderr, in the order of the cells."""
+        outputs = self.page.locator(
+            '.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"], '
+            '.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]'
+        )
+        return outputs.all_inner_texts()
+
+    def missing_widgets(self) -> list[str]:
+        """What JupyterLab prints where a widget could not be shown."""
+        text = re.compile(r"Error displaying widget|model not found|Error creating widget|Loading widget\.\.\.")
+        return self.page.locator(".jp-OutputArea-output", has_text=text).all_inner_texts()
+
+    def problems(self) -> list[str]:
+        """All that must be empty for a notebook to pass, each with its kind in front."""
+        kinds = {
+            "output": self.errors(),
+            "missing widget": self.missing_widgets(),
+            "console": self.console,
+            "request to another host": self.foreign,
+        }
+        return [f"{kind}: {text}" for kind, texts in kinds.items() for text in texts]
+
+    # -- explorers and their controls ---------------------------------------------------------------------------
+
+    def explorers(self) -> list[Locator]:
+        """Every outermost box of widgets that holds at least one plotly figure and one slider."""
+        boxes = self.page.locator(".jp-OutputArea-output").filter(has=self.page.locator(".js-plotly-plot"))
+        return boxes.filter(has=self.page.locator('[role="slider"]')).all()
+
+    def control(self, label: str, within: Locator | None = None) -> Locator:
+        """The control whose visible label, or accessible name, is (or starts with) `label`."""
+        scope: Locator | Page = within if within is not None else self.page
+        starts = re.compile(rf"^\s*{re.escape(label)}", re.IGNORECASE)
+        named = scope.locator(".jupyter-widgets").filter(
+            has=self.page.locator(":scope > .widget-label", has_text=starts)
+        )
+        if named.count() == 0:
+            named = scope.get_by_label(starts)
+        if named.count() == 0:
+            named = scope.get_by_role("button", name=starts)
+        if named.count() == 0:
+            raise LabError(f"{self.name}: no control is labelled {label!r}.")
+        return named.first
+
+    def handle(self, label: str, within: Locator | None = None) -> Locator:
+        """The part of a slider that takes the keyboard's focus."""
+        control = self.control(label, within)
+        return control if control.get_attribute("role") == "slider" else control.locator('[role="slider"]').first
+
+    def press(self, label: str, key: str = "ArrowRight", within: Locator | None = None, times: int = 1) -> None:
+        """Move a slider by keyboard: ArrowRight, ArrowLeft, Home, End, PageUp, PageDown."""
+        handle = self.handle(label, within)
+        handle.focus()
+        for _ in range(times):
+            self.page.keyboard.press(key)
+
+    def drag(self, label: str, to: float, within: Locator | None = None, steps: int = 8) -> None:
+        """Move a slider by mouse, in several moves, to a place between 0 (left end) and 1 (right end)."""
+        handle = self.handle(label, within)
+        handle.scroll_into_view_if_needed()
+        knob = handle.bounding_box()
+        track = handle.locator("xpath=ancestor::*[contains(@class, 'noUi-base')][1]").bounding_box()
+        if knob is None or track is None:
+            raise LabError(f"{self.name}: the slider {label!r} is not visible.")
+        middle = knob["y"] + knob["height"] / 2
+        self.page.mouse.move(knob["x"] + knob["width"] / 2, middle)
+        self.page.mouse.down()
+        self.page.mouse.move(track["x"] + to * track["width"], middle, steps=steps)
+        self.page.mouse.up()
+
+    def value(self, label: str, within: Locator | None = None) -> float:
+        """Where a slider stands, in its own units."""
+        return float(self.handle(label, within).get_attribute("aria-valuenow") or "nan")
+
+    def status(self, within: Locator | None = None) -> str:
+        """The explorer's status line (class `kit-status`)."""
+        scope: Locator | Page = within if within is not None else self.page
+        return scope.locator(".kit-status").first.inner_text()
+
+    # -- pictures -----------------------------------------------------------------------------------------------
+
+    def plot_state(self, within: Locator | None = None) -> str:
+        """A digest of all that plotly has drawn there: it changes when, and only when, the picture does."""
+        scope = within if within is not None else self.page.locator("body")
+        return str(scope.evaluate("(element) => window.kitLab.plotState(element)"))
+
+    def wait_change(self, before: str, within: Locator | None = None, timeout: float = 10) -> bool:
+        """Whether the drawn plots come to differ from `before` within `timeout` seconds."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if self.plot_state(within) != before:
+                return True
+            self.page.wait_for_timeout(50)
+        return False
+
+    def wait_still(self, within: Locator | None = None, quiet: float = 1.0, timeout: float = 60) -> str:
+        """Wait until the plots have not changed for `quiet` seconds (a sweep has ended); the digest then."""
+        end, since, state = time.monotonic() + timeout, time.monotonic(), self.plot_state(within)
+        while time.monotonic() < end:
+            self.page.wait_for_timeout(100)
+            now = self.plot_state(within)
+            if now != state:
+                since, state = time.monotonic(), now
+            elif time.monotonic() - since > quiet:
+                return state
+        raise LabError(f"{self.name}: the plots were still changing after {timeout:.0f} s.")
+
+    def painted(self, selector: str, timeout: float = 20) -> Locator:
+        """Wait until an element is in the page, has a size, and one more frame has been painted."""
+        element = self.page.locator(selector).first
+        element.wait_for(state="visible", timeout=timeout * 1000)
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        return element
+
+    def screenshot(self, path: Path, size: tuple[int, int] = SIZES[0], element: Locator | None = None) -> Path:
+        """Write a PNG of the page, or of one element, at a window size in pixels."""
+        self.page.set_viewport_size({"width": size[0], "height": size[1]})
+        self.page.wait_for_timeout(700)  # plotly redraws itself a moment after a change of size
+        if element is not None:
+            element.scroll_into_view_if_needed()
+            element.screenshot(path=str(path))
+        else:
+            self.page.screenshot(path=str(path))
+        return path
+
+
+@contextmanager
+def open_notebook(
+    browser: Browser, server: Server, name: str, size: tuple[int, int] = SIZES[0]
+) -> Iterator[NotebookPage]:
+    """Open one notebook in a fresh browser profile; its kernel ends with the page."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    try:
+        yield NotebookPage(context.new_page(), server, name).open()
+    finally:
+        context.close()
+        server.close_kernels()

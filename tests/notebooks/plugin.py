@@ -1,0 +1,54 @@
+"""Pytest plugin: notebooks under strict nbval, in a kernel that has no network.
+
+Use it as ``python -m pytest -p tests.notebooks.plugin --nbval --nbval-current-env notebooks`` (``make test`` does).
+Each notebook gets an empty board of its own. It fails when it tried to reach the network, even if it hid the error.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from nbval.plugin import IPyNbFile
+
+from tests.notebooks.kernels import kernel_environment, network_attempts
+
+
+class OfflineNotebook(IPyNbFile):  # type: ignore[misc]
+    """nbval's notebook, with the kernel's surroundings fixed."""
+
+    scratch: tempfile.TemporaryDirectory[str] | None = None
+
+    def setup(self) -> None:
+        """Start the kernel."""
+        self.scratch = tempfile.TemporaryDirectory(prefix="kit-notebook-")
+        with mock.patch.dict(os.environ, kernel_environment(Path(self.scratch.name))):
+            super().setup()
+
+    def teardown(self) -> None:
+        """Stop the kernel, then look at what the guard wrote down."""
+        super().teardown()
+        if self.scratch is None:
+            return
+        try:
+            attempts = network_attempts(Path(self.scratch.name))
+        finally:
+            self.scratch.cleanup()
+            self.scratch = None
+        if attempts:
+            lines = "\n  ".join(attempts)
+            pytest.fail(f"{self.path.name} tried to reach the network:\n  {lines}", pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Generator[None, Any, Any]:
+    """Put our notebook in the place of each one that nbval collects."""
+    found = yield
+    return [
+        OfflineNotebook.from_parent(parent, path=file_path) if isinstance(node, IPyNbFile) else node for node in found
+    ]

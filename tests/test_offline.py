@@ -1,0 +1,106 @@
+"""The network guard of the notebook runs really refuses, and a run that tried to get out is red."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tests.notebooks.kernels import ROOT, kernel_environment, network_attempts
+from tests.offline.sitecustomize import is_local
+
+# 192.0.2.0/24 is reserved for documentation, and .invalid never resolves: nothing is reached even with the guard off.
+ATTEMPTS = """
+import socket, urllib.request
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+tcp = socket.socket()
+for attempt in (
+    lambda: tcp.connect(("192.0.2.1", 80)),
+    lambda: tcp.connect_ex(("192.0.2.2", 80)),
+    lambda: udp.sendto(b"x", ("192.0.2.3", 9)),
+    lambda: socket.getaddrinfo("kit.invalid", 443),
+    lambda: socket.gethostbyname("kit2.invalid"),
+):
+    try:
+        attempt()
+    except ConnectionRefusedError as error:
+        assert "network is off" in str(error), error
+    else:
+        raise SystemExit("not refused")
+try:
+    urllib.request.urlopen("http://kit3.invalid/", timeout=1)
+except OSError as error:
+    assert "network is off" in str(error), error
+"""
+LOCAL = """
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(("localhost", server.getsockname()[1]))
+client.sendall(b"ping")
+assert server.accept()[0].recv(4) == b"ping"
+left, right = socket.socketpair()
+left.sendmsg([b"x"])
+"""
+
+
+def run_guarded(code: str, scratch: Path) -> list[str]:
+    """Run code in a guarded Python; return what the guard wrote down."""
+    subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **kernel_environment(scratch)}, check=True, timeout=60
+    )
+    return network_attempts(scratch)
+
+
+def test_guard_refuses_and_writes_down(tmp_path: Path) -> None:
+    attempts = run_guarded(ATTEMPTS, tmp_path)
+    assert len(attempts) == 6
+    for wanted in ("192.0.2.1", "192.0.2.2", "192.0.2.3", "kit.invalid", "kit2.invalid", "kit3.invalid"):
+        assert any(wanted in line for line in attempts), wanted
+
+
+def test_guard_leaves_local_sockets_alone(tmp_path: Path) -> None:
+    assert run_guarded(LOCAL, tmp_path) == []
+
+
+def test_no_guard_is_not_taken_for_no_attempt(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="without the network guard"):
+        network_attempts(tmp_path)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1", "", None, b"::1"])
+def test_local_hosts(host: object) -> None:
+    assert is_local(host)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "127.0.0.1.invalid", "2001:db8::1", "127.invalid", b"kit.invalid", 7])
+def test_hosts_elsewhere(host: object) -> None:
+    assert not is_local(host)
+
+
+def test_notebook_that_hides_its_attempt_turns_the_run_red(tmp_path: Path) -> None:
+    """The whole way: nbval, a kernel, the guard, the report."""
+    hides = (
+        "import os, socket\n"
+        "assert os.environ['KIT_BOARD'] and 'offline' in os.environ['PYTHONPATH']\n"
+        "try:\n    socket.create_connection(('192.0.2.1', 80))\n"
+        "except OSError as error:\n    print('network is off' in str(error))"
+    )
+    cell = nbformat.v4.new_code_cell(
+        hides, execution_count=1, outputs=[nbformat.v4.new_output("stream", name="stdout", text="True\n")]
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "hides.ipynb")
+    options = ["-p", "tests.notebooks.plugin", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "-q"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, f"--rootdir={tmp_path}", "-c", os.devnull, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "hides.ipynb tried to reach the network" in done.stdout
+    assert "1 passed, 1 error" in done.stdout  # the cell itself is green: what it printed is what is stored
