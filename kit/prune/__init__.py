@@ -8,6 +8,7 @@
 | score weights yourself | `score_weights(model, "taylor", dataset=digits)` |
 | see which layer can lose how much | `scan(model, digits)`, then `allocate(...)` |
 | prune in rounds | `iterative(model, digits, ratio=0.95, rounds=5, epochs=10)` |
+| have the whole trade-off | `Sweep(model, digits)` |
 | look for a lottery ticket | `lottery(model, digits, ratio=0.9, rounds=3, epochs=10)` |
 """
 
@@ -23,6 +24,7 @@ from kit.prune.structured import (
     channels,
     thin,
 )
+from kit.prune.sweep import WHATS, Method, Point, Pruned, Sweep, What
 from kit.prune.unstructured import (
     SCOPES,
     HoldMasks,
@@ -42,19 +44,25 @@ __all__ = [
     "SCAN_RATIOS",
     "SCHEDULES",
     "SCOPES",
+    "WHATS",
     "HoldMasks",
     "Importance",
     "Iterative",
     "LastChannelWarning",
     "Lottery",
     "Masks",
+    "Method",
+    "Point",
+    "Pruned",
     "Ranking",
     "Round",
     "Schedule",
     "Scope",
     "Sensitivity",
+    "Sweep",
     "Thinned",
     "Untraceable",
+    "What",
     "allocate",
     "apply_masks",
     "channel_groups",

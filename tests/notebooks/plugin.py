@@ -19,7 +19,7 @@ from nbval.plugin import IPyNbFile
 from tests.notebooks.kernels import kernel_environment, network_attempts
 
 
-class OfflineNotebook(IPyNbFile):  # type: ignore[misc]
+class OfflineNotebook(IPyNbFile):
     """nbval's notebook, with the kernel's surroundings fixed."""
 
     scratch: tempfile.TemporaryDirectory[str] | None = None

@@ -123,9 +123,7 @@ def run(path: Path) -> nbformat.NotebookNode:
         # KIT_STILLS: each explorer waits for its sweep and adds a picture to its display bundle.
         environment = {**os.environ, **kernel_environment(scratch), "KIT_STILLS": "1"}
         # The kernel of this very Python, not one that happens to be registered under a common name.
-        manager = AsyncKernelManager(
-            kernel_name=CURRENT_ENV_KERNEL_NAME, kernel_spec_manager=NbvalKernelspecManager()
-        )
+        manager = AsyncKernelManager(kernel_name=CURRENT_ENV_KERNEL_NAME, kernel_spec_manager=NbvalKernelspecManager())
         client = NotebookClient(
             notebook,
             km=manager,
@@ -192,7 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in dirty:
             sys.stderr.write(f"{shown(path)}: not clean; run 'make notebooks'.\n")
         return 1 if dirty else 0
-    return 0 if all([refresh(path) for path in paths]) else 1
+    done = [refresh(path) for path in paths]  # all of them, also after one that failed
+    return 0 if all(done) else 1
 
 
 if __name__ == "__main__":

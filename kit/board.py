@@ -1,0 +1,374 @@
+"""The trade-off board: every model that any notebook pins, on one plane, kept in one SQLite file.
+
+Several notebooks may use the board at once. Each call opens the file, does one short transaction and closes it.
+A call that writes takes the write lock first (BEGIN IMMEDIATE), so nobody decides on what is already old; a call
+that finds the file locked waits for some seconds. A process that dies in the middle leaves the board as
+it was before its call: SQLite rolls it back.
+
+The file says what it is: `application_id` is the four letters "kitb", `user_version` is the version of the table.
+A file that says something else, or is damaged, is refused and not touched.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import os
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+if TYPE_CHECKING:  # both load much, and neither is needed to keep a pin
+    from pandas import DataFrame
+
+    from kit.measure import Estimate, Profile
+
+Size = Literal["nonzeros", "parameters", "file_bytes", "dense_bytes", "flops", "latency"]
+
+APPLICATION_ID: Final = int.from_bytes(b"kitb", "big")
+FORMAT_VERSION: Final = 1
+_BUSY_SECONDS = 5.0  # how long a call waits for another program's lock
+_MAGIC: Final = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat2.html, section 1.3
+_COUNTS: Final = ("parameters", "nonzeros", "dense_bytes", "file_bytes", "flops", "batch_size")
+_COLUMNS: Final = {
+    "name": "TEXT PRIMARY KEY NOT NULL",  # the constraint that refuses a name taken twice
+    "dataset": "TEXT NOT NULL",
+    "technique": "TEXT NOT NULL",
+    "accuracy": "REAL NOT NULL",
+    "accuracy_low": "REAL NOT NULL",
+    "accuracy_high": "REAL NOT NULL",
+    "n": "INTEGER NOT NULL",
+    "parameters": "INTEGER NOT NULL",
+    "nonzeros": "INTEGER NOT NULL",
+    "dense_bytes": "INTEGER NOT NULL",
+    "file_bytes": "INTEGER NOT NULL",
+    "flops": "INTEGER NOT NULL",
+    "latency": "REAL NOT NULL",
+    "latency_low": "REAL NOT NULL",
+    "latency_high": "REAL NOT NULL",
+    "latency_n": "INTEGER NOT NULL",
+    "batch_size": "INTEGER NOT NULL",
+    "note": "TEXT NOT NULL",
+    "settings": "TEXT NOT NULL",
+    "pinned_at": "TEXT NOT NULL",
+}
+_SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM pins"
+
+
+class BoardError(RuntimeError):
+    """The board's file cannot be used: absent folder, not a board, damaged, newer, locked, or read-only."""
+
+
+def default_path() -> Path:
+    """Return where the board is kept: the environment variable KIT_BOARD, else data/board.sqlite beside `kit`."""
+    given = os.environ.get("KIT_BOARD")
+    return Path(given) if given else Path(__file__).resolve().parent.parent / "data" / "board.sqlite"
+
+
+def pin(
+    name: str,
+    profile: Profile,
+    *,
+    dataset: str,
+    technique: str,
+    note: str = "",
+    settings: Mapping[str, str | int | float | bool] | None = None,
+    path: Path | None = None,
+) -> None:
+    """Keep one measured model on the board.
+
+    Args:
+        name: the pin's own name, one line of text; each name is there once.
+        profile: what `measure.profile` returned: accuracies as shares 0 .. 1, latency in milliseconds.
+        dataset: what the accuracy was measured on; only pins with the same text are compared.
+        technique: how the model was made, for example "magnitude" or "random".
+        note: free text.
+        settings: what made this model, for example {"ratio": 0.9, "seed": 0}.
+        path: the board's file; `default_path()` where None.
+
+    Raises:
+        ValueError: the name is taken (the sentence suggests a free one); a text is empty or not one line; a
+            number of the profile or a setting is not finite or not possible.
+        TypeError: an argument is of the wrong kind.
+        BoardError: the file cannot be used; the sentence says why, and the way out.
+    """
+    row = {
+        "name": _line("name", name),
+        "dataset": _line("dataset", dataset),
+        "technique": _line("technique", technique),
+        **_numbers(profile),
+        "note": _text("note", note),
+        "settings": json.dumps(_checked_settings(settings), ensure_ascii=False),
+        "pinned_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    insert = f"INSERT INTO pins ({', '.join(row)}) VALUES ({', '.join(f':{column}' for column in row)})"
+    with _transaction(path, write=True) as board:
+        try:
+            board.execute(insert, row)
+        except sqlite3.IntegrityError as error:
+            old = board.execute("SELECT * FROM pins WHERE name = ?", [name]).fetchone()
+            raise ValueError(
+                f"name {name!r} is taken: {old['technique']} on {old['dataset']}, accuracy {old['accuracy']:.3f}, "
+                f"pinned {old['pinned_at']}; take another, for example {_free_name(board, name)!r}, or clear it."
+            ) from error
+
+
+def frame(dataset: str | None = None, *, path: Path | None = None) -> DataFrame:
+    """Return the board as a tidy table, one row a pin, oldest first; empty where nothing is pinned.
+
+    Columns: name, dataset, technique, accuracy with accuracy_low and accuracy_high (shares 0 .. 1) over n samples,
+    parameters, nonzeros, dense_bytes, file_bytes, flops, latency with latency_low and latency_high (milliseconds
+    for one batch of batch_size) over latency_n runs, note, settings (a dict), pinned_at (UTC, ISO 8601).
+
+    Args:
+        dataset: only the pins of this data set; all where None.
+        path: the board's file; `default_path()` where None.
+
+    Raises:
+        ValueError: `dataset` is empty text.
+        BoardError: as for `pin`.
+    """
+    import pandas as pd
+
+    where, values = ("", []) if dataset is None else (" WHERE dataset = ?", [_line("dataset", dataset)])
+    with _transaction(path, write=False) as board:
+        rows = [dict(row) for row in board.execute(f"{_SELECT}{where} ORDER BY rowid", values)]
+        for row in rows:
+            row["settings"] = json.loads(row["settings"])
+    kinds = {"INTEGER": "int64", "REAL": "float64", "TEXT": "object"}
+    dtypes = {column: kinds[declared.split()[0]] for column, declared in _COLUMNS.items()}
+    return pd.DataFrame(rows, columns=list(_COLUMNS), dtype=object).astype(dtypes)
+
+
+def front(dataset: str, size: Size = "nonzeros", *, path: Path | None = None) -> DataFrame:
+    """Return the Pareto front of one data set: the pins that no other pin beats, smallest first.
+
+    A pin beats another when it is at least as accurate and at most as large, and one of the two strictly. Equal
+    pins do not beat each other. Latencies are compared only between pins with the same batch size.
+
+    Args:
+        dataset: the data set; pins of others are never compared with it.
+        size: "nonzeros", "parameters", "file_bytes", "dense_bytes", "flops" or "latency".
+        path: the board's file; `default_path()` where None.
+
+    Returns:
+        The columns of `frame`.
+
+    Raises:
+        ValueError: unknown `size`, empty `dataset`.
+        BoardError: as for `pin`.
+    """
+    if size not in get_args(Size):
+        raise ValueError(f"size must be one of {', '.join(get_args(Size))}, not {size!r}.")
+    pins = frame(_line("dataset", dataset), path=path).sort_values(size, kind="stable", ignore_index=True)
+    accuracy, sizes = pins["accuracy"].to_numpy(), pins[size].to_numpy()  # [pins]
+    at_least_as_good = (accuracy[:, None] >= accuracy) & (sizes[:, None] <= sizes)  # [pins, pins]
+    beats = at_least_as_good & ((accuracy[:, None] > accuracy) | (sizes[:, None] < sizes))  # row beats column
+    if size == "latency":
+        batch_sizes = pins["batch_size"].to_numpy()
+        beats &= batch_sizes[:, None] == batch_sizes
+    return pins[~beats.any(axis=0)].reset_index(drop=True)
+
+
+def clear(names: str | Iterable[str] | None = None, *, path: Path | None = None) -> int:
+    """Take pins off the board, and return how many went.
+
+    Args:
+        names: one name or several; None takes all pins away.
+        path: the board's file; `default_path()` where None.
+
+    Raises:
+        ValueError: a name is not on the board; then nothing is removed.
+        BoardError: as for `pin`.
+    """
+    wanted = None if names is None else sorted({names} if isinstance(names, str) else set(names))
+    with _transaction(path, write=True) as board:
+        if wanted is None:
+            return board.execute("DELETE FROM pins").rowcount
+        there = {row["name"] for row in board.execute("SELECT name FROM pins")}
+        if unknown := [name for name in wanted if name not in there]:
+            some = ", ".join(repr(name) for name in sorted(there)[:10]) or "nothing"
+            raise ValueError(f"names must be on the board, and {unknown[0]!r} is not; pinned are {some}.")
+        board.executemany("DELETE FROM pins WHERE name = ?", [(name,) for name in wanted])
+        return len(wanted)
+
+
+def suggest_name(name: str, *, path: Path | None = None) -> str:
+    """Return `name` if it is free, else the next free one: "pruned", "pruned (2)", "pruned (3)".
+
+    Another notebook may take it before you do; `pin` then refuses it.
+
+    Raises:
+        ValueError: `name` is empty or not one line.
+        BoardError: as for `pin`.
+    """
+    _line("name", name)
+    with _transaction(path, write=False) as board:
+        return _free_name(board, name)
+
+
+def _free_name(board: sqlite3.Connection, name: str) -> str:
+    there = {row["name"] for row in board.execute("SELECT name FROM pins")}
+    numbered = re.fullmatch(r"(.+) \((\d{1,9})\)", name)
+    base, number = (numbered[1], int(numbered[2])) if numbered else (name, 1)
+    while name in there:
+        number += 1
+        name = f"{base} ({number})"
+    return name
+
+
+# --- the file ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _transaction(path: Path | None, *, write: bool) -> Iterator[sqlite3.Connection]:
+    """Open the board, hand it over inside one transaction, and close it; all errors of the file as BoardError."""
+    path = default_path() if path is None else Path(path)
+    elsewhere = "set KIT_BOARD to a file in a folder that you can write to"
+    try:
+        if path.is_dir():
+            raise BoardError(f"The board's path {path} is a folder: give a file in it, or {elsewhere}.")
+        if not path.parent.is_dir():
+            raise BoardError(f"The board's folder {path.parent} does not exist: make it, or {elsewhere}.")
+        _look_before_opening(path)
+        # A board that is not there yet reads as an empty one, and reading does not make a file.
+        target = ":memory:" if not write and not path.exists() else path
+        with closing(sqlite3.connect(target, timeout=_BUSY_SECONDS, isolation_level=None)) as board:
+            board.row_factory = sqlite3.Row
+            board.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            _check_or_create(board, path)
+            yield board
+            board.execute("COMMIT")  # on any error before, closing rolls back
+    except sqlite3.Error as error:
+        raise BoardError(_explain(error, path, elsewhere)) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BoardError(_damaged(path, "a text in it cannot be read")) from error
+    except OSError as error:
+        raise BoardError(f"The board {path} cannot be read ({error.strerror}): {elsewhere}.") from error
+
+
+def _look_before_opening(path: Path) -> None:
+    """Refuse a stranger's file by its first bytes, before SQLite may touch it or the journals beside it."""
+    if not path.exists() or path.with_name(f"{path.name}-journal").exists():
+        return  # with a journal beside it SQLite must look first: it may have to roll back a killed writer
+    with path.open("rb") as file:
+        head = file.read(100)
+    if head:  # an empty file is a board that another process is just making
+        if len(head) < 100 or not head.startswith(_MAGIC):
+            raise BoardError(_damaged(path, "it is not an SQLite file"))
+        _check_identity(path, int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big"))
+
+
+def _check_or_create(board: sqlite3.Connection, path: Path) -> None:
+    """Look at the whole file, inside the transaction; make the table where the file is new."""
+    application_id, version, objects = (
+        board.execute(query).fetchone()[0]
+        for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+    )
+    if application_id == version == objects == 0:
+        board.execute(f"CREATE TABLE pins ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})")
+        board.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        board.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        return
+    _check_identity(path, application_id, version)
+    if (found := board.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+        raise BoardError(_damaged(path, f"SQLite finds: {' '.join(found.split())}"))
+
+
+def _check_identity(path: Path, application_id: int, version: int) -> None:
+    if application_id != APPLICATION_ID:
+        raise BoardError(
+            f"The file {path} is an SQLite file of another program, not a board: set KIT_BOARD to another file."
+        )
+    if version > FORMAT_VERSION:
+        raise BoardError(
+            f"The board {path} was written by a newer kit (version {version}, this kit reads {FORMAT_VERSION}): "
+            "update the kit, or set KIT_BOARD to another file."
+        )
+    if version != FORMAT_VERSION:
+        raise BoardError(_damaged(path, f"it says version {version}, which never was"))
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"The board {path} is damaged or not a board ({reason}): move it away, or set KIT_BOARD to another file."
+
+
+def _explain(error: sqlite3.Error, path: Path, elsewhere: str) -> str:
+    """Return one sentence for what SQLite reports, with the way out."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the primary code
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return (
+            f"The board {path} was locked by another program for {_BUSY_SECONDS:g} seconds: "
+            "close what holds it open and try again, or set KIT_BOARD to another file."
+        )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return f"The board {path} cannot be written ({error}): {elsewhere}."
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return f"The disk refused to read or write the board {path} ({error}): free some space, or {elsewhere}."
+    return _damaged(path, f"SQLite says: {error}")
+
+
+# --- arguments --------------------------------------------------------------------------------------------------
+
+
+def _text(argument: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{argument} must be text, not {type(value).__name__}.")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"{argument} must be text that can be written as UTF-8, not {value!r}.")
+    return value
+
+
+def _line(argument: str, value: object) -> str:
+    text = _text(argument, value)
+    if not text or text != text.strip() or not text.isprintable() or len(text) > 200:
+        raise ValueError(
+            f"{argument} must be one line of 1 to 200 letters without blanks at its ends, not {text[:250]!r}."
+        )
+    return text
+
+
+def _numbers(profile: Profile) -> dict[str, float | int]:
+    """Return the columns of a profile, after looking at each number."""
+    try:
+        counts = {name: operator.index(getattr(profile, name)) for name in _COUNTS}
+        accuracy, latency = _interval("accuracy", profile.accuracy), _interval("latency", profile.latency)
+    except (AttributeError, TypeError) as error:
+        raise TypeError(f"profile must be a measure.Profile, not {profile!r} ({error}).") from error
+    for name, count in (*counts.items(), ("accuracy.n", accuracy["n"]), ("latency.n", latency["n"])):
+        smallest = 1 if name in ("batch_size", "accuracy.n", "latency.n") else 0
+        if not smallest <= count < 2**63:
+            raise ValueError(f"profile.{name} must be a whole number from {smallest} on, not {count}.")
+    if counts["nonzeros"] > counts["parameters"]:
+        raise ValueError(f"profile.nonzeros must be at most profile.parameters, not {counts['nonzeros']}.")
+    if accuracy["accuracy_high"] > 1:
+        raise ValueError(f"profile.accuracy must lie in 0 .. 1, not {profile.accuracy}.")
+    return {**accuracy, **counts, **{("latency_n" if key == "n" else key): latency[key] for key in latency}}
+
+
+def _interval(name: str, estimate: Estimate) -> dict[str, float | int]:
+    value, low, high = float(estimate.value), float(estimate.low), float(estimate.high)
+    if not all(map(math.isfinite, (value, low, high))) or not 0 <= low <= value <= high:
+        raise ValueError(f"profile.{name} must be finite, with 0 <= low <= value <= high, not {estimate}.")
+    return {name: value, f"{name}_low": low, f"{name}_high": high, "n": operator.index(estimate.n)}
+
+
+def _checked_settings(settings: object) -> dict[str, str | int | float | bool]:
+    if settings is None:
+        return {}
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"settings must map names to text or numbers, not {type(settings).__name__}.")
+    for key, value in settings.items():
+        _line("settings' names", key)
+        if not isinstance(value, str | int | float):  # bool is an int
+            raise TypeError(f"settings[{key!r}] must be text, a number or a bool, not {type(value).__name__}.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"settings[{key!r}] must be finite, not {value}.")
+        if isinstance(value, str):
+            _text(f"settings[{key!r}]", value)
+    return dict(settings)

@@ -1,0 +1,115 @@
+"""`make lab` starts JupyterLab on this machine only, with its token, and never phones home."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.notebooks.kernels import ROOT, kernel_environment, network_attempts
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("make") is None or not (ROOT / ".venv" / "bin" / "python").exists(), reason="no make, or no .venv"
+)
+
+FIRST_NOTEBOOK = "/lab/tree/notebooks/00_start_here.ipynb"
+START_SECONDS = 60
+
+
+class Lab:
+    """A running `make lab`, with the address and the token that it printed."""
+
+    def __init__(self, printed_url: str, scratch: Path) -> None:
+        self.printed_url = printed_url
+        self.base, _, self.token = re.sub(r"/lab/tree/[^?]*", "", printed_url).partition("?token=")
+        self.scratch = scratch
+
+    def get(self, path: str, *, token: bool = True) -> str:
+        """Return the body of a page."""
+        headers = {"Authorization": f"token {self.token}"} if token else {}
+        with urllib.request.urlopen(urllib.request.Request(self.base + path, headers=headers), timeout=30) as answer:
+            return str(answer.read().decode())
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Start `make lab` as a reader would, with the network guard inside the server."""
+    scratch = tmp_path_factory.mktemp("lab")
+    log = scratch / "log.txt"
+    environment = {**os.environ, **kernel_environment(scratch), "JUPYTER_CONFIG_DIR": str(scratch / "config")}
+    # -o: do not look whether .venv is up to date.
+    command = ["make", "-o", ".venv/.installed", "lab", "LAB_ARGS=--no-browser --allow-root --port 0"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        end = time.monotonic() + START_SECONDS
+        while not (found := re.search(r"http://localhost:\d+/\S+", log.read_text())):
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        yield Lab(found.group(), scratch)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def test_opens_the_first_notebook_with_a_token(lab: Lab) -> None:
+    assert FIRST_NOTEBOOK in lab.printed_url
+    assert len(lab.token) >= 32
+
+
+def test_refuses_without_the_token(lab: Lab) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        lab.get("/api/contents", token=False)
+    assert refusal.value.code == 403
+
+
+def test_serves_the_whole_project(lab: Lab) -> None:
+    names = {entry["name"] for entry in json.loads(lab.get("/api/contents"))["content"]}
+    assert {"notebooks", "kit"} <= names
+
+
+def test_listens_on_this_machine_only(lab: Lab) -> None:
+    port = int(lab.base.rsplit(":", 1)[1])
+    addresses = listening_addresses(port)
+    assert addresses
+    assert addresses <= {"127.0.0.1", "::1"}
+
+
+def listening_addresses(port: int) -> set[str]:
+    """Return the addresses at which something of this user listens on a port."""
+    import psutil
+
+    found: set[str] = set()
+    for process in psutil.process_iter():
+        try:
+            connections = process.net_connections(kind="tcp")
+        except psutil.Error:
+            continue
+        found |= {at.laddr.ip for at in connections if at.status == psutil.CONN_LISTEN and at.laddr.port == port}
+    return found
+
+
+def test_looks_for_no_news_and_no_updates(lab: Lab) -> None:
+    page = lab.get("/lab")
+    settings: dict[str, Any] = json.loads(
+        re.search(r'<script id="jupyter-config-data"[^>]*>(.*?)</script>', page, re.DOTALL).group(1)  # type: ignore[union-attr]
+    )
+    assert settings["news"] == {"disabled": True}
+    assert settings["extensionManager"]["can_install"] is False
+    lab.get("/lab/api/extensions?refresh=1")
+    lab.get("/lab/api/settings")
+    lab.get("/api/kernelspecs")
+    assert network_attempts(lab.scratch) == []

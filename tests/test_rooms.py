@@ -1,0 +1,222 @@
+"""The rooms of `kit`: who may import whom, who may load what, and that entering the house is cheap."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kit
+
+ROOT = Path(__file__).resolve().parents[1]
+KIT = ROOT / "kit"
+
+# Room -> the rooms it may import. Its own parts are always allowed; `search` is looked at part by part.
+NOTHING: frozenset[str] = frozenset()
+LEARNING = frozenset({"data", "models", "training"})
+MEASURING = LEARNING | {"files", "cohort", "measure", "board"}
+SMALLER = frozenset({"prune", "distill", "compress"})
+COMPUTING = MEASURING | SMALLER | {"search", "cluster"}
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    "data": NOTHING,
+    "models": NOTHING,
+    "files": NOTHING,
+    "training": frozenset({"data", "models"}),
+    "cohort": frozenset({"data", "models"}),
+    "measure": frozenset({"data", "training", "files"}),
+    "board": frozenset({"measure"}),
+    "prune": MEASURING,
+    "distill": MEASURING,
+    "compress": MEASURING,
+    "search": NOTHING,
+    "search.gradient": MEASURING,
+    "search.architecture": MEASURING,
+    "cluster": frozenset({"search"}),
+    "plots": COMPUTING,
+    "explorers": COMPUTING | {"plots"},
+    "exercises": COMPUTING | {"plots", "explorers"},
+}
+
+DRAWING = frozenset({"matplotlib", "plotly"})
+WIDGETS = frozenset({"ipywidgets", "IPython"})
+HEAVY = DRAWING | WIDGETS | {"torch", "numpy", "scipy", "sklearn", "pandas", "torch_pruning", "safetensors", "ray"}
+WITHOUT_TORCH = frozenset(f"search.{part}" for part in ("space", "study", "grid", "random", "halving", "bayes"))
+IMPORT_MILLISECONDS = 50
+
+# Started once with torch and scikit-learn loaded, once with nothing. Each module is imported in a fork of its own, so
+# modules do not see each other, and torch is loaded once instead of once a module.
+PROBE = """
+import json, os, sys, traceback
+from importlib import import_module
+preload, modules, watched = json.loads(sys.argv[1])
+for name in preload:
+    import_module(name)
+before = set(watched) & set(sys.modules)
+for name in modules:
+    if os.fork() == 0:
+        error = ""
+        try:
+            import_module(name)
+        except BaseException:
+            error = traceback.format_exc()
+        libraries = sorted(set(watched) & set(sys.modules))
+        print(json.dumps({"name": name, "libraries": libraries, "before": sorted(before), "error": error}), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+def source_names() -> list[str]:
+    """Return every module of the kit, without the leading `kit.`, from the files alone: nothing is imported."""
+    names = []
+    for path in sorted(KIT.rglob("*.py")):
+        parts = path.relative_to(KIT).with_suffix("").parts
+        names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return [name for name in names if name]
+
+
+MODULES = source_names()
+
+
+def path_of(name: str) -> Path:
+    base = KIT.joinpath(*name.split("."))
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+def rule_of(name: str) -> str:
+    """Return the entry of MAY_IMPORT that a module falls under: its own, else its room's."""
+    return name if name in MAY_IMPORT else name.split(".")[0]
+
+
+def imported(name: str, source: str) -> set[str]:
+    """Return the modules of the kit that a module imports anywhere, functions included (without `kit.`)."""
+    package = ["kit", *name.split(".")]
+    if not KIT.joinpath(*name.split(".")).is_dir():
+        package.pop()
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*start, *filter(None, [node.module])])
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return {module.removeprefix("kit.") for module in found if module.startswith("kit.")} - {"__version__"}
+
+
+@functools.cache
+def probed() -> dict[str, dict[str, Any]]:
+    """Import each module in a process of its own; return what each one loaded, or its error."""
+    light = [name for name in MODULES if name.split(".")[0] == "search"]
+    jobs = [([], light), (["torch", "sklearn"], [name for name in MODULES if name not in light])]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROBE, json.dumps([preload, [f"kit.{name}" for name in names], sorted(HEAVY)])],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for preload, names in jobs
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    rows = [json.loads(line) for output in outputs for line in output.splitlines() if line.startswith('{"name"')]
+    return {row["name"].removeprefix("kit."): row for row in rows}
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+@needs_fork
+@pytest.mark.parametrize("name", MODULES)
+def test_module_loads_only_what_its_room_may(name: str) -> None:
+    row = probed()[name]
+    assert not row["error"], row["error"]
+    assert not set(row["before"]) & (DRAWING | WIDGETS), "what is loaded beforehand already brings what is looked for"
+    libraries = set(row["libraries"])
+    room = name.split(".")[0]
+    if room not in {"plots", "explorers", "exercises"}:
+        assert not libraries & DRAWING, f"kit.{name} loads {sorted(libraries & DRAWING)}: that is for kit.plots."
+    if room not in {"explorers", "exercises"}:
+        assert not libraries & WIDGETS, f"kit.{name} loads {sorted(libraries & WIDGETS)}: that is for kit.explorers."
+    if name in WITHOUT_TORCH:
+        assert "torch" not in libraries, f"kit.{name} loads torch: an objective is a plain callable."
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_imports_only_rooms_below_it(name: str) -> None:
+    rule = rule_of(name)
+    assert rule in MAY_IMPORT, f"kit.{name} is in no room that this test knows: add the room to MAY_IMPORT."
+    own = name.split(".")[0]
+    rooms = {module.split(".")[0] for module in imported(name, path_of(name).read_text(encoding="utf-8"))}
+    wrong = rooms - MAY_IMPORT[rule] - {own}
+    assert not wrong, f"kit.{name} imports {sorted(wrong)}; it may import {sorted(MAY_IMPORT[rule]) or 'nothing'}."
+
+
+def test_the_table_has_no_circle() -> None:
+    done: set[str] = set()
+    rest = {room: rooms for room, rooms in MAY_IMPORT.items() if "." not in room}
+    while rest:
+        ready = {room for room, rooms in rest.items() if rooms <= done}
+        assert ready, f"these rooms wait for each other: {sorted(rest)}"
+        done |= ready
+        rest = {room: rooms for room, rooms in rest.items() if room not in ready}
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "rooms"),
+    [
+        ("board", "from kit import measure, board", {"measure", "board"}),
+        ("board", "import kit.measure as m", {"measure"}),
+        ("board", "def f():\n    from kit.measure import profile", {"measure.profile"}),
+        ("board", "from . import measure", {"measure"}),
+        ("prune.weights", "from .. import measure\nfrom .masks import read", {"measure", "prune.masks.read"}),
+        ("prune", "from .weights import weights", {"prune.weights.weights"}),
+        ("board", "import torch\nfrom kit import __version__", set()),
+    ],
+)
+def test_imports_are_seen(name: str, source: str, rooms: set[str]) -> None:
+    assert imported(name, source) == rooms
+
+
+def test_listed_rooms_are_those_on_disk() -> None:
+    rooms = {name for name in MODULES if "." not in name}
+    assert set(kit.__all__) == rooms, "kit/__init__.py lists its rooms: __all__, the imports above it, the docstring."
+    assert list(kit.__all__) == sorted(kit.__all__)
+    assert set(kit.__all__) <= set(dir(kit))
+    assert kit.__doc__ is not None
+    in_docstring = {line.split()[0] for line in kit.__doc__.splitlines() if line.startswith("    ")}
+    assert in_docstring == rooms
+
+
+def test_unknown_room_is_refused() -> None:
+    with pytest.raises(AttributeError, match="kit has no room 'cellar'; it has .*data"):
+        _ = kit.cellar
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_kit_is_cheap() -> None:
+    """Best of five: the clock of a busy machine only ever adds."""
+    code = (
+        "import sys, time; start = time.perf_counter(); import kit; took = time.perf_counter() - start;"
+        f"print(took * 1000, *{set(HEAVY)!r}.intersection(sys.modules))"
+    )
+    results = [run_python(code).split() for _ in range(5)]
+    assert all(len(result) == 1 for result in results), f"import kit loads {results[0][1:]}"
+    assert min(float(result[0]) for result in results) < IMPORT_MILLISECONDS
+
+
+def test_room_is_entered_on_first_use() -> None:
+    code = "import kit; print(kit.data.__name__); from kit import data; assert kit.data is data"
+    assert run_python(code) == "kit.data"
