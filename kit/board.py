@@ -37,25 +37,12 @@ _MAGIC: Final = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat2.htm
 _COUNTS: Final = ("parameters", "nonzeros", "dense_bytes", "file_bytes", "flops", "batch_size")
 _COLUMNS: Final = {
     "name": "TEXT PRIMARY KEY NOT NULL",  # the constraint that refuses a name taken twice
-    "dataset": "TEXT NOT NULL",
-    "technique": "TEXT NOT NULL",
-    "accuracy": "REAL NOT NULL",
-    "accuracy_low": "REAL NOT NULL",
-    "accuracy_high": "REAL NOT NULL",
-    "n": "INTEGER NOT NULL",
-    "parameters": "INTEGER NOT NULL",
-    "nonzeros": "INTEGER NOT NULL",
-    "dense_bytes": "INTEGER NOT NULL",
-    "file_bytes": "INTEGER NOT NULL",
-    "flops": "INTEGER NOT NULL",
-    "latency": "REAL NOT NULL",
-    "latency_low": "REAL NOT NULL",
-    "latency_high": "REAL NOT NULL",
-    "latency_n": "INTEGER NOT NULL",
-    "batch_size": "INTEGER NOT NULL",
-    "note": "TEXT NOT NULL",
-    "settings": "TEXT NOT NULL",
-    "pinned_at": "TEXT NOT NULL",
+    **dict.fromkeys(("dataset", "technique"), "TEXT NOT NULL"),
+    **dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high"), "REAL NOT NULL"),
+    **dict.fromkeys(("n", "parameters", "nonzeros", "dense_bytes", "file_bytes", "flops"), "INTEGER NOT NULL"),
+    **dict.fromkeys(("latency", "latency_low", "latency_high"), "REAL NOT NULL"),
+    **dict.fromkeys(("latency_n", "batch_size"), "INTEGER NOT NULL"),
+    **dict.fromkeys(("note", "settings", "pinned_at"), "TEXT NOT NULL"),
 }
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM pins"
 
@@ -236,12 +223,18 @@ def _transaction(path: Path | None, *, write: bool) -> Iterator[sqlite3.Connecti
         if not path.parent.is_dir():
             raise BoardError(f"The board's folder {path.parent} does not exist: make it, or {elsewhere}.")
         _look_before_opening(path)
-        # A board that is not there yet reads as an empty one, and reading does not make a file.
-        target = ":memory:" if not write and not path.exists() else path
+        in_memory = not write and _is_empty(path)  # reads as an empty board; reading does not make a file
+        target = ":memory:" if in_memory else path
         with closing(sqlite3.connect(target, timeout=_BUSY_SECONDS, isolation_level=None)) as board:
             board.row_factory = sqlite3.Row
             board.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-            _check_or_create(board, path)
+            application_id = board.execute("PRAGMA application_id").fetchone()[0]  # takes the lock
+            version = board.execute("PRAGMA user_version").fetchone()[0]
+            if in_memory or _is_empty(path):
+                _create(board)
+            else:
+                _check_identity(path, application_id, version)
+                _check_whole(board, path)
             yield board
             board.execute("COMMIT")  # on any error before, closing rolls back
     except sqlite3.Error as error:
@@ -254,29 +247,34 @@ def _transaction(path: Path | None, *, write: bool) -> Iterator[sqlite3.Connecti
 
 def _look_before_opening(path: Path) -> None:
     """Refuse a stranger's file by its first bytes, before SQLite may touch it or the journals beside it."""
-    if not path.exists() or path.with_name(f"{path.name}-journal").exists():
+    if _is_empty(path) or path.with_name(f"{path.name}-journal").exists():
         return  # with a journal beside it SQLite must look first: it may have to roll back a killed writer
     with path.open("rb") as file:
         head = file.read(100)
-    if head:  # an empty file is a board that another process is just making
-        if len(head) < 100 or not head.startswith(_MAGIC):
-            raise BoardError(_damaged(path, "it is not an SQLite file"))
-        _check_identity(path, int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big"))
+    if len(head) < 100 or not head.startswith(_MAGIC):
+        raise BoardError(_damaged(path, "it is not an SQLite file"))
+    _check_identity(path, int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big"))
+    page_size = int.from_bytes(head[16:18], "big")
+    if path.stat().st_size < (65_536 if page_size == 1 else page_size):  # SQLite would take it for an empty one
+        raise BoardError(_damaged(path, "it ends before its first page does"))
 
 
-def _check_or_create(board: sqlite3.Connection, path: Path) -> None:
-    """Look at the whole file, inside the transaction; make the table where the file is new."""
-    application_id, version, objects = (
-        board.execute(query).fetchone()[0]
-        for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-    )
-    if application_id == version == objects == 0:
-        board.execute(f"CREATE TABLE pins ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})")
-        board.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        board.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-        return
-    _check_identity(path, application_id, version)
-    if (found := board.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+def _is_empty(path: Path) -> bool:
+    return not path.exists() or path.stat().st_size == 0
+
+
+def _create(board: sqlite3.Connection) -> None:
+    board.execute(f"CREATE TABLE pins ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})")
+    board.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    board.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+
+
+def _check_whole(board: sqlite3.Connection, path: Path) -> None:
+    """Let SQLite read every page: a board is small, and a damaged one must not be half read."""
+    if path.stat().st_size % board.execute("PRAGMA page_size").fetchone()[0]:
+        raise BoardError(_damaged(path, "its last page is cut off"))  # SQLite would fill it up with zeros
+    found = board.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if found != "ok":
         raise BoardError(_damaged(path, f"SQLite finds: {' '.join(found.split())}"))
 
 

@@ -93,6 +93,11 @@ class Dataset:
             digest.update(split.labels.numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    @property
+    def key(self) -> str:
+        """Name and fingerprint: equal only for the same samples in the same splits; what the board compares within."""
+        return f"{self.name} {self.fingerprint[:8]}"
+
     def __repr__(self) -> str:
         """One line: name, shape, classes and the size of each split."""
         shape = "x".join(str(side) for side in self.input_shape)

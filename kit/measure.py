@@ -76,7 +76,8 @@ class Estimate:
         if len(values) < 2 or not all(math.isfinite(value) for value in values):
             raise ValueError(f"values needs at least two finite numbers; got {list(values)}.")
         mean = statistics.fmean(values)
-        half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+        quantile = float(stats.t.ppf(0.975, len(values) - 1))
+        half = quantile * statistics.stdev(values) / math.sqrt(len(values))
         return cls(mean, mean - half, mean + half, len(values))
 
     @property
@@ -94,7 +95,8 @@ class Profile:
         parameters: numbers in the parameter tensors, zeros included.
         nonzeros: those that are not zero.
         dense_bytes: memory of parameters and buffers.
-        file_bytes: length of the file really written (sparse format where that is smaller) and read back equal.
+        file_bytes: length of the kit's sparse file, really written and read back equal (in it, a tensor with too few
+            zeros stays dense).
         flops: floating-point operations for one sample, a multiply-add counted as two.
         latency: milliseconds for one batch, median with its 95 % interval.
         batch_size: samples in that batch.
@@ -174,7 +176,9 @@ def dense_bytes(model: nn.Module) -> int:
 
 
 def file_bytes(model: nn.Module) -> int:
-    """Length of the smallest file of the kit that holds the model, after reading it back and comparing.
+    """Length of the kit's sparse file of the model, after reading it back and comparing.
+
+    In it, each tensor is stored as indices and values, or dense where that is smaller.
 
     Raises:
         RuntimeError: what was read back differs (never seen; it would mean a broken format).
@@ -198,8 +202,13 @@ def flops(model: nn.Module, inputs: Tensor) -> int:
         model: any module.
         inputs: [n, ...], at least one sample; the first is used.
     """
-    with FlopCounterMode(display=False) as counter:
-        training.predict(model, inputs[:1])
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not look inside fused attention
+    try:
+        with FlopCounterMode(display=False) as counter:
+            training.predict(model, inputs[:1])
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return counter.get_total_flops()
 
 
@@ -222,17 +231,21 @@ def latency(
         inputs: [n, ...], repeated or cut to `batch_size`.
         batch_size: samples a run, 1 or more.
         runs: counted runs, 6 or more (fewer allow no 95 % interval).
-        warm_up: runs before the clock starts.
+        warm_up: runs before the clock starts, 0 or more.
         cancel: looked at between runs.
 
     Raises:
         training.Cancelled: `cancel` was set.
-        ValueError: `batch_size` or `runs` too small.
+        ValueError: `batch_size`, `runs` or `warm_up` too small, or no inputs.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more; got {batch_size!r}.")
     if runs < 6:
         raise ValueError(f"runs must be 6 or more for a 95 % interval; got {runs!r}.")
+    if warm_up < 0:
+        raise ValueError(f"warm_up must be 0 or more; got {warm_up!r}.")
+    if not len(inputs):
+        raise ValueError("inputs is empty; it needs at least one sample.")
     batch = inputs.repeat(math.ceil(batch_size / len(inputs)), *[1] * (inputs.ndim - 1))[:batch_size]
     times = []
     for run in range(warm_up + runs):

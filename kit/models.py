@@ -33,13 +33,21 @@ class MLP(nn.Module):
         if len(sizes) < 2:
             raise ValueError(f"sizes needs at least an input and an output width; got {list(sizes)}.")
         _check_positive(sizes=sizes)
+        self.n_inputs = sizes[0]
         with torch.device("meta"):  # no memory and no random numbers until `initialise`
             self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         initialise(self, seed)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [n, ...] to logits [n, sizes[-1]]."""
+        """Map [n, ...] to logits [n, sizes[-1]].
+
+        Raises:
+            ValueError: samples that do not flatten to sizes[0] numbers.
+        """
+        shape = tuple(x.shape[1:])
         x = x.flatten(1)  # [n, sizes[0]]
+        if x.shape[1] != self.n_inputs:
+            raise ValueError(f"inputs: the model takes samples of {self.n_inputs} numbers; got shape {shape}.")
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return self.layers[-1](x)
@@ -139,7 +147,7 @@ class ResNet(nn.Module):
     Works on any image size. Source: He et al. 2016, arXiv:1512.03385.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size below 1, or no widths.
     """
 
     def __init__(
@@ -154,6 +162,8 @@ class ResNet(nn.Module):
         """Build the layers and draw their weights from `seed`."""
         super().__init__()
         _check_positive(in_channels=[in_channels], widths=widths, blocks=[blocks], n_classes=[n_classes])
+        if not widths:
+            raise ValueError("widths needs at least one stage; got none.")
         self.in_channels = in_channels
         with torch.device("meta"):
             self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 from typing import Literal
@@ -154,7 +155,7 @@ def fit(
     Raises:
         Cancelled: `cancel` was set; the model keeps the steps taken so far.
         Diverged: the loss of an epoch is not finite.
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, samples or labels that the model cannot take, or no parameter to train.
     """
     _check_fit(model, dataset, epochs, lr, batch_size, weight_decay, optimiser)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -167,13 +168,11 @@ def fit(
     train, began = dataset.train, time.perf_counter()
     losses: list[float] = []
     steps = 0
-    was_training = model.training
-    model.train()
-    try:
+    with mode(model, training=True):
         for epoch in range(epochs):
             rows = torch.randperm(len(train), generator=generator)
             chunks = [chunk for chunk in rows.split(batch_size) if len(chunk) > 1 or batch_size == 1]
-            total = 0.0
+            total, seen = 0.0, 0
             for batch, chunk in enumerate(chunks, start=1):
                 if cancel is not None and cancel.is_set():
                     raise Cancelled(f"cancelled in epoch {epoch + 1} of {epochs}, before batch {batch}.")
@@ -183,13 +182,13 @@ def fit(
                 stepper.step()
                 steps += 1
                 value = loss.item()
-                total += value
+                total, seen = total + value * len(chunk), seen + len(chunk)
                 if callbacks:
                     seconds = time.perf_counter() - began
                     progress = Progress(model, epoch, epochs, batch, len(chunks), value, seconds)
                     for callback in callbacks:
                         callback.on_batch_end(progress)
-            mean = total / len(chunks)
+            mean = total / seen
             if not mean < float("inf"):
                 raise Diverged(f"the training loss became {mean} in epoch {epoch + 1}; try a smaller lr than {lr:g}.")
             losses.append(mean)
@@ -197,8 +196,6 @@ def fit(
             progress = Progress(model, epoch, epochs, len(chunks), len(chunks), mean, seconds)
             for callback in callbacks:
                 callback.on_epoch_end(progress)
-    finally:
-        model.train(was_training)
     return History(tuple(losses), time.perf_counter() - began, steps)
 
 
@@ -213,7 +210,8 @@ def evaluate(model: nn.Module, split: Split, *, batch_size: int = 1024, cancel: 
 
     Raises:
         Cancelled: `cancel` was set.
-        ValueError: the model refuses the inputs, or its output is not [n, n_classes].
+        ValueError: the model refuses the inputs, its output is not [n, n_classes], the split is empty, or `batch_size`
+            is below 1.
     """
     *_, whole = evaluate_slices(model, split, batch_size=batch_size, cancel=cancel)
     return whole
@@ -227,17 +225,17 @@ def evaluate_slices(
     Splits are shuffled when they are made, so the first slice is a fair sample of the whole.
     Arguments and errors as in `evaluate`.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more; got {batch_size!r}.")
+    if not len(split):
+        raise ValueError("split is empty; it needs at least one sample.")
     correct, total, loss = 0, 0, 0.0
     for start in range(0, len(split), batch_size):
         if cancel is not None and cancel.is_set():
             raise Cancelled(f"cancelled after {total} of {len(split)} samples.")
         x, y = split.inputs[start : start + batch_size], split.labels[start : start + batch_size]
         logits = predict(model, x)  # [n, n_classes]
-        if logits.ndim != 2 or len(logits) != len(y) or logits.shape[1] <= int(y.max()):
-            raise ValueError(
-                f"model must answer with logits [{len(y)}, n_classes], more than label {int(y.max())}; "
-                f"got shape {tuple(logits.shape)}."
-            )
+        _check_logits(logits, len(y), int(y.max()) + 1)
         correct += int((logits.argmax(1) == y).sum())
         loss += float(F.cross_entropy(logits, y, reduction="sum"))
         total += len(y)
@@ -251,15 +249,42 @@ def predict(model: nn.Module, inputs: Tensor) -> Tensor:
     Raises:
         ValueError: the model cannot take inputs of this shape.
     """
-    was_training = model.training
-    model.eval()
+    with mode(model, training=False):
+        try:
+            return model(inputs)
+        except (RuntimeError, ValueError) as error:
+            shape = tuple(inputs.shape[1:])
+            raise ValueError(f"dataset: the model cannot take samples of shape {shape}: {error}") from error
+
+
+def check_fits(model: nn.Module, dataset: Dataset) -> None:
+    """Refuse a model and a data set that do not fit together, by a forward pass of two samples.
+
+    Raises:
+        ValueError: the model cannot take the samples, or does not answer with a logit for each class.
+    """
+    first = dataset.train.inputs[:2]
+    _check_logits(predict(model, first), len(first), dataset.n_classes)
+
+
+@contextmanager
+def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Put `model` in training or evaluation mode, and each of its modules back into its own mode at the end."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
     try:
-        return model(inputs)
-    except (RuntimeError, ValueError) as error:
-        shape = tuple(inputs.shape[1:])
-        raise ValueError(f"dataset: the model cannot take samples of shape {shape}: {error}") from error
+        yield
     finally:
-        model.train(was_training)
+        for module, was_training in before:  # a part kept in evaluation mode (frozen normalisation) stays so
+            module.training = was_training
+
+
+def _check_logits(logits: Tensor, n_samples: int, n_classes: int) -> None:
+    if logits.ndim != 2 or len(logits) != n_samples or logits.shape[1] < n_classes:
+        raise ValueError(
+            f"model must answer with logits [{n_samples}, n_classes], n_classes at least {n_classes}; "
+            f"got shape {tuple(logits.shape)}."
+        )
 
 
 def _check_fit(
@@ -283,4 +308,6 @@ def _check_fit(
         raise ValueError(f"optimiser must be 'adam' or 'sgd'; got {optimiser!r}.")
     if batch_size > 1 and len(dataset.train) < 2:
         raise ValueError("dataset: one training sample cannot make a batch; give at least 2.")
-    predict(model, dataset.train.inputs[:2])  # a shape that does not fit is said before any step
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("model has no parameter to train; at least one must have requires_grad=True.")
+    check_fits(model, dataset)  # what does not fit is said before any step

@@ -14,14 +14,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 
 from kit import board
-
-if TYPE_CHECKING:
-    from kit.measure import Profile
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class FakeProfile:
     batch_size: int
 
 
-def profile(accuracy: float = 0.9, nonzeros: int = 500, latency: float = 2.0, **other: Any) -> Profile:
+def profile(accuracy: float = 0.9, nonzeros: int = 500, latency: float = 2.0, **other: Any) -> Any:
     made = FakeProfile(
         accuracy=FakeEstimate(accuracy, max(accuracy - 0.02, 0), min(accuracy + 0.01, 1), 540),
         parameters=max(1000, nonzeros),
@@ -57,7 +54,7 @@ def profile(accuracy: float = 0.9, nonzeros: int = 500, latency: float = 2.0, **
         latency=FakeEstimate(latency, latency * 0.9, latency * 1.2, 21),
         batch_size=1,
     )
-    return replace(made, **other)  # type: ignore[return-value]
+    return replace(made, **other)
 
 
 @pytest.fixture
@@ -65,7 +62,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "board.sqlite"
 
 
-def pin(name: str, path: Path, made: Profile | None = None, **other: Any) -> None:
+def pin(name: str, path: Path, made: Any = None, **other: Any) -> None:
     board.pin(name, made or profile(), **{"dataset": "digits", "technique": "magnitude", "path": path, **other})
 
 
@@ -273,6 +270,29 @@ def test_an_interrupted_call_changes_nothing(path: Path, failure: type[BaseExcep
     pin("b", path)  # and no lock stays
 
 
+CREATING = """
+import os, signal, sqlite3, sys
+writer = sqlite3.connect(sys.argv[1], isolation_level=None)
+writer.execute("PRAGMA cache_size = 2")
+writer.execute("BEGIN IMMEDIATE")
+writer.execute("CREATE TABLE pins (name TEXT)")
+writer.executemany("INSERT INTO pins VALUES (?)", [("x" * 500,)] * 500)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@pytest.mark.parametrize("read_first", [True, False])
+def test_a_first_writer_killed_in_the_middle_leaves_no_board(path: Path, read_first: bool) -> None:
+    subprocess.run([sys.executable, "-c", CREATING, str(path)], check=False)
+    assert path.stat().st_size > 0
+    assert path.with_name("board.sqlite-journal").exists()
+    if read_first:
+        assert len(board.frame(path=path)) == 0
+    pin("a", path)
+    assert list(board.frame(path=path)["name"]) == ["a"]
+
+
 # --- refused files ----------------------------------------------------------------------------------------------
 
 
@@ -469,7 +489,7 @@ def test_an_impossible_profile_is_refused(path: Path, changes: dict[str, Any], s
 
 def test_other_bad_arguments_are_refused(path: Path) -> None:
     with pytest.raises(TypeError, match="profile must be a measure.Profile, not 3"):
-        pin("a", path, 3)  # type: ignore[arg-type]
+        pin("a", path, 3)
     with pytest.raises(TypeError, match="note must be text, not int"):
         pin("a", path, note=3)
     with pytest.raises(TypeError, match="settings must map names to text or numbers, not list"):
@@ -481,7 +501,7 @@ def test_other_bad_arguments_are_refused(path: Path) -> None:
     with pytest.raises(TypeError, match="settings' names must be text, not int"):
         pin("a", path, settings={1: 2})
     with pytest.raises(ValueError, match="size must be one of nonzeros, .*, latency, not 'bytes'"):
-        board.front("digits", "bytes", path=path)  # type: ignore[arg-type]
+        board.front("digits", cast(Any, "bytes"), path=path)
     with pytest.raises(ValueError, match="dataset must be one line"):
         board.frame("", path=path)
     assert not path.exists()

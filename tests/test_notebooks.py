@@ -142,13 +142,18 @@ def test_refresh_runs_cleans_and_writes(tmp_path: Path) -> None:
 HIDES_ITS_ATTEMPT = "import socket\ntry:\n    socket.gethostbyname('kit.invalid')\nexcept OSError:\n    pass"
 
 
-@pytest.mark.parametrize("source", ["1 / 0", HIDES_ITS_ATTEMPT])
-def test_refresh_does_not_write_a_failing_notebook(tmp_path: Path, source: str) -> None:
+@pytest.mark.parametrize(
+    ("source", "said"), [("1 / 0", "ZeroDivisionError"), (HIDES_ITS_ATTEMPT, "tried to reach the network: socket.")]
+)
+def test_refresh_does_not_write_a_failing_notebook(
+    tmp_path: Path, source: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "00_fails.ipynb"
     nbformat.write(new_notebook(cells=[new_code_cell(source)]), path)
     before = path.read_bytes()
     assert not refresh.refresh(path)
     assert path.read_bytes() == before
+    assert said in capsys.readouterr().err
 
 
 def test_select(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from kit.prune.structured import (
     channels,
     thin,
 )
-from kit.prune.sweep import WHATS, Method, Point, Pruned, Sweep, What
+from kit.prune.sweep import WHATS, Method, Point, Pruned, Sizes, Sweep, What
 from kit.prune.unstructured import (
     SCOPES,
     HoldMasks,
@@ -59,6 +59,7 @@ __all__ = [
     "Schedule",
     "Scope",
     "Sensitivity",
+    "Sizes",
     "Sweep",
     "Thinned",
     "Untraceable",

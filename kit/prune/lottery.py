@@ -93,9 +93,9 @@ def lottery(
     def train(network: nn.Module, epochs: int) -> nn.Module:
         return fine_tune(network, dataset, epochs=epochs, seed=seed, lr=lr, cancel=cancel)
 
-    start = train(model, rewind)  # with rewind 0 a plain copy
     other = copy.deepcopy(model)
     models.initialise(other, seed + 1_000_003)  # far from the seeds that a reader would choose for the model
+    start = train(model, rewind)  # with rewind 0 a plain copy
     other = train(other, rewind)
 
     found: Masks = {name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable(start).items()}

@@ -9,12 +9,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kit import training
 from kit.data import Dataset
 
 Importance = Literal["magnitude", "taylor", "random"]
@@ -44,7 +46,7 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
 def score_weights(
     model: nn.Module, kind: Importance = "magnitude", *, dataset: Dataset | None = None, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Score each prunable weight; the lowest scores go first. A weight that is zero already scores 0.
+    """Score each prunable weight; the lowest scores go first. A weight scores 0 if and only if it is zero already.
 
     Args:
         model: any module with a prunable weight; not changed.
@@ -59,31 +61,37 @@ def score_weights(
         One non-negative tensor for each name in `prunable(model)`, shaped like the weight.
 
     Raises:
-        ValueError: an unknown kind, "taylor" without a data set, or nothing to prune.
+        ValueError: an unknown kind, "taylor" without a data set or with one that does not fit, or nothing to prune.
     """
     weights = prunable(model)
     if kind == "magnitude":
         return {name: w.detach().abs() for name, w in weights.items()}
     if kind == "random":
         generator = torch.Generator().manual_seed(seed)
-        return {name: torch.rand(w.shape, generator=generator) * (w.detach() != 0) for name, w in weights.items()}
+        return {name: _zeros_first(torch.rand(w.shape, generator=generator), w.detach()) for name, w in weights.items()}
     if kind == "taylor":
         if dataset is None:
             raise ValueError("importance 'taylor' needs a dataset to take gradients on; got None.")
-        return _taylor(model, weights, dataset)
+        return _taylor(model, dataset)
     raise ValueError(f"importance must be one of {', '.join(IMPORTANCES)}; got {kind!r}.")
 
 
-def _taylor(model: nn.Module, weights: dict[str, nn.Parameter], dataset: Dataset) -> dict[str, Tensor]:
+def _zeros_first(scores: Tensor, weight: Tensor) -> Tensor:
+    """Scores of 0 where the weight is zero, above 0 elsewhere, so that what is pruned always stays pruned."""
+    return scores.clamp_min(torch.finfo(scores.dtype).tiny) * (weight != 0)
+
+
+def _taylor(model: nn.Module, dataset: Dataset) -> dict[str, Tensor]:
     samples = dataset.train.first(TAYLOR_SAMPLES)
-    was_training = model.training
-    model.eval()
-    try:
-        loss = F.cross_entropy(model(samples.inputs), samples.labels)  # nats, mean over the samples
-        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)  # leaves .grad alone
-    finally:
-        model.train(was_training)
+    training.check_fits(model, dataset)
+    probe = copy.deepcopy(model).eval()
+    weights = prunable(probe)
+    with torch.enable_grad():
+        for w in weights.values():
+            w.requires_grad_(True)  # a frozen weight has a gradient too
+        loss = F.cross_entropy(probe(samples.inputs), samples.labels)  # nats, mean over the samples
+        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     return {
-        name: torch.zeros_like(w) if g is None else (w.detach() * g).abs()
+        name: _zeros_first(torch.zeros_like(w) if g is None else (w.detach() * g).abs(), w.detach())
         for (name, w), g in zip(weights.items(), gradients, strict=True)
     }

@@ -25,8 +25,11 @@ from torch import Tensor, nn
 
 from kit import training
 from kit.data import Dataset
+from kit.prune.joints import wrong_joint
 from kit.prune.scores import Importance, score_weights
 from kit.prune.unstructured import SCOPES, Scope, check_ratio
+
+_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)  # those that own channels
 
 
 class Untraceable(ValueError):  # noqa: N818  (says what the model is)
@@ -43,7 +46,7 @@ class Thinned:
 
     Attributes:
         model: the smaller model.
-        kept: for each group, named by its first layer, the positions of the channels that stay, ascending.
+        kept: for each layer that lost (or could lose) outputs, the positions of those that stay, ascending.
         floored: groups that the ratio would have emptied; one channel (a block, for grouped layers) was kept.
     """
 
@@ -115,12 +118,20 @@ def thin(
     # In grouped layers the same channel of every block goes, or the blocks would differ in width.
     units = {name: score.view(blocks[name], -1).mean(0) for name, score in scores.items()}
     goes, floored = _choose(units, ratio, scope)
-    kept = {}
+    lost: dict[str, set[int]] = {}
+    for name, group in groups.items():
+        for layer, positions in _lost(graph, group, goes[name].repeat(blocks[name])).items():
+            lost.setdefault(layer, set()).update(positions)
+    layers = {name: module for name, module in model.named_modules() if name in lost}
+    kept = {name: tuple(sorted(set(range(_width(layer))) - lost[name])) for name, layer in layers.items()}
+    _check_joints(graph, groups, {name: goes[name].repeat(blocks[name]) for name in groups}, dataset)
     for name, unit_goes in goes.items():
         gone = unit_goes.repeat(blocks[name])  # [channels]
-        kept[name] = tuple((~gone).nonzero().flatten().tolist())
         if gone.any():
             groups[name].prune(gone.nonzero().flatten().tolist())
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    for name, parameter in smaller.named_parameters():
+        parameter.requires_grad_(name not in frozen)  # the smaller tensors are new ones
     _check_runs(smaller, model, dataset)
     return Thinned(smaller, kept, floored)
 
@@ -183,16 +194,40 @@ def _groups(graph: Any) -> dict[str, Any]:
     Raises:
         ValueError: there is none.
     """
-    names = {module: name for name, module in graph.model.named_modules()}
     found = {}
     for group in graph.get_all_groups():
         if not any(_is_output(graph, item.dep) for item in group):
-            found[names[group[0].dep.target.module]] = group
+            found[_outward_layers(graph, group)[0]] = group
     if not found:
         raise ValueError(
             f"model: {type(graph.model).__name__} has no channels to remove; it needs a layer between input and output."
         )
     return found
+
+
+def _outward_layers(graph: Any, group: Any) -> list[str]:
+    """Linear and convolutional layers that lose outputs with the group, in the model's order."""
+    outward = {id(item.dep.target.module) for item in group if graph.is_out_channel_pruning_fn(item.dep.handler)}
+    return [name for name, m in graph.model.named_modules() if id(m) in outward and isinstance(m, _LAYERS)]
+
+
+def _lost(graph: Any, group: Any, gone: Tensor) -> dict[str, list[int]]:
+    """For each layer that loses outputs with the group, their positions when the channels marked in `gone` go.
+
+    After a concatenation they differ from the positions in the group.
+    """
+    names = {id(module): name for name, module in graph.model.named_modules() if isinstance(module, _LAYERS)}
+    found: dict[str, list[int]] = {}
+    for item in group:
+        name = names.get(id(item.dep.target.module))
+        if name is not None and graph.is_out_channel_pruning_fn(item.dep.handler):
+            pairs = zip(item.idxs, item.root_idxs, strict=True)
+            found.setdefault(name, []).extend(index for index, root in pairs if root is not None and gone[root])
+    return found
+
+
+def _width(layer: Any) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
 def _is_output(graph: Any, dependency: Any) -> bool:
@@ -226,18 +261,47 @@ def _trace(model: nn.Module, dataset: Dataset) -> Any:
     training.predict(model, inputs)  # a shape that does not fit is refused as such
     for parameter in model.parameters():
         parameter.requires_grad_(True)  # the graph follows autograd; a frozen layer would be lost from it
-    model.eval()
-    with _watch(model) as watched, warnings.catch_warnings():
+    with (
+        _watch(model) as watched,
+        training.mode(model, training=False),
+        torch.enable_grad(),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")  # its notices about unwrapped parameters; what fails is found below
         try:
-            graph = tp.DependencyGraph().build_dependency(model, example_inputs=inputs)
+            graph = tp.DependencyGraph().build_dependency(model, inputs, forward_fn=lambda traced, x: traced(x))
         except Exception as error:
             raise _untraceable(model, watched.active or "the model itself", str(error)) from error
     for name, module in model.named_modules():
-        layer = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
+        layer = isinstance(module, _LAYERS)
         if layer and name in watched.ran and module not in graph.module2node:
-            raise _untraceable(model, name, "its output does not reach the model's output through autograd")
+            where = watched.cut or name
+            raise _untraceable(model, where, "what comes before it does not reach the model's output through autograd")
     return graph
+
+
+def _check_joints(graph: Any, groups: Mapping[str, Any], goes: Mapping[str, Tensor], dataset: Dataset) -> None:
+    """Refuse a model that orders its channels in a way that the graph does not see."""
+    outputs: dict[nn.Module, Tensor] = {}
+    inputs: dict[nn.Module, Tensor] = {}
+    names = {module: name for name, module in graph.model.named_modules()}
+    for name, group in groups.items():
+        for item in group:
+            layer, handler = item.dep.target.module, item.dep.handler
+            if handler in (tp.prune_conv_out_channels, tp.prune_linear_out_channels):
+                marked = outputs.setdefault(layer, torch.zeros(_width(layer), dtype=torch.bool))
+            elif handler in (tp.prune_conv_in_channels, tp.prune_linear_in_channels):
+                width = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+                marked = inputs.setdefault(layer, torch.zeros(width, dtype=torch.bool))
+            else:
+                continue
+            if max(item.idxs) >= len(marked):
+                raise _untraceable(graph.model, names[layer], f"{max(item.idxs) + 1} channels reach its {len(marked)}")
+            pairs = zip(item.idxs, item.root_idxs, strict=True)
+            marked[[index for index, root in pairs if root is not None and goes[name][root]]] = True
+    wrong = wrong_joint(graph.model, outputs, inputs, dataset.train.inputs[:2])
+    if wrong is not None:
+        raise _untraceable(graph.model, names[wrong], "its inputs come in another order than the channels before it")
 
 
 def _check_runs(smaller: nn.Module, model: nn.Module, dataset: Dataset) -> None:
@@ -247,7 +311,7 @@ def _check_runs(smaller: nn.Module, model: nn.Module, dataset: Dataset) -> None:
         try:
             shape = training.predict(smaller, inputs).shape
         except Exception as error:
-            raise _untraceable(model, watched.active or "the model itself", str(error)) from error
+            raise _untraceable(model, watched.active or "the model itself", str(error.__cause__ or error)) from error
     if shape != training.predict(model, inputs).shape:
         raise _untraceable(model, "the model itself", f"its output became {tuple(shape)}")
 
@@ -255,7 +319,7 @@ def _check_runs(smaller: nn.Module, model: nn.Module, dataset: Dataset) -> None:
 def _untraceable(model: nn.Module, module_name: str, reason: str) -> Untraceable:
     kinds = {name: type(module).__name__ for name, module in model.named_modules()}
     where = f"{module_name} ({kinds[module_name]})" if kinds.get(module_name) else module_name
-    short = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
+    short = reason.strip().splitlines()[0].rstrip(".") if reason.strip() else "no reason given"
     return Untraceable(
         f"model: channels of {type(model).__name__} cannot be followed through {where}: {short}. "
         "Its weights can be pruned instead: prune.weights(model, ratio=...)."
@@ -264,14 +328,20 @@ def _untraceable(model: nn.Module, module_name: str, reason: str) -> Untraceable
 
 @dataclass
 class _Watched:
-    """Which modules ran, and the innermost that had begun but not ended when a forward pass failed."""
+    """Which modules ran; those that had begun but not ended when a forward pass failed; where gradients were cut."""
 
     ran: set[str]
     stack: list[str]
+    cut: str = ""
 
     @property
     def active(self) -> str:
         return self.stack[-1] if self.stack else ""
+
+
+def _has_gradient(values: Any) -> bool:
+    values = values if isinstance(values, (tuple, list)) else (values,)
+    return any(isinstance(value, Tensor) and value.requires_grad for value in values)
 
 
 @contextmanager
@@ -287,7 +357,9 @@ def _watch(model: nn.Module) -> Iterator[_Watched]:
         return hook
 
     def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-        watched.stack.pop()
+        name = watched.stack.pop()
+        if not watched.cut and _has_gradient(inputs) and not _has_gradient(output):
+            watched.cut = name
 
     handles = []
     for name, module in model.named_modules():

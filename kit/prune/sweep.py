@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from threading import Event
 from typing import Literal, get_args
 
@@ -12,13 +13,15 @@ from torch import nn
 
 from kit import measure, training
 from kit.data import Dataset
-from kit.measure import Estimate
+from kit.measure import Estimate, Profile
 from kit.prune.scores import IMPORTANCES, Importance, prunable, score_weights
 from kit.prune.structured import thin
-from kit.prune.unstructured import SCOPES, Ranking, Scope, apply_masks, fine_tune, masks, rank
+from kit.prune.unstructured import SCOPES, Ranking, Scope, apply_masks, check_ratio, fine_tune, masks, rank
 
 What = Literal["weights", "channels"]
 WHATS: tuple[What, ...] = get_args(What)
+
+MODEL_BYTES = 256_000_000  # pruned models kept by a sweep
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,29 @@ class Pruned:
         model: the result.
         kept: for each prunable weight of the dense model, the share of its numbers that are still there.
         floored: channel groups in which one channel was kept against the ratio.
+        outputs: for each layer that lost channels, the positions of the outputs that stay; empty for weights.
     """
 
     model: nn.Module
     kept: dict[str, float]
     floored: tuple[str, ...]
+    outputs: dict[str, tuple[int, ...]]
 
     @property
     def emptied(self) -> tuple[str, ...]:
         """Weights of which nothing is left: the network is cut there."""
         return tuple(name for name, share in self.kept.items() if share == 0)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes that follow from a model alone, without a clock; as in `measure.Profile`."""
+
+    parameters: int
+    nonzeros: int
+    dense_bytes: int
+    file_bytes: int
+    flops: int
 
 
 @dataclass(frozen=True)
@@ -85,9 +101,7 @@ class Point:
         ratio: share removed.
         accuracy: on the validation split, or on its first slice (see `whole`).
         whole: whether `accuracy` rests on all validation samples.
-        nonzeros: parameters that are not zero.
-        file_bytes: length of the file written and read back equal.
-        flops: for one sample.
+        sizes: of the model.
         emptied: weights of which nothing is left.
         floored: channel groups kept from being emptied.
     """
@@ -95,36 +109,40 @@ class Point:
     ratio: float
     accuracy: Estimate
     whole: bool
-    nonzeros: int
-    file_bytes: int
-    flops: int
+    sizes: Sizes
     emptied: tuple[str, ...]
     floored: tuple[str, ...]
 
 
 class Sweep:
-    """Prunes one model at any ratio in any way; scores, rankings and FLOPs are worked out once.
+    """Prunes one model at any ratio in any way, and remembers every answer.
 
     Args:
         model: any module with a prunable weight; copied, so that later training does not change the sweep.
         dataset: validation measures; train scores and fine-tunes.
-        slice_size: samples in the first answer of `points`.
+        slice_size: samples a slice of the validation split; see `point`.
+
+    Not for several threads at once.
 
     Raises:
         ValueError: nothing to prune, or a model that cannot take the samples.
     """
 
     def __init__(self, model: nn.Module, dataset: Dataset, *, slice_size: int = 1024) -> None:
-        """Copy the model."""
+        """Copy the model and take its sizes."""
         training.predict(model, dataset.validation.inputs[:2])
         self.model = copy.deepcopy(model).eval()
         self.dataset = dataset
         self.slice_size = slice_size
-        self._sizes = {name: w.numel() for name, w in prunable(self.model).items()}
+        self._weights = {name: w.numel() for name, w in prunable(self.model).items()}
         self._rankings: dict[tuple[Importance, Scope, int], Ranking] = {}
         self._flops: dict[tuple[tuple[int, ...], ...], int] = {}
+        self._models: OrderedDict[tuple[Method, float], Pruned] = OrderedDict()
+        self._points: dict[tuple[Method, float], Point] = {}
+        self._latencies: dict[tuple[Method, float], Estimate] = {}
+        self.dense = self._sizes(self.model)
 
-    def prune(
+    def pruned(
         self,
         method: Method,
         ratio: float,
@@ -134,11 +152,25 @@ class Sweep:
     ) -> Pruned:
         """The model pruned by `method` at `ratio`, fine-tuned if the method says so.
 
+        The latest models are remembered, up to 256 MB of them; an older one is made again, the same by its seed.
+
+        Args:
+            method: how to prune.
+            ratio: share to remove, in [0, 1).
+            callbacks: called in fine-tuning.
+            cancel: looked at between batches.
+
         Raises:
             ValueError: a ratio outside [0, 1).
             Untraceable: channels of a model that cannot be traced.
             training.Cancelled: `cancel` was set.
         """
+        key = _key(method, ratio)
+        if key in self._models:
+            self._models.move_to_end(key)
+            return self._models[key]
+        outputs: dict[str, tuple[int, ...]] = {}
+        floored: tuple[str, ...] = ()
         if method.what == "channels":
             thinned = thin(
                 self.model,
@@ -148,15 +180,19 @@ class Sweep:
                 scope=method.scope,
                 seed=method.seed,
             )
-            smaller, floored = thinned.model, thinned.floored
+            smaller, outputs, floored = thinned.model, thinned.kept, thinned.floored
         else:
-            smaller, floored = apply_masks(self.model, self.ranking(method).masks(ratio)), ()
-        kept = {name: int(mask.sum()) / self._sizes[name] for name, mask in masks(smaller).items()}
+            check_ratio(ratio, {})
+            smaller = apply_masks(self.model, self.ranking(method).masks(ratio))
+        kept = {name: int(mask.sum()) / self._weights[name] for name, mask in masks(smaller).items()}
         if method.epochs:
             smaller = fine_tune(
                 smaller, self.dataset, epochs=method.epochs, seed=method.seed, callbacks=callbacks, cancel=cancel
             )
-        return Pruned(smaller, kept, floored)
+        self._models[key] = found = Pruned(smaller, kept, floored, outputs)
+        while len(self._models) > max(2, MODEL_BYTES // self.dense.dense_bytes):
+            self._models.popitem(last=False)
+        return found
 
     def ranking(self, method: Method) -> Ranking:
         """The queue in which `method` removes weights, remembered."""
@@ -166,46 +202,88 @@ class Sweep:
             self._rankings[key] = rank(scores, method.scope)
         return self._rankings[key]
 
-    def measure(
+    def thresholds(self, method: Method, ratio: float) -> tuple[float, ...]:
+        """Absolute values below which weights went: one (scope "global") or one a layer.
+
+        Empty where no absolute value decided: another importance, channels, nothing removed.
+        """
+        if method.what != "weights" or method.importance != "magnitude" or ratio == 0:
+            return ()
+        named = dict(self.model.named_parameters())
+        kept = self.ranking(method).masks(ratio)
+        smallest = [float(named[name].detach().abs()[mask].min()) for name, mask in kept.items() if mask.any()]
+        return (min(smallest),) if method.scope == "global" else tuple(smallest)
+
+    def known(self, method: Method, ratio: float) -> Point | None:
+        """The point if it is remembered."""
+        return self._points.get(_key(method, ratio))
+
+    def point(
         self,
-        pruned: Pruned,
+        method: Method,
         ratio: float,
         *,
+        callbacks: Sequence[training.Callback] = (),
         cancel: Event | None = None,
         on_slice: Callable[[Point], None] | None = None,
     ) -> Point:
-        """Measure a pruned model on the validation split, slice by slice.
+        """Prune and measure on the validation split, slice by slice; remembered.
 
         Args:
-            pruned: from `prune`.
-            ratio: noted in the point.
-            cancel: looked at between slices.
+            method: how to prune.
+            ratio: share to remove, in [0, 1).
+            callbacks: called in fine-tuning.
+            cancel: looked at between batches and slices.
             on_slice: called with each answer before the last, which rests on the slices so far.
 
         Raises:
-            training.Cancelled: `cancel` was set.
+            As `pruned`.
         """
-        split, model = self.dataset.validation, pruned.model
-        sizes = {
-            "nonzeros": measure.nonzeros(model),
-            "file_bytes": measure.file_bytes(model),
-            "flops": self._count_flops(model),
-        }
-        for counts in training.evaluate_slices(model, split, batch_size=self.slice_size, cancel=cancel):
-            point = Point(
-                ratio=ratio,
-                accuracy=Estimate.from_counts(counts.correct, counts.total),
-                whole=counts.total == len(split),
-                emptied=pruned.emptied,
-                floored=pruned.floored,
-                **sizes,
-            )
+        key = _key(method, ratio)
+        if key in self._points:
+            return self._points[key]
+        pruned = self.pruned(method, ratio, callbacks=callbacks, cancel=cancel)
+        sizes, split = self._sizes(pruned.model), self.dataset.validation
+        for counts in training.evaluate_slices(pruned.model, split, batch_size=self.slice_size, cancel=cancel):
+            accuracy = Estimate.from_counts(counts.correct, counts.total)
+            point = Point(ratio, accuracy, counts.total == len(split), sizes, pruned.emptied, pruned.floored)
             if on_slice is not None and not point.whole:
                 on_slice(point)
+        self._points[key] = point
         return point
 
-    def _count_flops(self, model: nn.Module) -> int:
+    def known_latency(self, method: Method, ratio: float) -> Estimate | None:
+        """The latency if it is remembered."""
+        return self._latencies.get(_key(method, ratio))
+
+    def latency(self, method: Method, ratio: float, *, cancel: Event | None = None) -> Estimate:
+        """Milliseconds for one sample, measured once; see `measure.latency`."""
+        key = _key(method, ratio)
+        if key not in self._latencies:
+            model = self.pruned(method, ratio, cancel=cancel).model
+            self._latencies[key] = measure.latency(model, self.dataset.validation.inputs, cancel=cancel)
+        return self._latencies[key]
+
+    def profile(self, method: Method, ratio: float) -> Profile:
+        """Everything measured about the model, latency at batch 1."""
+        point = self.point(method, ratio)
+        return Profile(
+            accuracy=point.accuracy, latency=self.latency(method, ratio), batch_size=1, **asdict(point.sizes)
+        )
+
+    def _sizes(self, model: nn.Module) -> Sizes:
         shapes = tuple(tuple(parameter.shape) for parameter in model.parameters())
         if shapes not in self._flops:  # FLOPs follow from the shapes: zeros are multiplied like any number
             self._flops[shapes] = measure.flops(model, self.dataset.validation.inputs)
-        return self._flops[shapes]
+        return Sizes(
+            parameters=measure.parameters(model),
+            nonzeros=measure.nonzeros(model),
+            dense_bytes=measure.dense_bytes(model),
+            file_bytes=measure.file_bytes(model),
+            flops=self._flops[shapes],
+        )
+
+
+def _key(method: Method, ratio: float) -> tuple[Method, float]:
+    """Nothing removed and nothing trained is the dense model, whatever the method."""
+    return (Method(), 0.0) if ratio == 0 and method.epochs == 0 else (method, ratio)

@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
@@ -52,8 +53,7 @@ def rank(scores: Mapping[str, Tensor], scope: Scope = "global") -> Ranking:
     Raises:
         ValueError: an unknown scope.
     """
-    if scope not in SCOPES:
-        raise ValueError(f"scope must be one of {', '.join(SCOPES)}; got {scope!r}.")
+    _check_scope(scope)
     if scope == "layer":
         return Ranking(
             {name: _places(score.flatten()).view_as(score) for name, score in scores.items()},
@@ -93,6 +93,7 @@ def weights(
         ValueError: a ratio outside [0, 1), an unknown scope, importance or weight name, both or neither of ratio and
             threshold, a threshold with another importance than magnitude, or nothing to prune.
     """
+    _check_scope(scope)
     if (ratio is None) == (threshold is None):
         raise ValueError(f"give either ratio or threshold; got ratio={ratio!r} and threshold={threshold!r}.")
     if threshold is not None:
@@ -123,7 +124,7 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """A copy of `model` with zeros where a mask is False.
 
     Raises:
-        ValueError: a mask names no prunable weight, or has another shape.
+        ValueError: a mask names no prunable weight, or has another shape or type.
     """
     known = prunable(model)
     for name, mask in masks.items():
@@ -132,6 +133,8 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
             raise ValueError(
                 f"masks: {name!r} of shape {tuple(mask.shape)} fits none of the prunable weights {shapes}."
             )
+        if mask.dtype != torch.bool:
+            raise ValueError(f"masks: {name!r} must hold bool, True where a weight stays; got {mask.dtype}.")
     smaller = copy.deepcopy(model)
     _write_zeros(smaller, masks)
     return smaller
@@ -186,14 +189,22 @@ def check_ratio(ratio: float | Mapping[str, float], names: Mapping[str, object])
 
     Raises:
         ValueError: says which.
+        TypeError: a ratio that is no number.
     """
     if isinstance(ratio, Mapping):
         unknown = sorted(set(ratio) - set(names))
         if unknown:
             raise ValueError(f"ratio names {', '.join(unknown)}, which cannot be pruned; allowed: {', '.join(names)}.")
     for value in ratio.values() if isinstance(ratio, Mapping) else [ratio]:
+        if not isinstance(value, Real):
+            raise TypeError(f"ratio must be a number, the share to remove; got {value!r}.")
         if not 0 <= value < 1:
             raise ValueError(f"ratio is the share to remove and must lie in [0, 1); got {value!r}.")
+
+
+def _check_scope(scope: str) -> None:
+    if scope not in SCOPES:
+        raise ValueError(f"scope must be one of {', '.join(SCOPES)}; got {scope!r}.")
 
 
 def _ratio_of(ratio: float | Mapping[str, float], name: str) -> float:

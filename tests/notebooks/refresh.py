@@ -10,7 +10,6 @@ A notebook in which a cell fails is not written, and the exit code is 1.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import hashlib
 import os
 import subprocess
@@ -133,7 +132,7 @@ def run(path: Path) -> nbformat.NotebookNode:
             resources={"metadata": {"path": str(path.parent)}},
         )
         # What a kernel says on its own stderr is not part of the notebook (nbval drops it too).
-        asyncio.run(client.async_execute(env=environment, stderr=subprocess.DEVNULL, cleanup_kc=True))
+        client.execute(env=environment, stderr=subprocess.DEVNULL)
         attempts = network_attempts(scratch)
     if attempts:
         raise RuntimeError(f"{path.name} tried to reach the network: {'; '.join(attempts)}")

@@ -1,0 +1,228 @@
+"""What every explorer shares: the layout, the worker, the status line, the progress bar, painting, the theme."""
+
+from __future__ import annotations
+
+import base64
+import html
+import os
+import time
+from collections.abc import Callable, Sequence
+from threading import Event
+from typing import Any
+
+import ipywidgets as widgets
+import plotly.graph_objects as go
+
+from kit import training
+from kit.explorers.worker import Job, Worker
+
+# Figures carry no text colour of their own; the notebook's theme gives it through its CSS variables, with a fallback
+# that reads on white and on black. Plotly writes colours inline, so `!important` is needed.
+_CSS = """<style>
+.kit-explorer .js-plotly-plot text { fill: var(--jp-ui-font-color1, #767676) !important; }
+.kit-explorer .js-plotly-plot .main-svg { background: transparent !important; }
+.kit-explorer .js-plotly-plot .hoverlayer text { fill: #fff !important; }
+.kit-explorer .js-plotly-plot .hoverlayer path { fill: #333 !important; }
+.kit-explorer .js-plotly-plot { transition: opacity 0.15s; }
+.kit-explorer.kit-busy .js-plotly-plot { opacity: 0.45; }
+.kit-explorer .kit-controls { border-right: 1px solid var(--jp-border-color2, #bdbdbd); }
+.kit-explorer .kit-controls button:focus-visible, .kit-explorer .kit-controls .noUi-handle:focus-visible {
+  outline: 2px solid var(--jp-brand-color1, #2196f3); outline-offset: 1px; }
+.kit-explorer .kit-status { line-height: 1.45; color: var(--jp-ui-font-color1, inherit); min-height: 3em; }
+.kit-explorer .kit-error { color: var(--jp-error-color0, #b00020); }
+.kit-explorer .kit-note { color: var(--jp-ui-font-color2, inherit); font-size: 12px; line-height: 1.3; }
+</style>"""
+
+_COLUMN = {"width": "236px", "flex": "0 0 236px", "padding": "4px 10px 4px 0", "overflow": "hidden"}
+_STRETCH = {"flex": "1 1 0", "min_width": "0", "overflow": "hidden"}
+
+STILLS = "KIT_STILLS"  # set by the notebooks' refresh: explorers then add a still picture to what they display
+
+
+class Stops(widgets.SelectionSlider):
+    """A slider over given numbers, closer together where it matters.
+
+    Args:
+        stops: the numbers, ascending.
+        text: how a stop is written.
+        **settings: as `ipywidgets.SelectionSlider`.
+
+    Setting a value between two stops is refused, with the nearest stop.
+    """
+
+    def __init__(self, stops: Sequence[float], text: Callable[[float], str], **settings: Any) -> None:
+        """Pair each number with its text."""
+        self.stops = tuple(stops)
+        super().__init__(options=[(text(stop), stop) for stop in stops], **settings)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse a value that is no stop, in a sentence."""
+        if name == "value" and value not in self.stops:
+            below = max(
+                (stop for stop in self.stops if isinstance(value, (int, float)) and stop <= value), default=None
+            )
+            above = min(
+                (stop for stop in self.stops if isinstance(value, (int, float)) and stop >= value), default=None
+            )
+            near = " and ".join(f"{stop:g}" for stop in (below, above) if stop is not None)
+            raise ValueError(
+                f"{self.description or 'value'} must be one of the slider's {len(self.stops)} stops from "
+                f"{self.stops[0]:g} to {self.stops[-1]:g}; got {value!r}"
+                + (f", the nearest are {near}." if near else ".")
+            )
+        super().__setattr__(name, value)
+
+
+class Explorer(widgets.VBox):
+    """A column of controls, a large figure, detail figures under it, one status line.
+
+    Subclasses make the controls and figures, then call `_request` for each move. Everything that computes or paints
+    runs in the worker.
+
+    Args:
+        title: what the explorer is, for a reader without the picture.
+        controls: widgets of the left column, top to bottom.
+        main: the large figure.
+        details: the figures under it.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        controls: Sequence[widgets.Widget],
+        main: go.FigureWidget,
+        details: Sequence[go.FigureWidget],
+    ) -> None:
+        """Lay the parts out."""
+        self.title = title
+        self._worker = Worker(self._idle, self._say_error)
+        self.status = widgets.HTML().add_class("kit-status")
+        self.sweep_note = widgets.HTML().add_class("kit-note")
+        self.progress = widgets.FloatProgress(min=0, max=1, layout={"width": "100%", "height": "10px"})
+        self.stop_button = widgets.Button(description="Stop", icon="stop", tooltip="Stop the work", disabled=True)
+        self.stop_button.layout.width = "100%"
+        self.stop_button.on_click(lambda _: self.stop())
+        column = widgets.VBox([*controls, self.stop_button, self.progress, self.sweep_note], layout=_COLUMN)
+        column.add_class("kit-controls")
+        picture = widgets.VBox([widgets.Box([main], layout=_STRETCH), self.status], layout=_STRETCH)
+        below = [widgets.Box([detail], layout=_STRETCH) for detail in details]
+        super().__init__(
+            [
+                widgets.HTML(_CSS, layout={"display": "none"}),
+                widgets.HBox([column, picture], layout={"width": "100%"}),
+                widgets.HBox(below, layout={"width": "100%"}),
+            ],
+            layout={"width": "100%", "overflow": "hidden"},
+        )
+        self.add_class("kit-explorer")
+        self._painted: dict[tuple[str, int], dict[str, Any]] = {}
+
+    # -- what a script or a notebook cell uses ---------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until the controls are answered and painted.
+
+        Args:
+            timeout: seconds; None waits without end.
+
+        Raises:
+            TimeoutError: not answered in time.
+            Exception: whatever the answer raised; the status line shows it too.
+        """
+        self._worker.wait(timeout)
+
+    def wait_sweep(self, timeout: float | None = None) -> None:
+        """Block until the background curves are complete too; errors as in `wait`."""
+        self._worker.wait_idle(timeout)
+
+    def stop(self) -> None:
+        """Cancel the running work between two batches; the last picture stays."""
+        self._worker.stop()
+
+    def close(self) -> None:
+        """End the worker and remove the widgets."""
+        worker: Worker | None = getattr(self, "_worker", None)  # none where the constructor refused its arguments
+        if worker is not None:
+            worker.close()
+        super().close()
+
+    # -- for subclasses ------------------------------------------------------------------------------------------
+
+    def _idle(self, cancel: Event) -> bool:
+        """One step of background work; False when none is left."""
+        raise NotImplementedError
+
+    def _still(self) -> bytes:
+        """A PNG of the main figure as it stands."""
+        raise NotImplementedError
+
+    def _request(self, job: Job, *, keep: bool = False) -> None:
+        """Hand a job to the worker; see `Worker.post`."""
+        self._worker.post(job, keep=keep)
+
+    def _say(self, text: str, *, error: bool = False) -> None:
+        """Write the status line (HTML)."""
+        kind = ' class="kit-error"' if error else ""
+        self.status.value = f'<div role="status" aria-live="polite"{kind}>{text}</div>'
+
+    def _say_error(self, error: Exception) -> None:
+        self._busy(False)
+        self._say(html.escape(str(error) or type(error).__name__), error=True)
+
+    def _busy(self, busy: bool) -> None:
+        """Dim the figures and offer the stop button while long work runs."""
+        if busy == self.stop_button.disabled:
+            self.stop_button.disabled = not busy
+            (self.add_class if busy else self.remove_class)("kit-busy")
+            if not busy:
+                self.progress.value, self.progress.description = 0, ""
+
+    def _paint(self, figure: go.FigureWidget, traces: Sequence[dict[str, Any]], **layout: Any) -> None:
+        """Change what differs from the last painting of `figure`, in one message to the browser."""
+        changes = []
+        for index, arrays in enumerate(traces):
+            before = self._painted.setdefault((figure.model_id, index), {})
+            changed = {name: value for name, value in arrays.items() if before.get(name) != value}
+            before.update(changed)
+            if changed:
+                changes.append((index, changed))
+        frame = self._painted.setdefault((figure.model_id, -1), {})
+        new_layout = {name: value for name, value in layout.items() if frame.get(name) != value}
+        frame.update(new_layout)
+        if changes or new_layout:
+            with figure.batch_update():
+                for index, changed in changes:
+                    figure.data[index].update(changed)
+                if new_layout:
+                    figure.update_layout(**new_layout)
+
+    def _repr_mimebundle_(self, **settings: Any) -> Any:
+        """What the notebook shows: the widget; a stable text; and a still picture where one is asked for."""
+        bundle = super()._repr_mimebundle_(**settings)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        data["text/plain"] = self.title  # no numbers: they differ between machines
+        if os.environ.get(STILLS):
+            self.wait_sweep()
+            data["image/png"] = base64.b64encode(self._still()).decode()
+        return data, metadata
+
+
+class ProgressWidget(training.Callback):
+    """Moves an explorer's bar while a fit runs, with the time left; at most ten times a second.
+
+    Args:
+        bar: the widget to move.
+    """
+
+    def __init__(self, bar: widgets.FloatProgress) -> None:
+        """Nothing is shown before the first batch."""
+        self.bar = bar
+        self._last = 0.0
+
+    def on_batch_end(self, progress: training.Progress) -> None:
+        """Move the bar."""
+        now = time.monotonic()
+        if now - self._last > 0.1:
+            self._last = now
+            self.bar.value = progress.share
+            self.bar.description = f"{progress.seconds_left:.1f} s"

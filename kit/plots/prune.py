@@ -1,0 +1,465 @@
+"""Figures of pruning: the trade-off plane, what each layer keeps, the weights, the first layer's filters.
+
+Each figure comes in three steps: `x_info(...)` gathers numbers (tested without pixels), `x_traces(info)` turns them
+into the arrays of each trace (what a live figure has to change), `x_figure(info)` draws the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from torch import Tensor, nn
+
+from kit.measure import Estimate, SizeName
+from kit.plots import style
+from kit.prune import prunable
+
+Traces = list[dict[str, Any]]
+
+
+class SizeAxis(NamedTuple):
+    """How a size is written: axis title, divisor to its unit, decades shown below the dense model."""
+
+    title: str
+    divisor: float
+    decades: float
+
+
+SIZE_AXES: dict[SizeName, SizeAxis] = {
+    "nonzeros": SizeAxis("parameters that are not zero", 1, 3.1),
+    "file_bytes": SizeAxis("file, kB", 1e3, 2.7),
+    "flops": SizeAxis("MFLOPs for one sample", 1e6, 3.1),
+    "latency": SizeAxis("latency, ms", 1, 1.6),
+}
+
+
+class Line(NamedTuple):
+    """A measured curve on the plane, in order of the ratio: sizes in the axis' unit, accuracies in per cent."""
+
+    label: str
+    size: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    ratio: tuple[float, ...]
+
+
+class PlaneInfo(NamedTuple):
+    """Accuracy against size.
+
+    Attributes:
+        size: the size on the x axis.
+        own: the curve of the chosen importance.
+        rival: the curve of random importance; empty where that is the chosen one.
+        dense: the dense model; one point, or none while it is not measured.
+        here: where the reader is; one point, or none while nothing is measured.
+        pins: what is pinned on the board.
+        pin_names: their names, in order.
+        dense_size: of the dense model, in the axis' unit.
+        chance: accuracy of guessing, per cent.
+    """
+
+    size: SizeName
+    own: Line
+    rival: Line
+    dense: Line
+    here: Line
+    pins: Line
+    pin_names: tuple[str, ...]
+    dense_size: float
+    chance: float
+
+
+def line(label: str, size: SizeName, entries: Sequence[tuple[float, Estimate, float]], *, floor: float = 0.0) -> Line:
+    """A curve from (size, accuracy, ratio) entries, sorted by ratio, written in the axis' units.
+
+    Args:
+        label: written beside the curve.
+        size: which size the entries hold.
+        entries: in base units: numbers, bytes, FLOPs, milliseconds.
+        floor: sizes below it are drawn at it (a log axis has no 0).
+    """
+    divisor = SIZE_AXES[size].divisor
+    ordered = sorted(entries, key=lambda entry: entry[2])
+    return Line(
+        label,
+        tuple(max(entry[0], floor) / divisor for entry in ordered),
+        tuple(100 * entry[1].value for entry in ordered),
+        tuple(100 * entry[1].low for entry in ordered),
+        tuple(100 * entry[1].high for entry in ordered),
+        tuple(entry[2] for entry in ordered),
+    )
+
+
+def plane_traces(info: PlaneInfo) -> Traces:
+    """Arrays of the plane's seven traces: rival band and curve, own band and curve, dense, pins, here."""
+    pins = info.pins
+    return [
+        _band(info.rival),
+        _curve(info.rival, info.own, above=False),
+        _band(info.own),
+        _curve(info.own, info.rival, above=True),
+        {"x": list(info.dense.size), "y": list(info.dense.accuracy)},
+        {**_points(pins), "text": list(info.pin_names), "hovertext": list(info.pin_names)},
+        _points(info.here),
+    ]
+
+
+def plane_figure(info: PlaneInfo) -> go.Figure:
+    """The trade-off plane: accuracy (per cent, with 95 % intervals) against a size (log axis)."""
+    names = (info.own.label, "random", "dense", "board", "here")
+    own, rival, dense, board, here = (style.LOOKS[name] for name in names)
+    hover = "%{y:.1f} % at %{x:.4~g}<extra>%{fullData.name}</extra>"
+    fixed: Traces = [
+        {"name": "interval of random", **_band_style(rival)},
+        {"name": "random", "hovertemplate": hover, **_curve_style(rival, "bottom left")},
+        {"name": "interval", **_band_style(own)},
+        {"name": info.own.label, "hovertemplate": hover, **_curve_style(own, "top left")},
+        {
+            "name": "dense model",
+            "mode": "markers+text",
+            "marker": {"symbol": dense.marker, "size": 13, "color": dense.colour},
+            "text": ["dense"],
+            "textposition": "top center",
+            "hovertemplate": hover,
+        },
+        {
+            "name": "on the board",
+            "mode": "markers+text",
+            "marker": {"symbol": board.marker, "size": 10, "color": board.colour},
+            "textposition": "bottom right",
+            "textfont": {"size": style.SMALL_SIZE},
+            "error_y": {"color": board.colour},
+            "hovertemplate": "%{hovertext}: " + hover,
+        },
+        {
+            "name": "you are here",
+            "mode": "markers",
+            "marker": {"symbol": here.marker, "size": 13, "color": here.colour, "line": {"width": 1, "color": "white"}},
+            "error_y": {"color": here.colour, "thickness": 2.5, "width": 7},
+            "hovertemplate": hover,
+        },
+    ]
+    data = [_deep(look, arrays) for look, arrays in zip(fixed, plane_traces(info), strict=True)]
+    hair = {"dash": "dot", "width": 1, "color": style.NEUTRAL}
+    anchored = {"showarrow": False, "xanchor": "left", "yanchor": "bottom"}
+    return style.figure(
+        data,
+        title="Accuracy against size: where are you (x), and what did it cost?",
+        height=400,
+        x={"type": "log", **size_axis(info)},
+        y={"title": "validation accuracy, %", "range": [0, 102], "dtick": 20},
+        shapes=[
+            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": info.chance, "y1": info.chance, "line": hair}
+        ],
+        annotations=[{"text": "guessing", "xref": "paper", "x": 0.005, "y": info.chance, **anchored}],
+    )
+
+
+def size_axis(info: PlaneInfo) -> dict[str, Any]:
+    """Title and fixed range of the x axis: the dense model at its right, as many decades as the size can fall."""
+    axis = SIZE_AXES[info.size]
+    top = max([info.dense_size, *info.pins.size]) * 1.6
+    bottom = min([info.dense_size / 10**axis.decades, *(0.8 * size for size in info.pins.size)])
+    return {"title": {"text": axis.title}, "range": [math.log10(bottom), math.log10(top)]}
+
+
+class KeptInfo(NamedTuple):
+    """What each layer keeps, from the input to the output.
+
+    Attributes:
+        layers: names of the weights.
+        kept: share of the numbers still there, per cent.
+        total: numbers in the dense layer.
+    """
+
+    layers: tuple[str, ...]
+    kept: tuple[float, ...]
+    total: tuple[int, ...]
+
+
+def kept_info(dense: nn.Module, kept: Mapping[str, float]) -> KeptInfo:
+    """Gather what `kept` (a share for each weight name) says of the layers of `dense`."""
+    sizes = {name: weight.numel() for name, weight in prunable(dense).items()}
+    names = tuple(sizes)
+    return KeptInfo(names, tuple(100 * kept.get(name, 0.0) for name in names), tuple(sizes.values()))
+
+
+def kept_traces(info: KeptInfo) -> Traces:
+    """Arrays of the one trace: a bar a layer, its share written beside it."""
+    return [{"x": list(info.kept), "text": [_percent(share) for share in info.kept]}]
+
+
+def kept_figure(info: KeptInfo) -> go.Figure:
+    """Kept share of each layer, the first layer on top."""
+    labels = [
+        f"{name.removesuffix('.weight')}<br>{total:,}" for name, total in zip(info.layers, info.total, strict=True)
+    ]
+    bar = {
+        "type": "bar",
+        "orientation": "h",
+        "y": labels,
+        "marker": {"color": style.BLUE},
+        "textposition": "outside",
+        "cliponaxis": False,
+        "hovertemplate": "%{y}: %{x:.2f} % kept<extra></extra>",
+    }
+    return style.figure(
+        [{**bar, **kept_traces(info)[0]}],
+        title="What each layer keeps",
+        height=detail_height(len(labels)),
+        x={"title": "kept, % of its weights", "range": [0, 125], "tickvals": [0, 25, 50, 75, 100]},
+        y={"autorange": "reversed", "showgrid": False},
+    )
+
+
+def detail_height(layers: int) -> int:
+    """Height in pixels of the detail figures: 34 a layer, and never less than 270."""
+    return max(270, 110 + 34 * layers)
+
+
+BINS = 61
+
+
+class WeightsInfo(NamedTuple):
+    """Histogram of the prunable weights before and after.
+
+    Attributes:
+        centres: middle of each bin.
+        dense: weights in each bin, dense model.
+        left: non-zero weights in each bin, pruned model.
+        thresholds: absolute values below which weights went; empty where no threshold in |w| decided.
+    """
+
+    centres: tuple[float, ...]
+    dense: tuple[int, ...]
+    left: tuple[int, ...]
+    thresholds: tuple[float, ...]
+
+
+def weights_info(dense: nn.Module, pruned: nn.Module, thresholds: Sequence[float] = ()) -> WeightsInfo:
+    """Count the weights of both models in the same 61 bins, symmetric about 0."""
+    before = _all_weights(dense)
+    reach = float(np.quantile(np.abs(before), 0.9995)) or 1.0
+    edges = np.linspace(-reach, reach, BINS + 1)
+    after = _all_weights(pruned)
+    counts = [np.histogram(values.clip(-reach, reach), edges)[0] for values in (before, after[after != 0])]
+    centres = (edges[:-1] + edges[1:]) / 2
+    return WeightsInfo(
+        tuple(centres.tolist()), tuple(counts[0].tolist()), tuple(counts[1].tolist()), tuple(sorted(set(thresholds)))
+    )
+
+
+def weights_traces(info: WeightsInfo) -> Traces:
+    """Arrays of the three traces: bars of what is left, outline of the dense model, threshold lines."""
+    top = max(info.dense)
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    for threshold in info.thresholds:
+        for x in (-threshold, threshold):
+            xs += [x, x, None]
+            ys += [0.0, float(top), None]
+    return [
+        {"x": list(info.centres), "y": list(info.left)},
+        {"x": list(info.centres), "y": list(info.dense)},
+        {"x": xs, "y": ys},
+    ]
+
+
+def weights_figure(info: WeightsInfo) -> go.Figure:
+    """Histogram of the weights: grey outline before, bars now, lines at the threshold(s)."""
+    fixed: Traces = [
+        {"type": "bar", "name": "now", "marker": {"color": style.BLUE, "line": {"width": 0}}},
+        {"type": "scatter", "name": "dense", "mode": "lines", "line": {"shape": "hvh", "color": style.NEUTRAL}},
+        {"type": "scatter", "name": "threshold", "mode": "lines", "line": {"color": style.VERMILION, "dash": "dash"}},
+    ]
+    data = [{**look, **arrays} for look, arrays in zip(fixed, weights_traces(info), strict=True)]
+    return style.figure(
+        data,
+        title="Weights: grey before, blue now",
+        height=270,
+        x={"title": "value of a weight", "range": [info.centres[0] * 1.02, info.centres[-1] * 1.02]},
+        y={"title": "weights in the bin", "range": [0, 1.05 * max(info.dense)]},
+        bargap=0,
+    )
+
+
+MAX_FILTERS = 64
+
+
+class FiltersInfo(NamedTuple):
+    """The first layer's filters side by side, as one picture.
+
+    Attributes:
+        picture: rows of values, NaN between filters; what is gone reads 0.
+        gone_x: column of each removed weight in the picture.
+        gone_y: its row.
+        reach: largest absolute value in the dense layer: the ends of the colour scale.
+        shown: filters in the picture.
+        total: filters in the layer.
+        layer: name of the layer.
+    """
+
+    picture: tuple[tuple[float, ...], ...]
+    gone_x: tuple[int, ...]
+    gone_y: tuple[int, ...]
+    reach: float
+    shown: int
+    total: int
+    layer: str
+
+
+def filters_info(
+    dense: nn.Module, pruned: nn.Module, input_shape: Sequence[int], kept_rows: Sequence[int] | None = None
+) -> FiltersInfo:
+    """Lay out the first prunable layer's filters as tiles.
+
+    A convolution's filter is averaged over its input channels; a linear layer's row takes the shape of the image
+    where it fits. At most 64 filters are shown.
+
+    Args:
+        dense: the model before pruning.
+        pruned: the same with zeros, or with fewer filters.
+        input_shape: of one sample.
+        kept_rows: with channels removed: positions in `dense` of the filters that `pruned` still has.
+    """
+    name, before = next(iter(prunable(dense).items()))
+    after = prunable(pruned)[name].detach()
+    now = before.detach().clone().zero_()
+    rows = list(range(len(before))) if kept_rows is None else list(kept_rows)
+    now[rows, : after.shape[1]] = after
+    here = (now != 0).numpy()
+    tiles, gone = _tiles(now.numpy(), input_shape), ~_tiles(here, input_shape).astype(bool)
+    side_y, side_x = tiles.shape[1:]
+    columns = math.ceil(math.sqrt(len(tiles) * 2 * side_y / side_x))  # about twice as wide as high
+    lines = math.ceil(len(tiles) / columns)
+    picture = np.full((lines * (side_y + 1) - 1, columns * (side_x + 1) - 1), np.nan)
+    crosses = np.zeros(picture.shape, dtype=bool)
+    for index, (tile, cross) in enumerate(zip(tiles, gone, strict=True)):
+        top, left = (index // columns) * (side_y + 1), (index % columns) * (side_x + 1)
+        picture[top : top + side_y, left : left + side_x] = tile
+        crosses[top : top + side_y, left : left + side_x] = cross
+    ys, xs = crosses.nonzero()
+    reach = float(np.abs(_tiles(before.detach().numpy(), input_shape)).max()) or 1.0
+    return FiltersInfo(
+        tuple(tuple(row) for row in picture.tolist()),
+        tuple(xs.tolist()),
+        tuple(ys.tolist()),
+        reach,
+        len(tiles),
+        len(before),
+        name.removesuffix(".weight"),
+    )
+
+
+def filters_traces(info: FiltersInfo) -> Traces:
+    """Arrays of the two traces: the picture, and a cross on each weight that is gone."""
+    return [{"z": [list(row) for row in info.picture]}, {"x": list(info.gone_x), "y": list(info.gone_y)}]
+
+
+def filters_figure(info: FiltersInfo) -> go.Figure:
+    """The filters as a picture; blue negative, red positive, a cross on what is gone."""
+    fixed: Traces = [
+        {
+            "type": "heatmap",
+            "zmin": -info.reach,
+            "zmax": info.reach,
+            "colorscale": [[0, style.BLUE], [0.5, "#f7f7f7"], [1, style.VERMILION]],
+            "showscale": False,
+            "hovertemplate": "%{z:.3f}<extra></extra>",
+        },
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "marker": {"symbol": "x-thin", "size": 5, "line": {"width": 1, "color": "#404040"}},
+            "hoverinfo": "skip",
+        },
+    ]
+    data = [{**look, **arrays} for look, arrays in zip(fixed, filters_traces(info), strict=True)]
+    number = f"{info.total}" if info.shown == info.total else f"first {info.shown} of {info.total}"
+    hidden = {"showgrid": False, "showticklabels": False, "showline": False, "ticks": ""}
+    return style.figure(
+        data,
+        title=f"{info.layer}: its {number} filters, x = gone",
+        height=270,
+        x=hidden | {"constrain": "domain"},
+        y=hidden | {"autorange": "reversed", "scaleanchor": "x", "constrain": "domain"},
+        margin={"l": 8, "r": 8, "t": 34, "b": 8},
+    )
+
+
+def _tiles(values: np.ndarray, input_shape: Sequence[int]) -> np.ndarray:
+    """The first filters as images. [filters, ...] -> [at most 64, height, width]."""
+    values = values[:MAX_FILTERS].astype(float)
+    if values.ndim == 4:
+        return values.mean(axis=1)
+    flat = values.reshape(len(values), -1)
+    if values.ndim == 2 and len(input_shape) == 3 and flat.shape[1] == math.prod(input_shape):
+        return flat.reshape(len(values), *input_shape).mean(axis=1)
+    return flat[:, None, :]
+
+
+def _all_weights(model: nn.Module) -> np.ndarray:
+    weights: list[Tensor] = [weight.detach().flatten() for weight in prunable(model).values()]
+    return np.concatenate([weight.numpy() for weight in weights])
+
+
+def _band(curve: Line) -> dict[str, Any]:
+    """A closed outline around the interval: along the upper ends, back along the lower ones."""
+    return {"x": [*curve.size, *curve.size[::-1]], "y": [*curve.high, *curve.low[::-1]]}
+
+
+def _curve(curve: Line, other: Line, *, above: bool) -> dict[str, Any]:
+    """A curve, with its label at the point where the other curve is furthest away."""
+    labels = [""] * len(curve.size)
+    if curve.size:
+        there = dict(zip(other.ratio, other.accuracy, strict=True))
+        gaps = [
+            (1 if above else -1) * (value - there.get(ratio, value))
+            for ratio, value in zip(curve.ratio, curve.accuracy, strict=True)
+        ]
+        labels[int(np.argmax(gaps))] = curve.label
+    return {"x": list(curve.size), "y": list(curve.accuracy), "text": labels}
+
+
+def _points(curve: Line) -> dict[str, Any]:
+    up = [high - value for high, value in zip(curve.high, curve.accuracy, strict=True)]
+    down = [value - low for low, value in zip(curve.low, curve.accuracy, strict=True)]
+    error = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
+    return {"x": list(curve.size), "y": list(curve.accuracy), "error_y": error}
+
+
+def _band_style(look: style.Look) -> dict[str, Any]:
+    return {
+        "mode": "lines",
+        "line": {"width": 0},
+        "fill": "toself",
+        "fillcolor": style.faint(look.colour),
+        "hoverinfo": "skip",
+    }
+
+
+def _curve_style(look: style.Look, text_position: str) -> dict[str, Any]:
+    return {
+        "mode": "lines+markers+text",
+        "line": {"color": look.colour, "dash": look.dash, "width": 2},
+        "marker": {"symbol": look.marker, "size": 5, "color": look.colour},
+        "textposition": text_position,
+        "textfont": {"size": style.FONT_SIZE},
+    }
+
+
+def _deep(look: dict[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:
+    """Merge the arrays into the look; only `error_y` has entries of both."""
+    merged = {**look, **arrays}
+    if "error_y" in look:
+        merged["error_y"] = {**look["error_y"], **arrays["error_y"]}
+    return merged
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0f} %" if share >= 10 or share == 0 else f"{share:.2g} %"

@@ -1,0 +1,97 @@
+"""One look for every figure: colours, markers, dashes, sizes.
+
+Colours are Okabe & Ito's, which colour-blind readers can tell apart; each technique also has a marker and a dash of
+its own, so colour is never the only cue. Text, axes and grid take no colour here: the notebook's theme gives it (see
+`kit.explorers.base`), so that figures read well on light and on dark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+FONT_SIZE = 13  # axis titles, labels in the plot
+SMALL_SIZE = 12  # ticks
+NEUTRAL = "#808080"  # reads on white and on black alike
+
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one technique is drawn, in every notebook."""
+
+    colour: str
+    marker: str
+    dash: str
+
+
+LOOKS = {
+    "magnitude": Look(BLUE, "circle", "solid"),
+    "taylor": Look(GREEN, "square", "solid"),
+    "random": Look(ORANGE, "diamond", "dash"),
+    "dense": Look(NEUTRAL, "star", "solid"),
+    "here": Look(VERMILION, "x", "solid"),
+    "board": Look(PURPLE, "triangle-up", "dot"),
+}
+
+
+def faint(colour: str, opacity: float = 0.2) -> str:
+    """`colour` (`#rrggbb`) as a transparent fill."""
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"
+
+
+def figure(
+    data: list[dict[str, Any]], *, title: str, height: int, x: dict[str, Any], y: dict[str, Any], **layout: Any
+) -> go.Figure:
+    """A figure in the house style.
+
+    Args:
+        data: traces as plotly takes them.
+        title: one line over the plot.
+        height: in pixels; the width follows the page.
+        x: settings of the x axis.
+        y: settings of the y axis.
+        **layout: further layout settings.
+    """
+    axis = {
+        "zeroline": False,
+        "gridcolor": faint(NEUTRAL, 0.25),
+        "linecolor": NEUTRAL,
+        "showline": True,
+        "ticks": "outside",
+        "tickcolor": NEUTRAL,
+        "title": {"font": {"size": FONT_SIZE}},
+        "tickfont": {"size": SMALL_SIZE},
+        "automargin": True,
+    }
+    return go.Figure(
+        data=data,
+        layout={
+            "template": "none",
+            "height": height,
+            "autosize": True,
+            "margin": {"l": 56, "r": 12, "t": 34, "b": 44},
+            "title": {"text": title, "font": {"size": FONT_SIZE + 1}, "x": 0.0, "xanchor": "left", "pad": {"l": 8}},
+            "font": {"size": SMALL_SIZE, "color": NEUTRAL},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "showlegend": False,
+            "hovermode": "closest",
+            "uirevision": "keep",  # a reader's zoom survives an update
+            "xaxis": _merged(axis, x),
+            "yaxis": _merged(axis, y),
+            **layout,
+        },
+    )
+
+
+def _merged(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    merged = {**base, **extra}
+    if isinstance(extra.get("title"), str):
+        merged["title"] = {**base["title"], "text": extra["title"]}
+    return merged
