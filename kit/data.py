@@ -181,14 +181,24 @@ def from_arrays(
     return Dataset(name, take(train_rows), take(validation_rows), take(test_rows), names)
 
 
+def _as_array(argument: str, values: Any) -> np.ndarray:
+    if isinstance(values, Tensor):
+        return values.detach().cpu().numpy()
+    try:
+        return np.asarray(values)
+    except ValueError:  # rows of different lengths
+        raise TypeError(f"{argument} must be an array of numbers, every row as long as the others.") from None
+
+
 def _as_inputs(inputs: Any) -> np.ndarray:
-    array = inputs.detach().cpu().numpy() if isinstance(inputs, Tensor) else np.asarray(inputs)
+    array = _as_array("inputs", inputs)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"inputs must be an array of numbers; got dtype {array.dtype}.")
     if array.ndim < 2 or len(array) == 0 or array.size == 0:
         raise ValueError(f"inputs must have shape [n, ...] with at least one sample; got shape {array.shape}.")
     scale = 255.0 if array.dtype == np.uint8 else 1.0
-    values = array.astype(np.float32) / np.float32(scale)
+    with np.errstate(over="ignore"):  # a number too large for float32 becomes infinity, which is refused
+        values = array.astype(np.float32) / np.float32(scale)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).reshape(len(values), -1).any(1).sum())
         raise ValueError(f"inputs must be finite; {bad} of {len(values)} samples hold NaN or infinity.")
@@ -196,10 +206,11 @@ def _as_inputs(inputs: Any) -> np.ndarray:
 
 
 def _as_labels(labels: Any, n_samples: int) -> np.ndarray:
-    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    array = _as_array("labels", labels)
     if array.ndim != 1 or len(array) != n_samples:
         raise ValueError(f"labels must have shape [{n_samples}], one for each input; got shape {array.shape}.")
-    if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and (array == np.floor(array)).all()):
+    whole = array.dtype.kind == "f" and bool((np.isfinite(array) & (array == np.floor(array))).all())
+    if array.dtype.kind not in "iub" and not whole:
         raise TypeError(f"labels must be whole numbers; got dtype {array.dtype}.")
     return array.astype(np.int64)
 
@@ -213,6 +224,8 @@ def _check_labels(argument: str, labels: Any, n_classes: int) -> None:
 def _check_split(name: str, split: Split, n_classes: int, shape: tuple[int, ...]) -> None:
     if len(split.labels) == 0:
         raise ValueError(f"{name} is empty; every split needs at least one sample.")
+    if split.labels.ndim != 1:
+        raise ValueError(f"{name} labels must have one dimension; got shape {tuple(split.labels.shape)}.")
     if len(split.inputs) != len(split.labels):
         raise ValueError(f"{name} has {len(split.inputs)} inputs but {len(split.labels)} labels; they must match.")
     if split.inputs.dtype != torch.float32 or split.labels.dtype != torch.int64:

@@ -17,6 +17,7 @@ from typing import Literal, get_args
 import torch
 from scipy import stats
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kit import files, training
@@ -205,7 +206,7 @@ def flops(model: nn.Module, inputs: Tensor) -> int:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not look inside fused attention
     try:
-        with FlopCounterMode(display=False) as counter:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             training.predict(model, inputs[:1])
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

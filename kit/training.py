@@ -82,16 +82,22 @@ class ProgressBar(Callback):
 
     def on_batch_end(self, progress: Progress) -> None:
         """Move the bar one batch on."""
-        if self._bar is None:
+        if self._bar is None or (progress.epoch == 0 and progress.batch == 1):  # another fit than the last
+            self._close()
             self._bar = tqdm(total=progress.epochs * progress.batches, unit="batch", disable=None)
         self._bar.update()
-        if progress.share >= 1:
-            self._bar.close()
 
     def on_epoch_end(self, progress: Progress) -> None:
         """Show the epoch's loss."""
         if self._bar is not None:
             self._bar.set_postfix(epoch=progress.epoch + 1, loss=f"{progress.loss:.3f}")
+        if progress.share >= 1:
+            self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
 
 
 @dataclass(frozen=True)

@@ -28,15 +28,34 @@ _CSS = """<style>
 .kit-explorer .kit-controls { border-right: 1px solid var(--jp-border-color2, #bdbdbd); }
 .kit-explorer .kit-controls button:focus-visible, .kit-explorer .kit-controls .noUi-handle:focus-visible {
   outline: 2px solid var(--jp-brand-color1, #2196f3); outline-offset: 1px; }
-.kit-explorer .kit-status { line-height: 1.45; color: var(--jp-ui-font-color1, inherit); min-height: 3em; }
+.kit-explorer .kit-figure > * { width: 100%; min-width: 0; }
+.kit-explorer .kit-wide { height: auto; flex-wrap: wrap; }
+.kit-explorer .kit-wide .slider-container { order: 3; flex: 1 1 100%; margin: 0 10px; }
+.kit-explorer .kit-wide .widget-readout { margin-left: auto; font-weight: bold; }
+.kit-explorer .kit-status .widget-html-content { line-height: 1.4; }
+.kit-explorer .kit-status { color: var(--jp-ui-font-color1, inherit); min-height: 5em; padding-left: 8px; }
 .kit-explorer .kit-error { color: var(--jp-error-color0, #b00020); }
 .kit-explorer .kit-note { color: var(--jp-ui-font-color2, inherit); font-size: 12px; line-height: 1.3; }
 </style>"""
 
-_COLUMN = {"width": "236px", "flex": "0 0 236px", "padding": "4px 10px 4px 0", "overflow": "hidden"}
+_COLUMN = {"width": "250px", "flex": "0 0 250px", "padding": "4px 10px 4px 0", "overflow": "hidden"}
 _STRETCH = {"flex": "1 1 0", "min_width": "0", "overflow": "hidden"}
 
 STILLS = "KIT_STILLS"  # set by the notebooks' refresh: explorers then add a still picture to what they display
+
+
+class LiveFigure(go.FigureWidget):
+    """A figure that is only painted from the kernel.
+
+    After each painting the page reports all of plotly's defaults back, some 14 kB; reading them keeps the kernel busy
+    for tens of milliseconds, in which the next move of a slider waits. Nothing here needs them.
+    """
+
+    def _handler_js2py_traceDeltas(self, change: Any) -> None:  # noqa: N802  (plotly's own name)
+        pass
+
+    def _handler_js2py_layoutDelta(self, change: Any) -> None:  # noqa: N802
+        pass
 
 
 class Stops(widgets.SelectionSlider):
@@ -90,8 +109,8 @@ class Explorer(widgets.VBox):
         self,
         title: str,
         controls: Sequence[widgets.Widget],
-        main: go.FigureWidget,
-        details: Sequence[go.FigureWidget],
+        main: LiveFigure,
+        details: Sequence[LiveFigure],
     ) -> None:
         """Lay the parts out."""
         self.title = title
@@ -102,10 +121,14 @@ class Explorer(widgets.VBox):
         self.stop_button = widgets.Button(description="Stop", icon="stop", tooltip="Stop the work", disabled=True)
         self.stop_button.layout.width = "100%"
         self.stop_button.on_click(lambda _: self.stop())
+        for figure in (main, *details):
+            figure._config = {**figure._config, "responsive": True, "displaylogo": False}
         column = widgets.VBox([*controls, self.stop_button, self.progress, self.sweep_note], layout=_COLUMN)
         column.add_class("kit-controls")
-        picture = widgets.VBox([widgets.Box([main], layout=_STRETCH), self.status], layout=_STRETCH)
-        below = [widgets.Box([detail], layout=_STRETCH) for detail in details]
+        picture = widgets.VBox(
+            [widgets.Box([main], layout={"width": "100%"}).add_class("kit-figure"), self.status], layout=_STRETCH
+        )
+        below = [widgets.Box([detail], layout=_STRETCH).add_class("kit-figure") for detail in details]
         super().__init__(
             [
                 widgets.HTML(_CSS, layout={"display": "none"}),
@@ -177,7 +200,7 @@ class Explorer(widgets.VBox):
             if not busy:
                 self.progress.value, self.progress.description = 0, ""
 
-    def _paint(self, figure: go.FigureWidget, traces: Sequence[dict[str, Any]], **layout: Any) -> None:
+    def _paint(self, figure: LiveFigure, traces: Sequence[dict[str, Any]], **layout: Any) -> None:
         """Change what differs from the last painting of `figure`, in one message to the browser."""
         changes = []
         for index, arrays in enumerate(traces):

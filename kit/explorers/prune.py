@@ -11,12 +11,11 @@ from threading import Event
 from typing import Any
 
 import ipywidgets as widgets
-import plotly.graph_objects as go
 from torch import nn
 
 from kit import board, training
 from kit.data import Dataset
-from kit.explorers.base import Explorer, ProgressWidget, Stops
+from kit.explorers.base import Explorer, LiveFigure, ProgressWidget, Stops
 from kit.measure import Estimate, Profile, SizeName
 from kit.plots import prune as plots
 from kit.plots import still
@@ -37,6 +36,7 @@ COARSE_FIRST = tuple(sorted(RATIOS, key=lambda ratio: -((RATIOS.index(ratio) or 
 USUAL_SCOPE: dict[What, Scope] = {"weights": "global", "channels": "layer"}
 
 SLICE_SECONDS = 0.04  # a slice of the validation split should take about so long: the first answer's budget
+DETAIL_SECONDS = 0.06  # the browser paints the plane first: it would wait for all that comes in the same burst
 PAINT_SECONDS = 0.15  # the growing curve is painted so often at most: a painting costs more than a point
 
 SIZE_WORDS: dict[str, SizeName] = {
@@ -89,10 +89,10 @@ class PruningExplorer(Explorer):
         controls = self._make_controls()
         dense = self._sweep.model
         kept = plots.kept_info(dense, self._sweep.pruned(Method(), 0.0).kept)
-        self._plane = go.FigureWidget(plots.plane_figure(self._plane_info(self.settings, None)))
-        self._kept = go.FigureWidget(plots.kept_figure(kept))
-        self._weights = go.FigureWidget(plots.weights_figure(plots.weights_info(dense, dense)))
-        self._filters = go.FigureWidget(plots.filters_figure(plots.filters_info(dense, dense, dataset.input_shape)))
+        self._plane = LiveFigure(plots.plane_figure(self._plane_info(self.settings, None)))
+        self._kept = LiveFigure(plots.kept_figure(kept))
+        self._weights = LiveFigure(plots.weights_figure(plots.weights_info(dense, dense)))
+        self._filters = LiveFigure(plots.filters_figure(plots.filters_info(dense, dense, dataset.input_shape)))
         title = f"PruningExplorer: {type(model).__name__} on {dataset.name}"
         super().__init__(title, controls, self._plane, (self._kept, self._weights, self._filters))
         self._request(lambda cancel: self.read_board(), keep=True)
@@ -177,6 +177,7 @@ class PruningExplorer(Explorer):
         self._quiet = False
         for name in start:
             getattr(self, name).observe(self._move, names="value")
+        self.ratio.add_class("kit-wide")  # the most moved one gets the whole width
         self.pin_button.on_click(lambda _: self.pin(self.pin_name.value.strip() or None))
         self.reset_button.on_click(lambda _: self.reset())
         names = (*start, "pin_name", "pin_button", "reset_button")
@@ -235,11 +236,13 @@ class PruningExplorer(Explorer):
     def _show(self, settings: Settings, point: Point) -> None:
         """Move the marker, write the status line."""
         info = self._plane_info(settings, point)
-        self._paint(self._plane, plots.plane_traces(info), xaxis=plots.size_axis(info))
+        self._paint(self._plane, plots.plane_traces(info), **plots.plane_layout(info))
         self._say(self._in_words(settings, point))
 
     def _show_details(self, settings: Settings, pruned: Pruned, cancel: Event) -> None:
         """Paint the figures under the plane, then complete the status line with the latency."""
+        if cancel.wait(DETAIL_SECONDS):
+            raise training.Cancelled("a newer request waits.")
         dense = self._sweep.model
         self._paint(self._kept, plots.kept_traces(plots.kept_info(dense, pruned.kept)))
         _give_way(cancel)
@@ -261,7 +264,12 @@ class PruningExplorer(Explorer):
         if missing:
             method, ratio = missing[0]
             try:
+                first_news = self._sweep.known(Method(), 0.0) is None
                 self._sweep.point(method, ratio, cancel=cancel)
+                if first_news and self._answered is not None:  # the words can now compare with the dense model
+                    self._say(
+                        self._in_words(self._answered, self._sweep.point(self._answered.method, self._answered.ratio))
+                    )
                 if settings.size == "latency":
                     self._sweep.latency(method, ratio, cancel=cancel)
             except training.Cancelled:
@@ -272,7 +280,7 @@ class PruningExplorer(Explorer):
         if self._answered is not None and (left == 0 or time.monotonic() - self._curves_painted > PAINT_SECONDS):
             self._curves_painted = time.monotonic()
             info = self._plane_info(settings, self._sweep.known(settings.method, settings.ratio))
-            self._paint(self._plane, plots.plane_traces(info), xaxis=plots.size_axis(info))
+            self._paint(self._plane, plots.plane_traces(info), **plots.plane_layout(info))
             total = len(RATIOS) * len(self._methods(settings))
             done = f"curves: {total - left} of {total} points" if left else f"curves complete: {total} points"
             self.sweep_note.value = done

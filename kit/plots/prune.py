@@ -97,12 +97,12 @@ def line(label: str, size: SizeName, entries: Sequence[tuple[float, Estimate, fl
 
 def plane_traces(info: PlaneInfo) -> Traces:
     """Arrays of the plane's seven traces: rival band and curve, own band and curve, dense, pins, here."""
-    pins = info.pins
+    pins, own = info.pins, style.LOOKS[info.own.label]
     return [
         _band(info.rival),
-        _curve(info.rival, info.own, above=False),
-        _band(info.own),
-        _curve(info.own, info.rival, above=True),
+        {"x": list(info.rival.size), "y": list(info.rival.accuracy)},
+        {**_band(info.own), **_band_style(own)},
+        {"x": list(info.own.size), "y": list(info.own.accuracy), "name": info.own.label, **_curve_style(own)},
         {"x": list(info.dense.size), "y": list(info.dense.accuracy)},
         {**_points(pins), "text": list(info.pin_names), "hovertext": list(info.pin_names)},
         _points(info.here),
@@ -111,14 +111,13 @@ def plane_traces(info: PlaneInfo) -> Traces:
 
 def plane_figure(info: PlaneInfo) -> go.Figure:
     """The trade-off plane: accuracy (per cent, with 95 % intervals) against a size (log axis)."""
-    names = (info.own.label, "random", "dense", "board", "here")
-    own, rival, dense, board, here = (style.LOOKS[name] for name in names)
+    rival, dense, board, here = (style.LOOKS[name] for name in ("random", "dense", "board", "here"))
     hover = "%{y:.1f} % at %{x:.4~g}<extra>%{fullData.name}</extra>"
     fixed: Traces = [
         {"name": "interval of random", **_band_style(rival)},
-        {"name": "random", "hovertemplate": hover, **_curve_style(rival, "bottom left")},
-        {"name": "interval", **_band_style(own)},
-        {"name": info.own.label, "hovertemplate": hover, **_curve_style(own, "top left")},
+        {"name": "random", "hovertemplate": hover, **_curve_style(rival)},
+        {"name": "interval"},
+        {"hovertemplate": hover},
         {
             "name": "dense model",
             "mode": "markers+text",
@@ -146,26 +145,58 @@ def plane_figure(info: PlaneInfo) -> go.Figure:
     ]
     data = [_deep(look, arrays) for look, arrays in zip(fixed, plane_traces(info), strict=True)]
     hair = {"dash": "dot", "width": 1, "color": style.NEUTRAL}
-    anchored = {"showarrow": False, "xanchor": "left", "yanchor": "bottom"}
+    layout = plane_layout(info)
     return style.figure(
         data,
         title="Accuracy against size: where are you (x), and what did it cost?",
         height=400,
-        x={"type": "log", **size_axis(info)},
-        y={"title": "validation accuracy, %", "range": [0, 102], "dtick": 20},
+        x={"type": "log", **layout.pop("xaxis")},
+        y={"title": "validation accuracy, %", "range": [0, 109], "tickvals": [0, 20, 40, 60, 80, 100]},
         shapes=[
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": info.chance, "y1": info.chance, "line": hair}
         ],
-        annotations=[{"text": "guessing", "xref": "paper", "x": 0.005, "y": info.chance, **anchored}],
+        **layout,
     )
 
 
-def size_axis(info: PlaneInfo) -> dict[str, Any]:
-    """Title and fixed range of the x axis: the dense model at its right, as many decades as the size can fall."""
+def plane_layout(info: PlaneInfo) -> dict[str, Any]:
+    """What changes of the plane's layout with its numbers: the x axis, and the labels beside the curves."""
     axis = SIZE_AXES[info.size]
     top = max([info.dense_size, *info.pins.size]) * 1.6
     bottom = min([info.dense_size / 10**axis.decades, *(0.8 * size for size in info.pins.size)])
-    return {"title": {"text": axis.title}, "range": [math.log10(bottom), math.log10(top)]}
+    ticks = _log_ticks(bottom, top)
+    marks = [
+        {"text": "guessing", "xref": "paper", "x": 0.005, "y": info.chance, "xanchor": "left", "yanchor": "bottom"}
+    ]
+    for curve, other, side in ((info.own, info.rival, 1), (info.rival, info.own, -1)):
+        # Always as many labels, empty or not: plotly cannot add one while it changes another.
+        at = _furthest(curve, other, side) if curve.size else None
+        x, y = (math.log10(bottom), 0.0) if at is None else (math.log10(curve.size[at]), curve.accuracy[at])
+        text = "" if at is None else curve.label
+        marks.append({"text": text, "x": x, "y": y, "yshift": 14 * side, "font": {"size": style.FONT_SIZE}})
+    return {
+        "xaxis": {
+            "title": {"text": axis.title},
+            "range": [math.log10(bottom), math.log10(top)],
+            "tickvals": ticks,
+            "ticktext": [f"{tick / 1000:g}k" if tick >= 1000 else f"{tick:g}" for tick in ticks],
+        },
+        "annotations": [{"showarrow": False, **mark} for mark in marks],
+    }
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5 of each decade within the range; powers of ten only where that would be crowded."""
+    steps = (1, 2, 5) if high / low < 300 else (1,)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+
+
+def _furthest(curve: Line, other: Line, side: int) -> int:
+    """Index of the point of `curve` that lies furthest above (side 1) or below (-1) the other curve."""
+    there = dict(zip(other.ratio, other.accuracy, strict=True))
+    pairs = zip(curve.ratio, curve.accuracy, strict=True)
+    return int(np.argmax([side * (value - there.get(ratio, value)) for ratio, value in pairs]))
 
 
 class KeptInfo(NamedTuple):
@@ -244,7 +275,7 @@ class WeightsInfo(NamedTuple):
 def weights_info(dense: nn.Module, pruned: nn.Module, thresholds: Sequence[float] = ()) -> WeightsInfo:
     """Count the weights of both models in the same 61 bins, symmetric about 0."""
     before = _all_weights(dense)
-    reach = float(np.quantile(np.abs(before), 0.9995)) or 1.0
+    reach = float(np.quantile(np.abs(before), 0.995)) or 1.0
     edges = np.linspace(-reach, reach, BINS + 1)
     after = _all_weights(pruned)
     counts = [np.histogram(values.clip(-reach, reach), edges)[0] for values in (before, after[after != 0])]
@@ -295,7 +326,7 @@ class FiltersInfo(NamedTuple):
     """The first layer's filters side by side, as one picture.
 
     Attributes:
-        picture: rows of values, NaN between filters; what is gone reads 0.
+        picture: rows of values, None between filters; what is gone reads 0.
         gone_x: column of each removed weight in the picture.
         gone_y: its row.
         reach: largest absolute value in the dense layer: the ends of the colour scale.
@@ -304,7 +335,7 @@ class FiltersInfo(NamedTuple):
         layer: name of the layer.
     """
 
-    picture: tuple[tuple[float, ...], ...]
+    picture: tuple[tuple[float | None, ...], ...]
     gone_x: tuple[int, ...]
     gone_y: tuple[int, ...]
     reach: float
@@ -335,7 +366,7 @@ def filters_info(
     here = (now != 0).numpy()
     tiles, gone = _tiles(now.numpy(), input_shape), ~_tiles(here, input_shape).astype(bool)
     side_y, side_x = tiles.shape[1:]
-    columns = math.ceil(math.sqrt(len(tiles) * 2 * side_y / side_x))  # about twice as wide as high
+    columns = math.ceil(math.sqrt(2 * len(tiles) * side_y / side_x))  # about twice as wide as high
     lines = math.ceil(len(tiles) / columns)
     picture = np.full((lines * (side_y + 1) - 1, columns * (side_x + 1) - 1), np.nan)
     crosses = np.zeros(picture.shape, dtype=bool)
@@ -346,7 +377,7 @@ def filters_info(
     ys, xs = crosses.nonzero()
     reach = float(np.abs(_tiles(before.detach().numpy(), input_shape)).max()) or 1.0
     return FiltersInfo(
-        tuple(tuple(row) for row in picture.tolist()),
+        tuple(tuple(None if math.isnan(value) else value for value in row) for row in picture.tolist()),
         tuple(xs.tolist()),
         tuple(ys.tolist()),
         reach,
@@ -413,19 +444,6 @@ def _band(curve: Line) -> dict[str, Any]:
     return {"x": [*curve.size, *curve.size[::-1]], "y": [*curve.high, *curve.low[::-1]]}
 
 
-def _curve(curve: Line, other: Line, *, above: bool) -> dict[str, Any]:
-    """A curve, with its label at the point where the other curve is furthest away."""
-    labels = [""] * len(curve.size)
-    if curve.size:
-        there = dict(zip(other.ratio, other.accuracy, strict=True))
-        gaps = [
-            (1 if above else -1) * (value - there.get(ratio, value))
-            for ratio, value in zip(curve.ratio, curve.accuracy, strict=True)
-        ]
-        labels[int(np.argmax(gaps))] = curve.label
-    return {"x": list(curve.size), "y": list(curve.accuracy), "text": labels}
-
-
 def _points(curve: Line) -> dict[str, Any]:
     up = [high - value for high, value in zip(curve.high, curve.accuracy, strict=True)]
     down = [value - low for low, value in zip(curve.low, curve.accuracy, strict=True)]
@@ -443,13 +461,11 @@ def _band_style(look: style.Look) -> dict[str, Any]:
     }
 
 
-def _curve_style(look: style.Look, text_position: str) -> dict[str, Any]:
+def _curve_style(look: style.Look) -> dict[str, Any]:
     return {
-        "mode": "lines+markers+text",
+        "mode": "lines+markers",
         "line": {"color": look.colour, "dash": look.dash, "width": 2},
         "marker": {"symbol": look.marker, "size": 5, "color": look.colour},
-        "textposition": text_position,
-        "textfont": {"size": style.FONT_SIZE},
     }
 
 

@@ -67,7 +67,6 @@ def figure(
         "tickcolor": NEUTRAL,
         "title": {"font": {"size": FONT_SIZE}},
         "tickfont": {"size": SMALL_SIZE},
-        "automargin": True,
     }
     return go.Figure(
         data=data,

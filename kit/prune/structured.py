@@ -13,6 +13,7 @@ arXiv:2301.12900); which of them go is decided here.
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -246,9 +247,12 @@ def _blocks(graph: Any, group: Any) -> int:
         pruner = graph.get_pruner_of_module(module) if isinstance(module, nn.Module) else None
         if pruner is None or (isinstance(module, nn.modules.conv._ConvNd) and module.groups == module.out_channels):
             continue
+        if isinstance(module, nn.MultiheadAttention):
+            counts.append(module.num_heads)  # every head loses as many
+            continue
         outward = graph.is_out_channel_pruning_fn(item.dep.handler)
         counts.append(pruner.get_out_channel_groups(module) if outward else pruner.get_in_channel_groups(module))
-    return max(counts)
+    return math.lcm(*counts)
 
 
 def _trace(model: nn.Module, dataset: Dataset) -> Any:

@@ -1,85 +1,110 @@
 // Put into the page by lab.py. Everything hangs on window.kitLab.
 window.kitLab = (() => {
-  // All that plotly has drawn under an element, as a short digest of the SVG paths, places and words.
+  const DRAWN = 'path, rect, image, text, use, g[transform]';
+  const ATTRIBUTES = ['d', 'transform', 'x', 'y', 'width', 'height', 'href', 'style'];
+
+  // A short digest of all that plotly has drawn under an element: paths, places and words.
   function plotState(element) {
-    let hash = 5381, n = 0;
+    let hash = 5381, count = 0;
     for (const svg of element.querySelectorAll('.js-plotly-plot .main-svg')) {
-      for (const node of svg.querySelectorAll('path, rect, image, text, g.point, g[transform], use')) {
-        const text = [node.getAttribute('d'), node.getAttribute('transform'), node.getAttribute('x'),
-          node.getAttribute('y'), node.getAttribute('width'), node.getAttribute('height'),
-          node.getAttribute('href'), node.getAttribute('style'),
-          node.tagName === 'text' ? node.textContent : ''].join('|');
+      if (svg.closest('.modebar')) continue;
+      for (const node of svg.querySelectorAll(DRAWN)) {
+        const words = node.tagName === 'text' ? node.textContent : '';
+        const text = ATTRIBUTES.map(name => node.getAttribute(name)).join('|') + words;
         for (let i = 0; i < text.length; i++) hash = ((hash * 33) ^ text.charCodeAt(i)) >>> 0;
-        n += 1;
+        count += 1;
       }
     }
-    return `${n}:${hash.toString(16)}`;
+    return `${count}:${hash.toString(16)}`;
   }
 
-  // What a probe looks at: {kind, root (CSS), ...}. `read` gives a string that changes with the picture.
-  //   text:   the words of the element
-  //   marker: the places of the points of one trace of one plotly figure, found by the trace's name
-  //   image:  the source of an image
+  // What is wider than its place: an explorer or a figure against its output area, an output against the notebook.
+  function overflow() {
+    const found = [];
+    for (const area of document.querySelectorAll('.jp-OutputArea-output')) {
+      const place = area.getBoundingClientRect();
+      if (!place.width) continue;
+      if (area.scrollWidth > area.clientWidth + 1) found.push(`output: ${area.scrollWidth} > ${area.clientWidth}`);
+      for (const part of area.querySelectorAll('.kit-explorer, .kit-explorer .js-plotly-plot')) {
+        const edge = part.getBoundingClientRect();
+        const holder = part.parentElement.getBoundingClientRect();
+        if (edge.right > Math.min(place.right, holder.right) + 2) {
+          found.push(`${part.className}: ends at ${edge.right}, its place at ${Math.min(place.right, holder.right)}`);
+        }
+      }
+    }
+    return found;
+  }
+
+  // What a probe watches: a node, and a function whose answer changes with the picture (null: nothing is shown now).
+  //   {kind: 'text', root}           the words of the element that the CSS selector `root` finds
+  //   {kind: 'image', root}          the image under it
+  //   {kind: 'marker', root, trace}  the places of the points of the plotly trace of that name under it
   function target(probe) {
     const root = document.querySelector(probe.root);
     if (!root) throw new Error(`nothing matches ${probe.root}`);
     if (probe.kind === 'text') return {node: root, read: () => root.textContent};
     if (probe.kind === 'image') {
-      return {node: root, read: () => {
+      const read = () => {
         const image = root.querySelector('img');
-        return image ? `${image.src.length}:${image.src.slice(-4000)}` : '';
-      }};
+        return image && `${image.src.length}:${image.src.slice(0, 4000)}:${image.src.slice(-4000)}`;
+      };
+      return {node: root, read};
     }
     if (probe.kind === 'marker') {
-      const wanted = new RegExp(probe.trace, 'i');
       for (const plot of root.querySelectorAll('.js-plotly-plot')) {
-        const full = (plot._fullData || []).find(trace => wanted.test(trace.name || ''));
-        if (!full) continue;
-        // The group is looked up again each time: plotly may make a new one.
-        const read = () => [...plot.querySelectorAll(`.trace${full.uid} .point`)]
-          .map(point => point.getAttribute('transform')).join(';');
+        const trace = (plot._fullData || []).find(each => each.name === probe.trace);
+        if (!trace) continue;
+        // Looked up again at each change: plotly may make a new group.
+        const read = () => [...plot.querySelectorAll(`.trace${trace.uid} .point`)]
+          .map(point => point.getAttribute('transform')).join(';') || null;
         return {node: plot, read};
       }
-      throw new Error(`no trace under ${probe.root} is named like ${probe.trace}`);
-    }
-    if (probe.kind === 'shape') {
-      return {node: root, read: () => [...root.querySelectorAll('.shapelayer path')].map(n => n.getAttribute('d')).join(';')};
+      throw new Error(`no trace under ${probe.root} is named ${probe.trace}`);
     }
     throw new Error(`unknown kind of probe ${probe.kind}`);
   }
 
-  // Arm before a key press: resolves to the milliseconds from the keydown event to the change, to the next frame,
-  // to the end of that frame's painting, and to the frame after it. The same code measures every rival.
+  // Arm before a key press. `pending` resolves to milliseconds from the keydown event
+  //   changed: to the change of the page,
+  //   painted: to the end of the frame that paints it,
+  //   shown:   to the frame after that one, when the changed frame is on the screen;
+  // or to null when nothing changed in time. Every rival is measured by this same code.
   function arm(probe, timeout) {
     const {node, read} = target(probe);
     const before = read();
-    window.kitLab.pending = new Promise((resolve, reject) => {
+    window.kitLab.pending = new Promise(resolve => {
       let pressed = null, seen = false;
       const onKey = event => { pressed ??= event.timeStamp; };
-      window.addEventListener('keydown', onKey, true);
-      const finish = () => { observer.disconnect(); window.removeEventListener('keydown', onKey, true); clearTimeout(timer); };
-      const timer = setTimeout(() => { finish(); resolve(null); }, timeout);
+      const finish = answer => {
+        observer.disconnect();
+        window.removeEventListener('keydown', onKey, true);
+        clearTimeout(timer);
+        resolve(answer);
+      };
+      const timer = setTimeout(() => finish(null), timeout);
       const observer = new MutationObserver(() => {
-        if (seen || pressed === null || read() === before) return;
+        if (seen || pressed === null) return;
+        const now = read();
+        if (now === null || now === before) return;
         seen = true;
         const changed = performance.now();
+        let painted = null;
         requestAnimationFrame(() => {
-          const frame = performance.now();
+          // A message posted inside a frame is delivered once that frame is painted.
           const channel = new MessageChannel();
-          let painted = null;
-          channel.port1.onmessage = () => { painted = performance.now(); };
+          channel.port1.onmessage = () => { painted ??= performance.now(); };
           channel.port2.postMessage(null);
           requestAnimationFrame(() => {
-            finish();
-            resolve({changed: changed - pressed, frame: frame - pressed, painted: (painted ?? NaN) - pressed,
-              next: performance.now() - pressed});
+            const shown = performance.now();
+            finish({changed: changed - pressed, painted: (painted ?? shown) - pressed, shown: shown - pressed});
           });
         });
       });
+      window.addEventListener('keydown', onKey, true);
       observer.observe(node, {subtree: true, attributes: true, childList: true, characterData: true});
     });
-    return true;
   }
 
-  return {plotState, arm, pending: null};
+  return {plotState, overflow, arm, pending: null};
 })();

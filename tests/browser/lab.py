@@ -28,14 +28,11 @@ from urllib.parse import quote, urlsplit
 
 from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, Request, sync_playwright
 
-try:
-    from tests.browser.chromium import find_chromium
-except ImportError:
-    def find_chromium() -> Path | None:
-        return Path("/usr/bin/chromium")
+from tests.browser.chromium import HOW_TO_GET, find_chromium
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOKS = REPOSITORY / "notebooks"
+CONFIG = REPOSITORY / ".jupyter" / "jupyter_lab_config.py"  # what `make lab` reads
 INSTRUMENT = Path(__file__).with_name("instrument.js")
 
 Theme = Literal["light", "dark"]
@@ -58,7 +55,8 @@ CHROMIUM_ARGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ]
 
-# What a stock JupyterLab says with an empty notebook and nothing of ours loaded. Nothing else may be added here.
+# Console errors that a stock JupyterLab emits with an empty notebook and nothing of ours loaded; each needs a comment
+# that says why it is there. Version 4.6 emits none.
 STOCK_CONSOLE: tuple[re.Pattern[str], ...] = ()
 
 
@@ -92,7 +90,8 @@ class Server:
 
     def address(self, notebook: str) -> str:
         """The page that shows one notebook and nothing else from earlier (a reset workspace)."""
-        return f"{self.url}lab/workspaces/auto-test/tree/{quote(notebook)}?reset&token={self.token}"
+        workspace = "auto-" + re.sub(r"\W", "-", notebook)
+        return f"{self.url}lab/workspaces/{workspace}/tree/{quote(notebook)}?reset&token={self.token}"
 
 
 def _free_port() -> int:
@@ -126,7 +125,6 @@ def _environment(home: Path, extra: Mapping[str, str]) -> dict[str, str]:
         JUPYTERLAB_WORKSPACES_DIR=str(home / "workspaces"),
         IPYTHONDIR=str(home / "ipython"),
         KIT_BOARD=str(home / "board.sqlite"),
-        PYTHONPATH=os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")])),
         PYTHONUNBUFFERED="1",
     )
     env.update(extra)
@@ -158,8 +156,7 @@ def serve(
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
         *("--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
         *(f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}"),
-        "--LabApp.extension_manager=readonly",  # the default one asks a package index
-        "--LabApp.expose_app_in_browser=True",
+        *(f"--config={CONFIG}", "--LabApp.expose_app_in_browser=True"),
     ]
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -214,7 +211,7 @@ def browse(executable: Path | None = None) -> Iterator[Browser]:
     """
     executable = executable or find_chromium()
     if executable is None:
-        raise LabError("No Chromium was found.")
+        raise LabError(HOW_TO_GET)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=str(executable), headless=True, args=CHROMIUM_ARGS
@@ -301,6 +298,17 @@ class NotebookPage:
             "the kernel to become idle",
         )
 
+    def execute(self, code: str) -> None:
+        """Run a line in the notebook's kernel, as a cell would, without a cell; return once it is done."""
+        self.page.evaluate(
+            """async (code) => {
+                const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+                const reply = await kernel.requestExecute({code, store_history: false}).done;
+                if (reply.content.status !== 'ok') throw new Error(reply.content.evalue);
+            }""",
+            code,
+        )
+
     def _wait_for(self, condition: str, timeout: float, what: str) -> None:
         try:
             self.page.wait_for_function(condition, timeout=timeout * 1000, polling=50)
@@ -335,15 +343,22 @@ class NotebookPage:
     # -- explorers and their controls ---------------------------------------------------------------------------
 
     def explorers(self) -> list[Locator]:
-        """Every outermost box of widgets that holds at least one plotly figure and one slider."""
-        boxes = self.page.locator(".jp-OutputArea-output").filter(has=self.page.locator(".js-plotly-plot"))
-        return boxes.filter(has=self.page.locator('[role="slider"]')).all()
+        """Every explorer on the page: the boxes of class `kit-explorer`."""
+        return self.page.locator(".kit-explorer").all()
+
+    def sliders(self, within: Locator) -> list[str]:
+        """Names of the sliders that an explorer shows, top to bottom."""
+        labels = within.locator(".jupyter-widgets, .widget-inline-hbox").filter(
+            has=self.page.locator('[role="slider"]')
+        )
+        names = labels.locator(":scope > .widget-label").all_inner_texts()
+        return [name for name in names if name.strip()]
 
     def control(self, label: str, within: Locator | None = None) -> Locator:
         """The control whose visible label, or accessible name, is (or starts with) `label`."""
         scope: Locator | Page = within if within is not None else self.page
         starts = re.compile(rf"^\s*{re.escape(label)}", re.IGNORECASE)
-        named = scope.locator(".jupyter-widgets").filter(
+        named = scope.locator(".jupyter-widgets, .widget-inline-hbox").filter(
             has=self.page.locator(":scope > .widget-label", has_text=starts)
         )
         if named.count() == 0:
@@ -365,6 +380,18 @@ class NotebookPage:
         handle.focus()
         for _ in range(times):
             self.page.keyboard.press(key)
+
+    def timed_press(self, probe: dict[str, str], key: str, patience_ms: float) -> dict[str, float] | None:
+        """Press a key on the focused control and time the change that `probe` watches (see instrument.js).
+
+        Returns:
+            Milliseconds from the key press until the page is `changed`, until that is `painted`, and until it is
+            `shown`; None when nothing changes within `patience_ms`.
+        """
+        self.page.evaluate("([probe, patience]) => window.kitLab.arm(probe, patience)", [probe, patience_ms])
+        self.page.keyboard.press(key)
+        answer: dict[str, float] | None = self.page.evaluate("() => window.kitLab.pending")
+        return answer
 
     def drag(self, label: str, to: float, within: Locator | None = None, steps: int = 8) -> None:
         """Move a slider by mouse, in several moves, to a place between 0 (left end) and 1 (right end)."""
@@ -416,6 +443,10 @@ class NotebookPage:
             elif time.monotonic() - since > quiet:
                 return state
         raise LabError(f"{self.name}: the plots were still changing after {timeout:.0f} s.")
+
+    def overflow(self) -> list[str]:
+        """What sticks out sideways: outputs, explorers and figures that are wider than the place they are in."""
+        return list(self.page.evaluate("() => window.kitLab.overflow()"))
 
     def painted(self, selector: str, timeout: float = 20) -> Locator:
         """Wait until an element is in the page, has a size, and one more frame has been painted."""

@@ -1,0 +1,33 @@
+"""`python -m tests.benchmarks`: BENCH names one benchmark, BENCH_JSON a file for the rows. `make bench` calls it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from tests.benchmarks import channels, imports, notebooks, slider, sweep
+from tests.benchmarks.registry import Benchmark, choose, run
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "slider": slider.benchmark,
+    "sweep": sweep.benchmark,
+    "channels": channels.benchmark,
+    "notebooks": notebooks.benchmark,
+    "import": imports.benchmark,
+}
+
+
+def main() -> int:
+    """Run what the environment asks for; exit code 2 for a name that no benchmark has."""
+    try:
+        chosen = choose(os.environ.get("BENCH", ""), BENCHMARKS)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    path = os.environ.get("BENCH_JSON", "")
+    return run(chosen, Path(path) if path else None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

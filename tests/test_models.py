@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kit import data, measure, models, prune, training
+
+BUILDERS: list[Callable[..., nn.Module]] = [models.MLP, models.ConvNet, models.ResNet]
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_convnet_has_the_stated_number_of_parameters() -> None:
+    assert sum(p.numel() for p in models.ConvNet().parameters()) == 151_306
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "n_classes"),
+    [
+        (models.MLP(), (1, 8, 8), 10),
+        (models.MLP((12, 5)), (3, 2, 2), 5),
+        (models.MLP((7, 3, 4, 2)), (7,), 2),
+        (models.ConvNet(), (1, 8, 8), 10),
+        (models.ConvNet(image_size=28), (1, 28, 28), 10),
+        (models.ConvNet(3, (7, 10), (4, 5), 6, 3), (3, 7, 10), 3),
+        (models.ConvNet(image_size=2), (1, 2, 2), 10),
+        (models.ResNet(), (1, 8, 8), 10),
+        (models.ResNet(3, (4, 6, 8), 2, 5), (3, 9, 12), 5),
+        (models.ResNet(widths=(4,), blocks=3), (1, 1, 1), 10),
+    ],
+)
+def test_logits_have_one_number_a_class(model: nn.Module, shape: tuple[int, ...], n_classes: int) -> None:
+    x = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    logits = model.eval()(x)
+    assert logits.shape == (3, n_classes)
+    assert torch.allclose(model(x[1:2]), logits[1:2], atol=1e-6)  # samples do not see each other
+    assert not torch.equal(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("build", BUILDERS)
+def test_the_seed_decides(build: Callable[..., nn.Module]) -> None:
+    assert same(build(seed=3), build(seed=3))
+    assert not same(build(seed=3), build(seed=4))
+    assert all(p.requires_grad and not p.is_meta for p in build().parameters())
+
+
+def test_layers_are_not_linear_together() -> None:
+    """The chapter's listing had no activation: its layers were one affine map."""
+    for model in (models.MLP(), models.ConvNet(), models.ResNet().eval()):
+        a, b = torch.rand(2, 1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            middle = model((a + b) / 2)
+            assert not torch.allclose(middle, (model(a) + model(b)) / 2, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(40, 300), nn.Conv2d(6, 80, 3), nn.Conv2d(8, 40, 5, groups=4, bias=False)])
+def test_initialise_has_the_law_of_torch(layer: Any) -> None:
+    """Same bounds as a fresh layer of torch, and a uniform law between them."""
+    fresh = copy.deepcopy(layer)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fresh.reset_parameters()
+    models.initialise(layer, seed=1)
+    bound = 1 / math.sqrt(layer.weight[0].numel())
+    state, expected = layer.state_dict(), fresh.state_dict()
+    for ours, theirs in zip(state.values(), expected.values(), strict=True):
+        assert ours.abs().max() <= bound
+        if ours.numel() > 1000:
+            assert math.isclose(float(ours.abs().max()), float(theirs.abs().max()), rel_tol=0.01)
+            assert math.isclose(float(ours.std()), float(theirs.std()), rel_tol=0.05)
+            assert math.isclose(float(ours.std()), bound / math.sqrt(3), rel_tol=0.05)
+        assert ours.unique().numel() > 0.99 * ours.numel()
+
+
+def test_initialise_resets_normalisation_and_refuses_the_unknown() -> None:
+    layers: tuple[Any, ...] = (nn.BatchNorm1d(4), nn.LayerNorm(4), nn.GroupNorm(2, 4))
+    net = nn.Sequential(nn.Linear(4, 4), *layers, nn.Dropout())
+    for tensor in net.state_dict().values():
+        tensor += 3
+    models.initialise(net, 0)
+    for layer in layers:
+        assert layer.weight.tolist() == [1] * 4
+        assert layer.bias.tolist() == [0] * 4
+    assert layers[0].running_mean.tolist() == [0] * 4
+    assert int(layers[0].num_batches_tracked) == 0
+    with pytest.raises(TypeError, match=r"cannot initialise 1 \(PReLU\); known are Linear, Conv"):
+        models.initialise(nn.Sequential(nn.Linear(4, 4), nn.PReLU()), 0)
+
+
+def test_resnet_blocks_add_their_input() -> None:
+    block = models.ResidualBlock(3, 3, stride=1)
+    nn.init.zeros_(block.bn2.weight)
+    x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(block.eval()(x), x)  # the other branch answers 0
+    net = models.ResNet(widths=(4, 8, 8), blocks=2)
+    assert [len(stage.shortcut) for stage in net.stages] == [0, 0, 2, 0, 2, 0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "sentence"),
+    [
+        (models.MLP(), (3,), r"the model takes samples of 64 numbers; got shape \(3,\)"),
+        (models.ConvNet(), (1, 9, 8), r"the model takes images of 1 x 8 x 8 .* got \(1, 9, 8\)"),
+        (models.ConvNet(), (3, 8, 8), r"images of 1 x 8 x 8 .* got \(3, 8, 8\)"),
+        (models.ConvNet(), (8, 8), r"images of 1 x 8 x 8 .* got \(8, 8\)"),
+        (models.ResNet(3), (1, 8, 8), r"images of 3 x any x any .* got \(1, 8, 8\)"),
+    ],
+)
+def test_samples_of_another_shape_are_refused(model: nn.Module, shape: tuple[int, ...], sentence: str) -> None:
+    """By the model, and by everything that calls it, in one sentence that keeps the model's own."""
+    wrong = data.from_arrays(np.zeros((60, *shape)), np.arange(60) % 10)
+    for call in (
+        lambda: model(wrong.train.inputs),
+        lambda: training.fit(model, wrong, epochs=1),
+        lambda: training.evaluate(model, wrong.test),
+        lambda: measure.profile(model, wrong.test),
+        lambda: prune.weights(model, ratio=0.5, importance="taylor", dataset=wrong),
+        lambda: prune.channels(model, ratio=0.5, dataset=wrong),
+        lambda: prune.scan(model, wrong),
+    ):
+        with pytest.raises(ValueError, match=sentence) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("build", "sentence"),
+    [
+        (lambda: models.MLP((64,)), r"sizes needs at least .* got \[64\]"),
+        (lambda: models.MLP((64, 0, 10)), r"sizes must be 1 or more; got \[64, 0, 10\]"),
+        (lambda: models.ConvNet(0), r"in_channels must be 1 or more; got \[0\]"),
+        (lambda: models.ConvNet(channels=(4, -1)), r"channels must be 1 or more; got \[4, -1\]"),
+        (lambda: models.ConvNet(image_size=1), "image_size must be at least 2 .* got 1"),
+        (lambda: models.ConvNet(image_size=(8, 1)), r"image_size must be at least 2 .* got \(8, 1\)"),
+        (lambda: models.ResNet(widths=()), "widths needs at least one stage"),
+        (lambda: models.ResNet(blocks=0), r"blocks must be 1 or more; got \[0\]"),
+    ],
+)
+def test_bad_sizes_are_refused(build: Callable[[], nn.Module], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        build()
+
+
+class Nothing(training.Callback):
+    pass
+
+
+def numpy_state() -> np.ndarray:
+    state: Any = np.random.get_state()
+    return state[1].copy()
+
+
+def test_the_global_generator_is_neither_read_nor_moved() -> None:
+    """Everything that draws, twice, under two global seeds: the same results, and the global state untouched."""
+    labels = np.arange(120) % 4
+    images = np.random.default_rng(0).random((120, 1, 6, 6)) / 2 + labels[:, None, None, None] / 8
+    results: list[list[Tensor]] = []
+    for global_seed in (1, 2):
+        torch.manual_seed(global_seed)
+        np.random.seed(global_seed)
+        before, numpy_before = torch.random.get_rng_state(), numpy_state()
+        dataset = data.from_arrays(images, labels)
+        net = models.ResNet(widths=(4, 8), n_classes=4)
+        training.fit(net, dataset, epochs=1, callbacks=[Nothing()])
+        made: Sequence[nn.Module] = (
+            net,
+            models.MLP((36, 4)),
+            *(prune.weights(net, ratio=0.5, importance=kind, dataset=dataset) for kind in prune.IMPORTANCES),
+            *(prune.channels(net, ratio=0.5, importance=kind, dataset=dataset) for kind in prune.IMPORTANCES),
+            prune.fine_tune(prune.weights(net, ratio=0.5), dataset, epochs=1),
+            prune.iterative(net, dataset, ratio=0.5, rounds=2, epochs=2).model,
+        )
+        measure.profile(net, dataset.validation)
+        prune.allocate(prune.scan(net, dataset, ratios=(0, 0.5)), 0.2)
+        found = prune.lottery(models.ConvNet(1, 6, (2, 2), 4, 4), dataset, ratio=0.5, rounds=1, epochs=1)
+        results.append([tensor for model in made for tensor in model.state_dict().values()])
+        results[-1] += list(found.masks.values())
+        results[-1] += [torch.tensor([e.value for e in (*found.reinitialised, *found.random_masks)])]
+        assert torch.equal(torch.random.get_rng_state(), before)
+        assert (numpy_state() == numpy_before).all()
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
