@@ -65,6 +65,7 @@ def pin(
     technique: str,
     note: str = "",
     settings: Mapping[str, str | int | float | bool] | None = None,
+    replace: bool = False,
     path: Path | None = None,
 ) -> None:
     """Keep one measured model on the board.
@@ -76,11 +77,12 @@ def pin(
         technique: how the model was made, for example "magnitude" or "random".
         note: free text.
         settings: what made this model, for example {"ratio": 0.9, "seed": 0}.
+        replace: take the place of a pin of that name instead of being refused; for cells that are run again.
         path: the board's file; `default_path()` where None.
 
     Raises:
-        ValueError: the name is taken (the sentence suggests a free one); a text is empty or not one line; a
-            number of the profile or a setting is not finite or not possible.
+        ValueError: the name is taken and `replace` is not set (the sentence suggests a free one); a text is empty or
+            not one line; a number of the profile or a setting is not finite or not possible.
         TypeError: an argument is of the wrong kind.
         BoardError: the file cannot be used; the sentence says why, and the way out.
     """
@@ -93,7 +95,7 @@ def pin(
         "settings": json.dumps(_checked_settings(settings), ensure_ascii=False),
         "pinned_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    insert = f"INSERT INTO pins ({', '.join(row)}) VALUES ({', '.join(f':{column}' for column in row)})"
+    insert = f"INSERT {'OR REPLACE ' * replace}INTO pins ({', '.join(row)}) VALUES ({', '.join(f':{column}' for column in row)})"
     with _transaction(path, write=True) as board:
         try:
             board.execute(insert, row)

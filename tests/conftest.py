@@ -19,7 +19,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def digits() -> Dataset:
+def one_thread() -> None:
+    """Small networks gain nothing from several threads, and lose much where other work shares the cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits(one_thread: None) -> Dataset:
     """The digits, split once for the whole run."""
     from kit import data
 

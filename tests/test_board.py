@@ -121,6 +121,15 @@ def test_clear_takes_away_what_is_named(path: Path) -> None:
     assert board.clear(path=path) == 0
 
 
+def test_replace_takes_the_place_of_a_pin(path: Path) -> None:
+    pin("net", path, profile(0.9))
+    pin("other", path)
+    pin("net", path, profile(0.8), replace=True)
+    frame = board.frame(path=path).set_index("name")
+    assert len(frame) == 2
+    assert frame.loc["net", "accuracy"] == 0.8
+
+
 def test_a_name_taken_twice_is_refused(path: Path) -> None:
     pin("net", path, note="the first")
     pin("net (2)", path)

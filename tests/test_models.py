@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from kit import data, measure, models, prune, training
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BUILDERS: list[Callable[..., nn.Module]] = [models.MLP, models.ConvNet, models.ResNet]
 
 
@@ -52,6 +54,28 @@ def test_the_seed_decides(build: Callable[..., nn.Module]) -> None:
     assert same(build(seed=3), build(seed=3))
     assert not same(build(seed=3), build(seed=4))
     assert all(p.requires_grad and not p.is_meta for p in build().parameters())
+
+
+def test_convnet_is_the_written_formula() -> None:
+    net = models.ConvNet(2, (6, 4), (3, 5), 7, 4)
+    x = torch.rand(3, 2, 6, 4, generator=torch.Generator().manual_seed(0))
+    y = x
+    for conv in (net.conv1, net.conv2):
+        y = nn.functional.conv2d(y, conv.weight, conv.bias, padding=1).clamp_min(0)
+    y = y.unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5))  # [3, 5, 3, 2]
+    y = (y.reshape(3, 30) @ net.fc1.weight.T + net.fc1.bias).clamp_min(0)
+    assert torch.allclose(net(x), y @ net.fc2.weight.T + net.fc2.bias, atol=1e-6)
+
+
+def test_mlp_is_the_written_formula() -> None:
+    net = models.MLP((6, 5, 4, 3))
+    x = y = torch.rand(2, 1, 2, 3, generator=torch.Generator().manual_seed(0))
+    y = y.reshape(2, 6)
+    for index, width in enumerate((5, 4, 3)):
+        y = y @ net.get_parameter(f"layers.{index}.weight").T + net.get_parameter(f"layers.{index}.bias")
+        assert y.shape == (2, width)
+        y = y if index == 2 else y.clamp_min(0)
+    assert torch.allclose(net(x), y, atol=1e-6)
 
 
 def test_layers_are_not_linear_together() -> None:

@@ -118,6 +118,11 @@ class Tied(nn.Module):
         return self.head(F.relu(self.c(F.relu(self.b(F.relu(self.a(x.flatten(1))))))))
 
 
+def in_place() -> nn.Module:
+    blocks = [nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Dropout2d(), nn.Conv2d(8, 6, 3)]
+    return nn.Sequential(*blocks, nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 10))
+
+
 ZOO: dict[str, Callable[[], nn.Module]] = {
     "mlp": models.MLP,
     "convnet": models.ConvNet,
@@ -127,6 +132,7 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "depthwise": lambda: Grouped(8),
     "two groups": lambda: Grouped(2),
     "group norm": GroupNormed,
+    "in place": in_place,
     "upscaling": Upscaling,
     "attention": Attentive,
     "gate": Gated,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -169,10 +170,14 @@ def test_taylor_is_the_loss_change_to_first_order() -> None:
             assert abs(ends[0] - ends[1]) / (2 * h) == pytest.approx(float(score[place]), rel=1e-4, abs=1e-9)
 
 
-def test_taylor_is_weight_times_gradient(trained: nn.Module, digits: Dataset) -> None:
-    scores = prune.score_weights(trained, "taylor", dataset=digits)
-    probe = copy.deepcopy(trained)
-    F.cross_entropy(probe(digits.train.inputs), digits.train.labels).backward()
+@pytest.mark.parametrize("train_mode", [True, False])
+@pytest.mark.parametrize("build", [models.ConvNet, models.ResNet])
+def test_taylor_is_weight_times_gradient(few: Dataset, build: Callable[..., nn.Module], train_mode: bool) -> None:
+    """Of the model as it is used: in evaluation mode, whatever mode it is in."""
+    net = build().train(train_mode)
+    scores = prune.score_weights(net, "taylor", dataset=few)
+    probe = copy.deepcopy(net).eval()
+    F.cross_entropy(probe(few.train.inputs), few.train.labels).backward()
     for name, w in prune.prunable(probe).items():
         assert w.grad is not None
         assert torch.allclose(scores[name], (w * w.grad).abs(), atol=1e-7)

@@ -17,6 +17,9 @@ from kit.data import Dataset, Split
 from kit.training import Callback, Cancelled, Evaluation, Progress
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(scope="module")
 def tiny() -> Dataset:
     """131 training samples, so that batches of 64 leave a last one of three."""

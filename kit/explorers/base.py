@@ -41,7 +41,24 @@ _CSS = """<style>
 _COLUMN = {"width": "250px", "flex": "0 0 250px", "padding": "4px 10px 4px 0", "overflow": "hidden"}
 _STRETCH = {"flex": "1 1 0", "min_width": "0", "overflow": "hidden"}
 
+WIDE: dict[str, Any] = {"layout": {"width": "100%"}, "style": {"description_width": "72px"}}  # a labelled control
+
 STILLS = "KIT_STILLS"  # set by the notebooks' refresh: explorers then add a still picture to what they display
+
+
+def bundle_with(bundle: Any, text: str, still: Callable[[], bytes] | None = None) -> tuple[dict[str, Any], Any]:
+    """What the notebook shows: the widget; a stable text; and a still picture where one is asked for.
+
+    Args:
+        bundle: what ipywidgets makes.
+        text: the text/plain: no measured numbers, they differ between machines.
+        still: makes the PNG; called only where `KIT_STILLS` is set.
+    """
+    data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+    data["text/plain"] = text
+    if still is not None and os.environ.get(STILLS):
+        data["image/png"] = base64.b64encode(still()).decode()
+    return data, metadata
 
 
 class LiveFigure(go.FigureWidget):
@@ -102,7 +119,8 @@ class Explorer(widgets.VBox):
         title: what the explorer is, for a reader without the picture.
         controls: widgets of the left column, top to bottom.
         main: the large figure.
-        details: the figures under it.
+        details: the figures under it, if any.
+        stoppable: whether there is work long enough for a stop button and a progress bar.
     """
 
     def __init__(
@@ -110,7 +128,9 @@ class Explorer(widgets.VBox):
         title: str,
         controls: Sequence[widgets.Widget],
         main: LiveFigure,
-        details: Sequence[LiveFigure],
+        details: Sequence[LiveFigure] = (),
+        *,
+        stoppable: bool = True,
     ) -> None:
         """Lay the parts out."""
         self.title = title
@@ -123,7 +143,8 @@ class Explorer(widgets.VBox):
         self.stop_button.on_click(lambda _: self.stop())
         for figure in (main, *details):
             figure._config = {**figure._config, "responsive": True, "displaylogo": False}
-        column = widgets.VBox([*controls, self.stop_button, self.progress, self.sweep_note], layout=_COLUMN)
+        work = [self.stop_button, self.progress, self.sweep_note] if stoppable else []
+        column = widgets.VBox([*controls, *work], layout=_COLUMN)
         column.add_class("kit-controls")
         picture = widgets.VBox(
             [widgets.Box([main], layout={"width": "100%"}).add_class("kit-figure"), self.status], layout=_STRETCH
@@ -172,8 +193,8 @@ class Explorer(widgets.VBox):
     # -- for subclasses ------------------------------------------------------------------------------------------
 
     def _idle(self, cancel: Event) -> bool:
-        """One step of background work; False when none is left."""
-        raise NotImplementedError
+        """One step of background work; False when none is left, as here."""
+        return False
 
     def _still(self) -> bytes:
         """A PNG of the main figure as it stands."""
@@ -220,14 +241,13 @@ class Explorer(widgets.VBox):
                     figure.update_layout(**new_layout)
 
     def _repr_mimebundle_(self, **settings: Any) -> Any:
-        """What the notebook shows: the widget; a stable text; and a still picture where one is asked for."""
-        bundle = super()._repr_mimebundle_(**settings)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        data["text/plain"] = self.title  # no numbers: they differ between machines
-        if os.environ.get(STILLS):
+        """As `bundle_with`; the still picture waits for the background curves."""
+
+        def complete() -> bytes:
             self.wait_sweep()
-            data["image/png"] = base64.b64encode(self._still()).decode()
-        return data, metadata
+            return self._still()
+
+        return bundle_with(super()._repr_mimebundle_(**settings), self.title, complete)
 
 
 class ProgressWidget(training.Callback):

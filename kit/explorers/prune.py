@@ -19,7 +19,7 @@ from kit.explorers.base import Explorer, LiveFigure, ProgressWidget, Stops
 from kit.measure import Estimate, Profile, SizeName
 from kit.plots import prune as plots
 from kit.plots import still
-from kit.prune import IMPORTANCES, SCOPES, WHATS, Method, Point, Pruned, Scope, Sweep, What
+from kit.prune import IMPORTANCES, SCOPES, WHATS, Method, Point, Pruned, Scope, Sizes, Sweep, What
 
 # Forty stops, close together where the cliff is.
 RATIOS: tuple[float, ...] = (
@@ -108,6 +108,11 @@ class PruningExplorer(Explorer):
         return Settings(method, self.ratio.value, self.size.value)
 
     @property
+    def dense(self) -> Sizes:
+        """Sizes of the model before pruning."""
+        return self._sweep.dense
+
+    @property
     def model(self) -> nn.Module:
         """The pruned model of the latest answer (waits for it)."""
         settings = self._latest()
@@ -131,12 +136,16 @@ class PruningExplorer(Explorer):
         found = (self._sweep.known(method, ratio) for ratio in RATIOS)
         return tuple(point for point in found if point is not None)
 
-    def pin(self, name: str | None = None) -> None:
+    def pin(self, name: str | None = None, *, replace: bool = False) -> None:
         """Pin the latest answer to the board, under `name` or a name made from the settings.
 
         Waits its turn in the worker; `wait()` raises what the board refuses, such as a name taken twice.
+
+        Args:
+            name: the pin's own name.
+            replace: take the place of a pin of that name; for cells that are run again.
         """
-        self._request(lambda cancel: self._pin(name), keep=True)
+        self._request(lambda cancel: self._pin(name, replace), keep=True)
 
     def reset(self) -> None:
         """Set every control back to where it began."""
@@ -300,14 +309,14 @@ class PruningExplorer(Explorer):
                 ):
                     yield method, ratio
 
-    def _pin(self, name: str | None) -> None:
+    def _pin(self, name: str | None, replace: bool) -> None:
         if self._answered is None:
             raise RuntimeError("nothing to pin yet: wait for the first answer.")
         settings = self._answered
         name = name or _pin_name(type(self._sweep.model).__name__, settings)
         record = {**asdict(settings.method), "ratio": settings.ratio}
         profile = self._sweep.profile(settings.method, settings.ratio)
-        board.pin(name, profile, dataset=self.dataset.key, technique="pruning", settings=record)
+        board.pin(name, profile, dataset=self.dataset.key, technique="pruning", settings=record, replace=replace)
         self.read_board()
         point = self._sweep.point(settings.method, settings.ratio)
         self._show(settings, point)

@@ -38,7 +38,9 @@ class Worker:
         self._protected = False  # and it is a kept one
         self._idling = True
         self._cancel = Event()
-        self._errors: dict[bool, Exception | None] = {True: None, False: None}  # of kept jobs, of the latest
+        self._kept_errors: list[Exception] = []  # until a wait raises them
+        self._latest_error: Exception | None = None
+        self._idle_error: Exception | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -49,8 +51,12 @@ class Worker:
             job: replaces a request that has not begun and cancels one that runs; raises `Cancelled` when its event is
                 set.
             keep: the job must not be lost: it waits its turn and is neither replaced nor cancelled by later ones.
+
+        Raises:
+            RuntimeError: the worker is closed.
         """
         with self._changed:
+            self._check_open()
             if keep:
                 self._kept.append(job)
             else:
@@ -88,28 +94,37 @@ class Worker:
 
         Raises:
             TimeoutError: not answered in time.
-            Exception: what the latest job raised.
+            RuntimeError: the worker was closed before it answered.
+            Exception: what a kept job or the latest one raised; what else failed is in its notes.
         """
         self._wait(lambda: not self._busy and self._latest is None and not self._kept, timeout)
         with self._changed:
-            error = self._errors[True] or self._errors[False]
-            self._errors = {True: None, False: None}
-        if error is not None:
-            raise error
+            errors = [error for error in (*self._kept_errors, self._latest_error) if error is not None]
+            self._kept_errors, self._latest_error = [], None
+        if errors:
+            for other in errors[1:]:
+                errors[0].add_note(f"And before the same wait: {type(other).__name__}: {other}")
+            raise errors[0]
 
     def wait_idle(self, timeout: float | None = None) -> None:
-        """Block until every request is answered and the idle work is done; errors as in `wait`."""
+        """Block until every request is answered and the idle work is done; errors as in `wait`, or of the idle work."""
         self.wait(timeout)
         with self._changed:
+            self._check_open()
             self._start()
         self._wait(lambda: not self._idling, timeout)
         self.wait(timeout)
+        with self._changed:
+            error, self._idle_error = self._idle_error, None
+        if error is not None:
+            raise error
 
     def _wait(self, done: Callable[[], bool], timeout: float | None) -> None:
         end = None if timeout is None else time.monotonic() + timeout
         try:
             with self._changed:
                 while not done():
+                    self._check_open()
                     if end is not None and time.monotonic() >= end:
                         raise TimeoutError(f"no answer within {timeout:g} seconds.")
                     self._changed.wait(0.1)  # short, so that an interrupt is seen
@@ -117,8 +132,12 @@ class Worker:
             self.stop()
             raise
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("closed: nothing answers here any more; make a new one.")
+
     def _start(self) -> None:
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="kit explorer", daemon=True)
             self._thread.start()
             _alive.add(self)
@@ -151,25 +170,30 @@ class Worker:
         except Exception as caught:
             error = caught
             self._on_error(caught)
-        with self._changed:
-            if error is not None or not self._protected:
-                self._errors[self._protected] = error
-            self._busy = self._protected = False
-            self._changed.notify_all()
+        finally:
+            with self._changed:
+                if not self._protected:
+                    self._latest_error = error
+                elif error is not None:
+                    self._kept_errors.append(error)
+                self._busy = self._protected = False
+                self._changed.notify_all()
 
     def _idle_step(self, cancel: Event) -> None:
         if not _IDLE_TURN.acquire(timeout=0.02):
             return  # another explorer has the turn: look for requests, then try again
+        more, error = False, None
         try:
             more = self._idle(cancel)
         except Cancelled:
             more = True
         except Exception as caught:
-            more = False
+            error = caught
             self._on_error(caught)
         finally:
             _IDLE_TURN.release()
         with self._changed:
+            self._idle_error = error
             self._idling = more or cancel.is_set()
             self._changed.notify_all()
 

@@ -99,13 +99,13 @@ def plane_traces(info: PlaneInfo) -> Traces:
     """Arrays of the plane's seven traces: rival band and curve, own band and curve, dense, pins, here."""
     pins, own = info.pins, style.LOOKS[info.own.label]
     return [
-        _band(info.rival),
+        band(info.rival),
         {"x": list(info.rival.size), "y": list(info.rival.accuracy)},
-        {**_band(info.own), **_band_style(own)},
-        {"x": list(info.own.size), "y": list(info.own.accuracy), "name": info.own.label, **_curve_style(own)},
+        {**band(info.own), **band_style(own)},
+        {"x": list(info.own.size), "y": list(info.own.accuracy), "name": info.own.label, **curve_style(own)},
         {"x": list(info.dense.size), "y": list(info.dense.accuracy)},
-        {**_points(pins), "text": list(info.pin_names), "hovertext": list(info.pin_names)},
-        _points(info.here),
+        {**points(pins), "text": list(info.pin_names), "hovertext": list(info.pin_names)},
+        points(info.here),
     ]
 
 
@@ -114,8 +114,8 @@ def plane_figure(info: PlaneInfo) -> go.Figure:
     rival, dense, board, here = (style.LOOKS[name] for name in ("random", "dense", "board", "here"))
     hover = "%{y:.1f} % at %{x:.4~g}<extra>%{fullData.name}</extra>"
     fixed: Traces = [
-        {"name": "interval of random", **_band_style(rival)},
-        {"name": "random", "hovertemplate": hover, **_curve_style(rival)},
+        {"name": "interval of random", **band_style(rival)},
+        {"name": "random", "hovertemplate": hover, **curve_style(rival)},
         {"name": "interval"},
         {"hovertemplate": hover},
         {
@@ -164,7 +164,6 @@ def plane_layout(info: PlaneInfo) -> dict[str, Any]:
     axis = SIZE_AXES[info.size]
     top = max([info.dense_size, *info.pins.size]) * 1.6
     bottom = min([info.dense_size / 10**axis.decades, *(0.8 * size for size in info.pins.size)])
-    ticks = _log_ticks(bottom, top)
     marks = [
         {"text": "guessing", "xref": "paper", "x": 0.005, "y": info.chance, "xanchor": "left", "yanchor": "bottom"}
     ]
@@ -175,13 +174,19 @@ def plane_layout(info: PlaneInfo) -> dict[str, Any]:
         text = "" if at is None else curve.label
         marks.append({"text": text, "x": x, "y": y, "yshift": 14 * side, "font": {"size": style.FONT_SIZE}})
     return {
-        "xaxis": {
-            "title": {"text": axis.title},
-            "range": [math.log10(bottom), math.log10(top)],
-            "tickvals": ticks,
-            "ticktext": [f"{tick / 1000:g}k" if tick >= 1000 else f"{tick:g}" for tick in ticks],
-        },
+        "xaxis": size_axis(info.size, bottom, top),
         "annotations": [{"showarrow": False, **mark} for mark in marks],
+    }
+
+
+def size_axis(size: SizeName, bottom: float, top: float) -> dict[str, Any]:
+    """Title, range and ticks of a log axis from `bottom` to `top`, both in the axis' unit."""
+    ticks = _log_ticks(bottom, top)
+    return {
+        "title": {"text": SIZE_AXES[size].title},
+        "range": [math.log10(bottom), math.log10(top)],
+        "tickvals": ticks,
+        "ticktext": [f"{tick / 1000:g}k" if tick >= 1000 else f"{tick:g}" for tick in ticks],
     }
 
 
@@ -439,19 +444,21 @@ def _all_weights(model: nn.Module) -> np.ndarray:
     return np.concatenate([weight.numpy() for weight in weights])
 
 
-def _band(curve: Line) -> dict[str, Any]:
+def band(curve: Line) -> dict[str, Any]:
     """A closed outline around the interval: along the upper ends, back along the lower ones."""
     return {"x": [*curve.size, *curve.size[::-1]], "y": [*curve.high, *curve.low[::-1]]}
 
 
-def _points(curve: Line) -> dict[str, Any]:
+def points(curve: Line) -> dict[str, Any]:
+    """Arrays of single points with their intervals as error bars."""
     up = [high - value for high, value in zip(curve.high, curve.accuracy, strict=True)]
     down = [value - low for low, value in zip(curve.low, curve.accuracy, strict=True)]
     error = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
     return {"x": list(curve.size), "y": list(curve.accuracy), "error_y": error}
 
 
-def _band_style(look: style.Look) -> dict[str, Any]:
+def band_style(look: style.Look) -> dict[str, Any]:
+    """How a curve's interval is drawn."""
     return {
         "mode": "lines",
         "line": {"width": 0},
@@ -461,7 +468,8 @@ def _band_style(look: style.Look) -> dict[str, Any]:
     }
 
 
-def _curve_style(look: style.Look) -> dict[str, Any]:
+def curve_style(look: style.Look) -> dict[str, Any]:
+    """How a curve is drawn."""
     return {
         "mode": "lines+markers",
         "line": {"color": look.colour, "dash": look.dash, "width": 2},

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from kit.plots import style
+from kit.plots.board import TECHNIQUES, BoardInfo, front_line, look
+from kit.plots.interval import HOLDS, MISSES, IntervalsInfo
 from kit.plots.prune import SIZE_AXES, Line, PlaneInfo
+from kit.plots.sensitivity import SensitivityInfo, allocation_marks, looks
 
 # Names of the same marker and dash in matplotlib.
-_MARKERS = {"circle": "o", "square": "s", "diamond": "D", "star": "*", "x": "X", "triangle-up": "^"}
-_DASHES = {"solid": "-", "dash": "--", "dot": ":"}
+_MARKERS = {
+    **{"circle": "o", "square": "s", "diamond": "D", "star": "*", "x": "X", "triangle-up": "^"},
+    **{"triangle-down": "v", "pentagon": "p", "hexagon": "h"},
+}
+_DASHES: dict[str, str | tuple[int, tuple[int, ...]]] = {
+    **{"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."},
+    "longdash": (0, (8, 3)),
+}
 
 
 def plane_png(info: PlaneInfo) -> bytes:
     """The trade-off plane as a PNG of 900 x 420 pixels on white."""
-    figure = Figure(figsize=(9, 4.2), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _canvas()
     for curve, name in ((info.rival, "random"), (info.own, info.own.label)):
-        look = style.LOOKS[name]
-        axes.fill_between(curve.size, curve.low, curve.high, color=look.colour, alpha=0.2, linewidth=0)
+        drawn = style.LOOKS[name]
+        axes.fill_between(curve.size, curve.low, curve.high, color=drawn.colour, alpha=0.2, linewidth=0)
         axes.plot(
             curve.size,
             curve.accuracy,
             label=curve.label,
-            color=look.colour,
-            linestyle=_DASHES[look.dash],
-            marker=_MARKERS[look.marker],
+            color=drawn.colour,
+            linestyle=_DASHES[drawn.dash],
+            marker=_MARKERS[drawn.marker],
             markersize=4,
         )
     for points, name, label in (
@@ -36,13 +47,13 @@ def plane_png(info: PlaneInfo) -> bytes:
         (info.here, "here", "you are here"),
     ):
         if points.size:
-            look = style.LOOKS[name]
+            drawn = style.LOOKS[name]
             axes.errorbar(
                 points.size,
                 points.accuracy,
                 yerr=_errors(points),
-                fmt=_MARKERS[look.marker],
-                color=look.colour,
+                fmt=_MARKERS[drawn.marker],
+                color=drawn.colour,
                 markersize=9,
                 capsize=4,
                 label=label,
@@ -50,9 +61,128 @@ def plane_png(info: PlaneInfo) -> bytes:
     axes.axhline(info.chance, color=style.NEUTRAL, linestyle=":", linewidth=1, label="guessing")
     axis = SIZE_AXES[info.size]
     axes.set(xscale="log", ylim=(0, 102), xlabel=axis.title, ylabel="validation accuracy, %")
-    axes.set_title("Accuracy against size, with 95 % intervals", loc="left", fontsize=style.FONT_SIZE)
+    return _finished(figure, axes, "Accuracy against size, with 95 % intervals")
+
+
+def intervals_png(info: IntervalsInfo) -> bytes:
+    """Forty readings against the truth as a PNG of 900 x 420 pixels on white."""
+    figure, axes = _canvas()
+    for drawn, held, label in ((HOLDS, True, "holds the truth"), (MISSES, False, "misses the truth")):
+        at = [index for index, value in enumerate(info.held) if value == held]
+        if at:
+            axes.errorbar(
+                [index + 1 for index in at],
+                [info.value[index] for index in at],
+                yerr=[
+                    [info.value[index] - info.low[index] for index in at],
+                    [info.high[index] - info.value[index] for index in at],
+                ],
+                fmt=_MARKERS[drawn.marker],
+                color=drawn.colour,
+                capsize=2,
+                label=label,
+            )
+    if info.truth is not None:
+        axes.axhline(info.truth, color=style.NEUTRAL, linestyle="--", label=f"truth, {info.truth:.1f} %")
+    axes.set(xlabel="reading", ylabel="accuracy, %", ylim=(info.bottom - 2, info.top + 2))
+    return _finished(figure, axes, f"{len(info.value)} readings with their 95 % intervals")
+
+
+def board_png(info: BoardInfo) -> bytes:
+    """The board as a PNG of 900 x 420 pixels on white; names are left to the live figure."""
+    figure, axes = _canvas()
+    xs, ys = front_line(info)
+    if xs:
+        gaps = [[float("nan") if value is None else value for value in values] for values in (xs, ys)]
+        axes.step(*gaps, where="post", color=style.NEUTRAL, label="Pareto front")
+    for technique in TECHNIQUES:
+        pins = [pin for pin in info.pins if look(pin.technique) is style.LOOKS[technique]]
+        if pins:
+            axes.errorbar(
+                [pin.size for pin in pins],
+                [pin.accuracy for pin in pins],
+                yerr=[[pin.accuracy - pin.low for pin in pins], [pin.high - pin.accuracy for pin in pins]],
+                fmt=_MARKERS[look(technique).marker],
+                color=look(technique).colour,
+                markersize=9,
+                capsize=4,
+                label=technique,
+            )
+    axes.set(xscale="log", xlabel=SIZE_AXES[info.size].title, ylabel="validation accuracy, %")
+    return _finished(figure, axes, "The board: accuracy against size, with 95 % intervals")
+
+
+def sensitivity_png(info: SensitivityInfo) -> bytes:
+    """The curves of a sensitivity scan as a PNG of 900 x 420 pixels on white."""
+    figure, axes = _canvas()
+    for curve, drawn in zip(info.curves, looks(info), strict=True):
+        if drawn is None:
+            axes.plot(curve.ratio, curve.accuracy, color=style.NEUTRAL, linewidth=1)
+            continue
+        axes.fill_between(curve.ratio, curve.low, curve.high, color=drawn.colour, alpha=0.2, linewidth=0)
+        axes.plot(
+            curve.ratio,
+            curve.accuracy,
+            label=curve.name,
+            color=drawn.colour,
+            linestyle=_DASHES[drawn.dash],
+            marker=_MARKERS[drawn.marker],
+            markersize=4,
+        )
+    here, marks = style.LOOKS["here"], allocation_marks(info)
+    axes.scatter(*marks, marker=_MARKERS[here.marker], color=here.colour, s=80, zorder=3, label="allocation")
+    axes.set(ylim=(0, 102), xlabel="removed from this layer, % of its weights", ylabel="validation accuracy, %")
+    return _finished(figure, axes, "One layer pruned alone, with 95 % intervals")
+
+
+def table_png(title: str, names: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> bytes:
+    """A table as a PNG on white.
+
+    Args:
+        title: over the table.
+        names: of the columns.
+        rows: their texts.
+        numeric: for each column whether it stands on the right.
+    """
+    letters = [max(len(line) for line in column) + 2 for column in zip(names, *rows, strict=True)] or [2]
+    width, height = max(0.085 * sum(letters), 0.1 * len(title), 2.0), 0.27 * (len(rows) + 1)
+    figure = Figure(figsize=(width + 0.2, height + 0.5), dpi=100)
+    axes = figure.add_axes((0.1 / (width + 0.2), 0.05 / (height + 0.5), width / (width + 0.2), height / (height + 0.5)))
+    axes.set_axis_off()
+    axes.set_title(_literal(title), loc="left", fontsize=style.FONT_SIZE)
+    if names:
+        texts = [[_literal(text) for text in row] for row in rows] or [[""] * len(names)]
+        shares = [count / sum(letters) for count in letters]
+        drawn = axes.table(
+            texts, colLabels=[_literal(name) for name in names], colWidths=shares, bbox=Bbox.unit(), edges="horizontal"
+        )
+        drawn.auto_set_font_size(False)
+        drawn.set_fontsize(10)
+        for (row, column), cell in drawn.get_celld().items():
+            cell.set_text_props(ha="right" if numeric[column] else "left", weight="bold" if row == 0 else "normal")
+            cell.set_edgecolor("#bdbdbd")
+    return _png(figure)
+
+
+def _literal(text: str) -> str:
+    """Matplotlib reads formulas between dollar signs."""
+    return text.replace("$", r"\$")
+
+
+def _canvas() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(9, 4.2), dpi=100, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _finished(figure: Figure, axes: Axes, title: str) -> bytes:
+    axes.set_title(title, loc="left", fontsize=style.FONT_SIZE)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
     picture = BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": None})
     return picture.getvalue()

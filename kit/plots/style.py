@@ -36,7 +36,25 @@ LOOKS = {
     "dense": Look(NEUTRAL, "star", "solid"),
     "here": Look(VERMILION, "x", "solid"),
     "board": Look(PURPLE, "triangle-up", "dot"),
+    # What a pin on the board was made by.
+    "pruning": Look(BLUE, "circle", "solid"),
+    "distillation": Look(SKY, "square", "dash"),
+    "compression": Look(GREEN, "diamond", "dashdot"),
+    "search": Look(PURPLE, "triangle-down", "dot"),
+    "other": Look(NEUTRAL, "hexagon", "dot"),
 }
+
+# Layers of one network, side by side: no two share marker and dash.
+LAYER_LOOKS = (
+    Look(BLUE, "circle", "solid"),
+    Look(ORANGE, "square", "dash"),
+    Look(GREEN, "diamond", "dot"),
+    Look(PURPLE, "triangle-up", "dashdot"),
+    Look(SKY, "triangle-down", "solid"),
+    Look(NEUTRAL, "pentagon", "longdash"),
+    Look(BLUE, "hexagon", "dash"),
+    Look(ORANGE, "star", "dot"),
+)
 
 
 def faint(colour: str, opacity: float = 0.2) -> str:

@@ -15,7 +15,7 @@
 from kit.prune.lottery import Lottery, lottery, shuffled
 from kit.prune.schedule import SCHEDULES, Iterative, Round, Schedule, iterative, schedule
 from kit.prune.scores import IMPORTANCES, Importance, prunable, score_weights
-from kit.prune.sensitivity import SCAN_RATIOS, Sensitivity, allocate, scan
+from kit.prune.sensitivity import SCAN_RATIOS, Scanner, Sensitivity, allocate, scan
 from kit.prune.structured import (
     LastChannelWarning,
     Thinned,
@@ -56,6 +56,7 @@ __all__ = [
     "Pruned",
     "Ranking",
     "Round",
+    "Scanner",
     "Schedule",
     "Scope",
     "Sensitivity",

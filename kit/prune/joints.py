@@ -41,7 +41,7 @@ def wrong_joint(model: nn.Module, outputs: Marked, inputs: Marked, samples: Tens
             with _listen(inputs) as after, _move(outputs, held, goes, shift):
                 training.predict(model, samples)
             for layer in before:
-                for old, new in zip(before[layer], after[layer], strict=True):
+                for old, new in zip(before[layer], after[layer], strict=False):
                     moved[goes][layer] |= (old != new).any(dim=0)
     for layer, marked in inputs.items():
         by_gone, by_kept = moved[True][layer], moved[False][layer]
@@ -61,7 +61,8 @@ def _listen(layers: Marked) -> Iterator[dict[nn.Module, list[Tensor]]]:
     heard: dict[nn.Module, list[Tensor]] = {}
 
     def hook(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        heard.setdefault(layer, []).append(_rows(arguments[0], layer))
+        if arguments:
+            heard.setdefault(layer, []).append(_rows(arguments[0], layer).clone())  # before anything works in place
 
     with _hooked([layer.register_forward_pre_hook(hook) for layer in layers]):
         yield heard
@@ -69,7 +70,7 @@ def _listen(layers: Marked) -> Iterator[dict[nn.Module, list[Tensor]]]:
 
 def _record(layers: Marked, held: dict[nn.Module, list[Tensor]]) -> Any:
     def hook(layer: nn.Module, arguments: Any, output: Tensor) -> None:
-        held.setdefault(layer, []).append(output)
+        held.setdefault(layer, []).append(output.clone())
 
     return _hooked([layer.register_forward_hook(hook) for layer in layers])
 
@@ -79,7 +80,7 @@ def _move(layers: Marked, held: Mapping[nn.Module, list[Tensor]], goes: bool, sh
     calls = {layer: iter(answers) for layer, answers in held.items()}
 
     def hook(layer: nn.Module, arguments: Any, output: Tensor) -> Tensor:
-        answer = next(calls[layer])
+        answer = next(calls[layer], output)
         # Not the same shift everywhere, or a normalisation of each channel would take it away again.
         far = answer + shift * (answer.abs().max() + 1) * torch.linspace(1, 2, answer.numel()).view_as(answer)
         shape = [1] * answer.ndim

@@ -12,7 +12,7 @@ from torch import nn
 from kit import measure
 from kit.data import Dataset
 from kit.measure import Estimate
-from kit.prune.scores import Importance, prunable, score_weights
+from kit.prune.scores import Importance, score_weights
 from kit.prune.unstructured import apply_masks, check_ratio, rank
 
 SCAN_RATIOS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -56,18 +56,78 @@ def scan(
         ValueError: ratios out of range or order, an unknown importance, nothing to prune.
         training.Cancelled: `cancel` was set.
     """
-    if list(ratios) != sorted(set(ratios)) or not ratios or ratios[0] != 0:
-        raise ValueError(f"ratios must ascend from 0 without repeats; got {list(ratios)}.")
-    check_ratio(dict(zip(map(str, ratios), ratios, strict=True)), dict.fromkeys(map(str, ratios)))
-    ranking = rank(score_weights(model, importance, dataset=dataset, seed=seed), "layer")
-    accuracy = {}
-    for name in ranking.ranks:
-        estimates = []
-        for ratio in ratios:
-            mask = ranking.masks({name: ratio})[name]
-            estimates.append(measure.accuracy(apply_masks(model, {name: mask}), dataset.validation, cancel=cancel))
-        accuracy[name] = tuple(estimates)
-    return Sensitivity(tuple(ratios), accuracy, {name: w.numel() for name, w in prunable(model).items()})
+    scanner = Scanner(model, dataset, ratios=ratios, importance=importance, seed=seed)
+    while scanner.step(cancel):
+        pass
+    return scanner.sensitivity
+
+
+class Scanner:
+    """The scan point by point, layer after layer: what is measured can be drawn, and a cancelled scan goes on later.
+
+    Args:
+        model: as in `scan`; must not change while the scanner is in use.
+        dataset: as in `scan`.
+        ratios: as in `scan`.
+        importance: as in `scan`.
+        seed: as in `scan`.
+
+    Attributes:
+        scores: of each weight, by name; see `score_weights`.
+        total: points of the whole scan.
+
+    Raises:
+        ValueError: as in `scan`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        *,
+        ratios: Sequence[float] = SCAN_RATIOS,
+        importance: Importance = "magnitude",
+        seed: int = 0,
+    ) -> None:
+        """Score the weights; nothing is measured yet."""
+        if list(ratios) != sorted(set(ratios)) or not ratios or ratios[0] != 0:
+            raise ValueError(f"ratios must ascend from 0 without repeats; got {list(ratios)}.")
+        check_ratio(dict(zip(map(str, ratios), ratios, strict=True)), dict.fromkeys(map(str, ratios)))
+        self._model, self._dataset, self._ratios = model, dataset, tuple(ratios)
+        self.scores = score_weights(model, importance, dataset=dataset, seed=seed)
+        self._ranking = rank(self.scores, "layer")
+        self._measured: dict[str, list[Estimate]] = {name: [] for name in self.scores}
+        self.total = len(self._measured) * len(self._ratios)
+
+    def step(self, cancel: Event | None = None) -> bool:
+        """Measure the next point; False, and nothing measured, when the scan is complete.
+
+        Raises:
+            training.Cancelled: `cancel` was set; the point is still to measure.
+        """
+        open_layers = (name for name, points in self._measured.items() if len(points) < len(self._ratios))
+        name = next(open_layers, None)
+        if name is None:
+            return False
+        points, dense = self._measured[name], next(iter(self._measured.values()))
+        if not points and dense:  # nothing is removed at ratio 0: the same model for every layer
+            points.append(dense[0])
+            return True
+        mask = self._ranking.masks({name: self._ratios[len(points)]})[name]
+        pruned = apply_masks(self._model, {name: mask})
+        points.append(measure.accuracy(pruned, self._dataset.validation, cancel=cancel))
+        return True
+
+    @property
+    def done(self) -> int:
+        """Points measured so far."""
+        return sum(map(len, self._measured.values()))
+
+    @property
+    def sensitivity(self) -> Sensitivity:
+        """What is measured so far; `allocate` takes it once `done` is `total`."""
+        accuracy = {name: tuple(points) for name, points in self._measured.items()}
+        return Sensitivity(self._ratios, accuracy, {name: score.numel() for name, score in self.scores.items()})
 
 
 def allocate(sensitivity: Sensitivity, ratio: float) -> dict[str, float]:

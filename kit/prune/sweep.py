@@ -6,7 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from threading import Event
+from threading import Event, Lock
 from typing import Literal, get_args
 
 from torch import nn
@@ -122,15 +122,15 @@ class Sweep:
         dataset: validation measures; train scores and fine-tunes.
         slice_size: samples a slice of the validation split; see `point`.
 
-    Not for several threads at once.
+    One thread computes; others may ask for what is remembered meanwhile.
 
     Raises:
-        ValueError: nothing to prune, or a model that cannot take the samples.
+        ValueError: nothing to prune, a model that cannot take the samples, or one with fewer logits than classes.
     """
 
     def __init__(self, model: nn.Module, dataset: Dataset, *, slice_size: int = 1024) -> None:
         """Copy the model and take its sizes."""
-        training.predict(model, dataset.validation.inputs[:2])
+        training.check_fits(model, dataset)
         self.model = copy.deepcopy(model).eval()
         self.dataset = dataset
         self.slice_size = slice_size
@@ -138,6 +138,7 @@ class Sweep:
         self._rankings: dict[tuple[Importance, Scope, int], Ranking] = {}
         self._flops: dict[tuple[tuple[int, ...], ...], int] = {}
         self._models: OrderedDict[tuple[Method, float], Pruned] = OrderedDict()
+        self._models_lock = Lock()  # a look-up and an eviction must not meet
         self._points: dict[tuple[Method, float], Point] = {}
         self._latencies: dict[tuple[Method, float], Estimate] = {}
         self.dense = self._sizes(self.model)
@@ -165,10 +166,11 @@ class Sweep:
             Untraceable: channels of a model that cannot be traced.
             training.Cancelled: `cancel` was set.
         """
-        key = _key(method, ratio)
-        if key in self._models:
-            self._models.move_to_end(key)
-            return self._models[key]
+        method, ratio = key = _key(method, ratio)
+        with self._models_lock:
+            if key in self._models:
+                self._models.move_to_end(key)
+                return self._models[key]
         outputs: dict[str, tuple[int, ...]] = {}
         floored: tuple[str, ...] = ()
         if method.what == "channels":
@@ -189,9 +191,11 @@ class Sweep:
             smaller = fine_tune(
                 smaller, self.dataset, epochs=method.epochs, seed=method.seed, callbacks=callbacks, cancel=cancel
             )
-        self._models[key] = found = Pruned(smaller, kept, floored, outputs)
-        while len(self._models) > max(2, MODEL_BYTES // self.dense.dense_bytes):
-            self._models.popitem(last=False)
+        found = Pruned(smaller, kept, floored, outputs)
+        with self._models_lock:
+            self._models[key] = found
+            while len(self._models) > max(2, MODEL_BYTES // self.dense.dense_bytes):
+                self._models.popitem(last=False)
         return found
 
     def ranking(self, method: Method) -> Ranking:
@@ -212,7 +216,7 @@ class Sweep:
         named = dict(self.model.named_parameters())
         kept = self.ranking(method).masks(ratio)
         smallest = [float(named[name].detach().abs()[mask].min()) for name, mask in kept.items() if mask.any()]
-        return (min(smallest),) if method.scope == "global" else tuple(smallest)
+        return (min(smallest),) if method.scope == "global" and smallest else tuple(smallest)
 
     def known(self, method: Method, ratio: float) -> Point | None:
         """The point if it is remembered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +12,8 @@ from tests.benchmarks.rows import Row, table
 
 Say = Callable[[str], None]
 Benchmark = Callable[[Say], Iterable[Row]]
+
+BUSY = 0.7  # load average above which a number is not worth quoting
 
 
 class UnavailableError(RuntimeError):
@@ -46,6 +49,9 @@ def run(benchmarks: Mapping[str, Benchmark], json_path: Path | None = None, say:
     say = say or _to_stderr
     rows: list[Row] = []
     missing = 0
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if busy > BUSY:
+        say(f"The machine is busy (load average {busy:.1f}): other work slows ours and the rivals' unequally.")
     if json_path is not None:
         json_path.write_text("", encoding="utf-8")
     for name, benchmark in benchmarks.items():

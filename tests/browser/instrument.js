@@ -18,19 +18,22 @@ window.kitLab = (() => {
     return `${count}:${hash.toString(16)}`;
   }
 
-  // What is wider than its place: an explorer or a figure against its output area, an output against the notebook.
+  // What needs sideways scrolling, or is cut off: a part of an explorer that ends right of its output area, and any box
+  // or output that scrolls sideways.
   function overflow() {
     const found = [];
     for (const area of document.querySelectorAll('.jp-OutputArea-output')) {
-      const place = area.getBoundingClientRect();
-      if (!place.width) continue;
-      if (area.scrollWidth > area.clientWidth + 1) found.push(`output: ${area.scrollWidth} > ${area.clientWidth}`);
-      for (const part of area.querySelectorAll('.kit-explorer, .kit-explorer .js-plotly-plot')) {
-        const edge = part.getBoundingClientRect();
-        const holder = part.parentElement.getBoundingClientRect();
-        if (edge.right > Math.min(place.right, holder.right) + 2) {
-          found.push(`${part.className}: ends at ${edge.right}, its place at ${Math.min(place.right, holder.right)}`);
+      const end = area.getBoundingClientRect().right;
+      if (!area.clientWidth) continue;
+      for (const box of [area, ...area.querySelectorAll('.widget-box')]) {
+        const scrolls = ['auto', 'scroll'].includes(getComputedStyle(box).overflowX);
+        if (scrolls && box.scrollWidth > box.clientWidth + 1) {
+          found.push(`${box.className}: ${box.scrollWidth} pixels in ${box.clientWidth}`);
         }
+      }
+      for (const part of area.querySelectorAll('.kit-explorer .jupyter-widgets, .kit-explorer .svg-container')) {
+        const right = part.getBoundingClientRect().right;
+        if (right > end + 2) found.push(`${part.className}: ends at ${right}, its output at ${end}`);
       }
     }
     return found;
@@ -63,6 +66,15 @@ window.kitLab = (() => {
       throw new Error(`no trace under ${probe.root} is named ${probe.trace}`);
     }
     throw new Error(`unknown kind of probe ${probe.kind}`);
+  }
+
+  // Whether what a probe watches is in the page.
+  function shows(probe) {
+    try {
+      return target(probe).read() !== null;
+    } catch {
+      return false;
+    }
   }
 
   // Arm before a key press. `pending` resolves to milliseconds from the keydown event
@@ -106,5 +118,5 @@ window.kitLab = (() => {
     });
   }
 
-  return {plotState, overflow, arm, pending: null};
+  return {plotState, overflow, shows, arm, pending: null};
 })();

@@ -20,7 +20,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -190,10 +190,8 @@ def _wait_until_up(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 
 def _end(server: Server, process: subprocess.Popen[bytes]) -> None:
-    try:
+    with suppress(OSError, ValueError):  # a server that is gone already has no kernels to end
         server.close_kernels()
-    except (OSError, ValueError):
-        pass  # a server that is gone already has no kernels to end
     process.terminate()
     try:
         process.wait(10)
@@ -213,9 +211,7 @@ def browse(executable: Path | None = None) -> Iterator[Browser]:
     if executable is None:
         raise LabError(HOW_TO_GET)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(executable), headless=True, args=CHROMIUM_ARGS
-        )
+        browser = playwright.chromium.launch(executable_path=str(executable), headless=True, args=CHROMIUM_ARGS)
         try:
             yield browser
         finally:
@@ -381,6 +377,13 @@ class NotebookPage:
         for _ in range(times):
             self.page.keyboard.press(key)
 
+    def wait_shown(self, probe: dict[str, str], timeout: float = 60) -> None:
+        """Wait until what `probe` watches (see instrument.js) is in the page."""
+        try:
+            self.page.wait_for_function("(probe) => window.kitLab.shows(probe)", arg=probe, timeout=timeout * 1000)
+        except Error as error:
+            raise LabError(f"{self.name}: waited {timeout:.0f} s for {probe} to be shown.") from error
+
     def timed_press(self, probe: dict[str, str], key: str, patience_ms: float) -> dict[str, float] | None:
         """Press a key on the focused control and time the change that `probe` watches (see instrument.js).
 
@@ -445,7 +448,7 @@ class NotebookPage:
         raise LabError(f"{self.name}: the plots were still changing after {timeout:.0f} s.")
 
     def overflow(self) -> list[str]:
-        """What sticks out sideways: outputs, explorers and figures that are wider than the place they are in."""
+        """What sticks out or scrolls sideways, one line each."""
         return list(self.page.evaluate("() => window.kitLab.overflow()"))
 
     def painted(self, selector: str, timeout: float = 20) -> Locator:

@@ -1,0 +1,35 @@
+"""Moving the controls of the explorers on a page, and saying which ones do not answer."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Locator
+
+from tests.browser.lab import NotebookPage
+
+
+def dead_explorers(notebook: NotebookPage) -> list[str]:
+    """Explorers whose picture or status line stays the same when their first slider moves by one key press.
+
+    Args:
+        notebook: a page that has run; each explorer is given time to finish its sweep first, so that a curve that
+            still grows does not pass for an answer.
+    """
+    dead = []
+    for number, explorer in enumerate(notebook.explorers()):
+        explorer.scroll_into_view_if_needed()
+        names = notebook.sliders(explorer)
+        if not names:
+            dead.append(f"explorer {number} has no slider.")
+        elif not answers(notebook, explorer, names[0]):
+            dead.append(f"explorer {number}: moving {names[0]!r} changes no picture.")
+    return dead
+
+
+def answers(notebook: NotebookPage, explorer: Locator, slider: str) -> bool:
+    """Whether one key press on a slider changes what is drawn in its explorer."""
+    before = notebook.wait_still(explorer)
+    value = notebook.value(slider, explorer)
+    notebook.press(slider, "ArrowRight", explorer)
+    if notebook.value(slider, explorer) == value:  # it stood at its right end
+        notebook.press(slider, "ArrowLeft", explorer)
+    return notebook.wait_change(before, explorer)
