@@ -15,6 +15,9 @@ BENCH ?=
 BENCH_JSON ?=
 NOTEBOOKS ?=
 
+# An explorer computes beside the notebook: OpenMP threads that spin while they wait would take each other's cores.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 # The lock keeps torch at this version; everything else moves with `make lock`.
 TORCH := 2.13.0
 

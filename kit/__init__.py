@@ -11,6 +11,7 @@ The rooms of this package:
     prune        take weights or channels away; a new model each time
     plots        numbers in, figure out
     explorers    a figure with its controls: move a slider, a real model answers
+    exercises    the checks that the notebooks' exercises call
 
 ``import kit`` is cheap. A room, and what it needs (torch, plotly, ...), is loaded when it is first entered:
 ``from kit import data``, or simply ``kit.data``.
@@ -18,16 +19,21 @@ The rooms of this package:
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # type checkers do not follow __getattr__
-    from kit import board, data, explorers, files, measure, models, plots, prune, training
+    from kit import board, data, exercises, explorers, files, measure, models, plots, prune, training
+
+# An explorer computes in a thread while the notebook goes on. By default OpenMP's threads spin while they wait and take
+# each other's cores: with two computations at once everything slows down several times. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 
-__all__ = ["board", "data", "explorers", "files", "measure", "models", "plots", "prune", "training"]
+__all__ = ["board", "data", "exercises", "explorers", "files", "measure", "models", "plots", "prune", "training"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -403,9 +403,7 @@ def test_coarse_first_covers_the_range_early() -> None:
         assert max(gaps) <= 2 * 40 / some
 
 
-def test_a_slow_model_answers_first_from_a_slice(
-    opened: Callable[..., PruningExplorer], digits: Dataset
-) -> None:
+def test_a_slow_model_answers_first_from_a_slice(opened: Callable[..., PruningExplorer], digits: Dataset) -> None:
     few = dataclasses.replace(digits, validation=digits.validation.first(256))
     explorer = opened(Slow(), few)
     assert explorer._sweep.slice_size == 64  # 40 ms would be 40 samples; 64 are the least
@@ -935,8 +933,8 @@ def test_only_what_changed_is_painted(explorer: PruningExplorer, monkeypatch: py
     explorer.wait_sweep(PATIENCE)
     sent: list[tuple[dict[str, Any], dict[str, Any], list[int]]] = []
 
-    def send(restyle: Any, relayout: Any, trace_indexes: Any = None, source_view_id: Any = None) -> None:
-        sent.append((restyle, relayout, list(trace_indexes)))
+    def send(restyle_data: Any, relayout_data: Any, trace_indexes: Any = None, source_view_id: Any = None) -> None:
+        sent.append((restyle_data, relayout_data, list(trace_indexes)))
 
     monkeypatch.setattr(explorer._plane, "_send_update_msg", send)
     settle(explorer, ratio=0.6)
@@ -944,16 +942,14 @@ def test_only_what_changed_is_painted(explorer: PruningExplorer, monkeypatch: py
     assert len(sent) == 1  # one message
     restyle, relayout, traces = sent[0]
     assert traces == [HERE]  # the curves are where they were
-    assert set(restyle) <= {"x", "y", "error_y"}
+    assert {name.split(".")[0] for name in restyle} <= {"x", "y", "error_y"}
     assert not relayout
     sent.clear()
     settle(explorer, ratio=0.6)
     assert sent == []
 
 
-def test_the_display_bundle_has_a_stable_text(
-    explorer: PruningExplorer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_display_bundle_has_a_stable_text(explorer: PruningExplorer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(base_room.STILLS, raising=False)
     first, _ = explorer._repr_mimebundle_()
     settle(explorer, ratio=0.9, what="channels")

@@ -1,4 +1,4 @@
-"""Channels really removed: prune.structured, and what it checks before (prune.joints)."""
+"""Channels really removed: prune.structured."""
 
 from __future__ import annotations
 
@@ -365,6 +365,17 @@ def test_random_depends_on_the_seed(digits: Dataset) -> None:
     assert one == again != other
 
 
+def test_the_model_is_called_with_one_batch_and_nothing_else(digits: Dataset) -> None:
+    class Optional(models.MLP):
+        def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+            calls.append((tuple(x.shape), other is None))
+            return super().forward(x)
+
+    calls: list[tuple[tuple[int, ...], bool]] = []
+    prune.channels(Optional(), ratio=0.5, dataset=digits)
+    assert set(calls) == {((2, 1, 8, 8), True)}
+
+
 def test_gradients_switched_off_outside_do_not_matter(digits: Dataset) -> None:
     with torch.no_grad():
         assert measure.parameters(prune.channels(models.MLP(), ratio=0.5, dataset=digits)) == 65 * 32 + 33 * 10
@@ -378,58 +389,7 @@ def test_channels_pay_after_fine_tuning(digits: Dataset, trained: nn.Module) -> 
     assert measure.parameters(tuned) < measure.parameters(trained) / 3
 
 
-# What cannot be followed
-
-
-class Detour(nn.Module):
-    """Leaves autograd in the middle of a model, in one of the usual ways."""
-
-    def __init__(self, how: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.how = how
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.how(x)
-
-
-def around(middle: nn.Module, width: int = 8) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(1, 8, 3), middle, nn.ReLU(), nn.Conv2d(width, 6, 3), nn.Flatten(), nn.Linear(96, 10))
-
-
-class OwnWeight(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(5, 8))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.einsum("oc,nchw->nohw", self.weight, x)
-
-
-@pytest.mark.parametrize(
-    ("model", "module"),
-    [
-        (around(Detour(lambda x: torch.from_numpy(x.numpy() + 1))), r"1 \(Detour\)"),
-        (around(Detour(lambda x: torch.from_numpy(x.detach().numpy() + 1))), r"1 \(Detour\)"),
-        (around(Detour(lambda x: x.detach() + 1)), r"1 \(Detour\)"),
-        (around(Detour(lambda x: x.flip(1))), r"3 \(Conv2d\)"),
-        (around(nn.ChannelShuffle(2)), r"3 \(Conv2d\)"),
-        (around(Detour(lambda x: x.unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2))), r"3 \(Conv2d\)"),
-        (around(Detour(lambda x: F.interpolate(F.pixel_shuffle(x, 2), 6)), 2), r"3 \(Conv2d\)"),
-        (around(OwnWeight(), 5), r"3 \(Conv2d\)"),
-        (
-            nn.Sequential(nn.Conv2d(1, 8, 3), Detour(lambda x: x.permute(0, 2, 3, 1).flatten(1)), nn.Linear(288, 10)),
-            r"2 \(Linear\)",
-        ),
-    ],
-    ids=["numpy", "detached numpy", "detach", "flip", "shuffle", "shuffle by hand", "pixels", "own", "channels last"],
-)
-def test_what_cannot_be_followed_is_refused(digits: Dataset, model: nn.Module, module: str) -> None:
-    """Never a broken model: the module is named, and weights are offered instead, which do work."""
-    with pytest.raises(prune.Untraceable, match=f"Sequential cannot be followed through {module}") as caught:
-        prune.channels(model, ratio=0.5, dataset=digits, importance="random", seed=1)
-    assert "Its weights can be pruned instead: prune.weights(model, ratio=...)." in str(caught.value)
-    assert "\n" not in str(caught.value)
-    training.predict(prune.weights(model, ratio=0.5), digits.test.inputs[:2])
+# Bad input
 
 
 @pytest.mark.parametrize("model", [nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), models.MLP((64, 10))])

@@ -111,9 +111,7 @@ def test_ratio_0_is_the_dense_model_whatever_the_method(made: Sweep, trained: Co
     assert made.known(Method(epochs=1), 0.0) is None  # trained on, it is another model
 
 
-def test_the_dense_model_asks_for_no_trace_and_no_scores(
-    made: Sweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_dense_model_asks_for_no_trace_and_no_scores(made: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     scored, thinned = count_calls(monkeypatch, sweep, "score_weights"), count_calls(monkeypatch, sweep, "thin")
     made.point(Method("channels", "taylor", "layer"), 0.0)
     assert thinned == []
@@ -136,9 +134,7 @@ def test_a_fine_tuned_model_is_the_direct_one_and_made_again_the_same(
     assert measure.nonzeros(first.model) == measure.nonzeros(prune.weights(trained, ratio=0.8))
 
 
-def test_the_latest_models_are_kept_and_old_ones_go(
-    made: Sweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_latest_models_are_kept_and_old_ones_go(made: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "MODEL_BYTES", 3 * made.dense.dense_bytes)
     written = count_calls(monkeypatch, sweep, "apply_masks")
     for ratio in (0.1, 0.2, 0.3):

@@ -16,7 +16,6 @@ from kit import data, models, training
 from kit.data import Dataset, Split
 from kit.training import Callback, Cancelled, Evaluation, Progress
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

@@ -8,6 +8,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from threading import Event
 
 import pytest
@@ -425,7 +426,8 @@ def test_many_threads_asking_stopping_and_waiting_do_not_lock_up() -> None:
     desk.worker.close(PATIENCE)
 
 
-def test_a_process_ends_in_good_order_while_a_sweep_runs() -> None:
+def test_a_process_ends_in_good_order_while_a_sweep_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIT_BOARD", str(tmp_path / "board.sqlite"))
     script = """
         from kit import data, models
         from kit.explorers import PruningExplorer

@@ -16,6 +16,7 @@ from kit.plots import board as plots
 from kit.plots import still
 
 NOTHING = "(nothing pinned)"
+NAMED = 4  # pins that the status line names
 
 
 class BoardExplorer(Explorer):
@@ -107,10 +108,12 @@ class BoardExplorer(Explorer):
             )
         number = f"{len(info.pins)} pin{'s' * (len(info.pins) > 1)} for {name}"
         axis = plots.SIZE_AXES[info.size].title
-        front = "; ".join(f"{html.escape(pin.name)} ({pin.accuracy:.1f} %)" for pin in info.pins if pin.on_front)
+        front = [f"<b>{html.escape(pin.name)}</b> ({pin.accuracy:.1f} %)" for pin in info.pins if pin.on_front]
+        rest = f" and {len(front) - NAMED} more" if len(front) > NAMED else ""
         text = (
-            f"<b>{number}.</b> On the front, smallest first: <b>{front}</b>. No other pin is as accurate "
-            f"with fewer or less of: {axis}, by the readings themselves; their 95 % intervals may overlap."
+            f"<b>{number}; {len(front)} on the front</b>, smallest first: {'; '.join(front[:NAMED])}{rest}. On the "
+            f"front means: no other pin is at least as accurate and smaller ({axis}). Compared by the readings: "
+            "intervals may overlap."
         )
         batches = sorted({pin.batch_size for pin in info.pins})
         if info.size == "latency" and len(batches) > 1:

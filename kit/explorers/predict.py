@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -12,7 +13,8 @@ import ipywidgets as widgets
 from kit.explorers.base import bundle_with
 
 _CSS = """<style>
-.kit-prediction { border-left: 4px solid #0072B2; padding: 2px 12px 6px 12px; max-width: 760px; margin: 4px 0; }
+.kit-prediction { border-left: 4px solid #0072B2; padding: 2px 12px 6px 12px;
+  box-sizing: border-box; width: 100%; max-width: 760px; margin: 4px 0; }
 .kit-prediction .widget-html-content, .kit-answer .widget-html-content {
   line-height: 1.4; white-space: normal; color: var(--jp-ui-font-color1, inherit); }
 .kit-prediction .widget-radio-box label { color: var(--jp-ui-font-color1, inherit); white-space: normal; height: auto; }
@@ -127,7 +129,8 @@ class Prediction(widgets.VBox):
         off = abs(said - right)
         if off <= self._choice.step / 2:
             return f"✔ You said {self._written(said)}: as near as the scale allows."
-        return f"You said {self._written(said)}: {self._written(off)} off."
+        distance = f"{off:.6g} points" if self._unit == "%" else self._written(off)
+        return f"You said {self._written(said)}: {distance} off."
 
     def _click(self) -> None:
         """A reader who has chosen nothing is told so; a traceback would help nobody."""
@@ -186,14 +189,15 @@ def _choice(options: Sequence[str] | Scale) -> tuple[str, Any]:
     low, high, step = (float(number) for number in options[:3])
     if not low < high or not 0 < step <= high - low:
         raise ValueError(f"options as a scale need low < high and 0 < step <= high - low; got {options!r}.")
+    decimals = max(0, -int(Decimal(str(step)).normalize().as_tuple().exponent))
     start = low + step * round((high - low) / 2 / step)
     slider = widgets.FloatSlider(
         min=low,
         max=high,
         step=step,
         value=start,
-        readout_format=".6~g",
-        layout={"width": "100%"},
+        readout_format=f".{decimals}f",
+        layout={"width": "100%", "margin": "2px 0"},
         **{**label, "description": f"your answer{', ' + options[3] if options[3] else ''}"},
     )
     return options[3], slider

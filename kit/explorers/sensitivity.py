@@ -163,19 +163,18 @@ class SensitivityExplorer(Explorer):
         return plots.sensitivity_info(answer.sensitivity, answer.allocation, answer.ratio)
 
     def _in_words(self, answer: _Answer) -> str:
-        accuracies, info = answer.accuracies, self._info(answer)
-        most, least = (info.curves[at] for at in plots.extremes(info))
-        layers = (
-            f" Most sensitive layer: {html.escape(most.name)}, gives {most.allocated:.0f} %; least: "
-            f"{html.escape(least.name)}, gives {least.allocated:.0f} %."
-            if len(info.curves) > 1
-            else ""
+        accuracies, allocation = answer.accuracies, answer.allocation
+        least, most = (
+            f"{html.escape(name.removesuffix('.weight'))} ({100 * allocation[name]:.0f} %)"
+            for name in (min(allocation, key=allocation.__getitem__), max(allocation, key=allocation.__getitem__))
         )
+        layers = f" It takes least from {least} and most from {most}." if len(allocation) > 1 else ""
+        words = {way: estimate.percent for way, estimate in accuracies.items()}
         return (
             f"<b>{100 * answer.ratio:.4g} % of all weights removed</b> ({answer.importance}, no fine-tuning). "
-            f"Accuracy by the allocation <b>{accuracies['allocation'].percent}</b>; with the same ratio in each layer "
-            f"<b>{accuracies['layer'].percent}</b>; by one global ranking <b>{accuracies['global'].percent}</b>; dense "
-            f"{accuracies['dense'].percent}. 95 % intervals, {accuracies['dense'].n:,} images.{layers}"
+            f"Accuracy by the allocation <b>{words['allocation']}</b>.{layers} With the same ratio in each layer "
+            f"<b>{words['layer']}</b>; by one global ranking <b>{words['global']}</b>; dense {words['dense']}. "
+            f"95 % intervals, {accuracies['dense'].n:,} images."
         )
 
     def _still(self) -> bytes:

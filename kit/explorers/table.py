@@ -14,11 +14,14 @@ import pandas as pd
 from kit.explorers.base import bundle_with
 from kit.plots import still
 
+LONG = 50  # letters of a text that may be broken into lines
 Format = str | Callable[[Any], str]
 
 _CSS = """<style>
-.kit-table { overflow-x: auto; max-width: 100%; }
-.kit-table:focus-visible { outline: 2px solid var(--jp-brand-color1, #2196f3); }
+.kit-table { max-width: 100%; min-width: 0; overflow: hidden; }
+.kit-table > .widget-html-content { min-width: 0; flex: 1 1 0; overflow: hidden; }
+.kit-table [role="region"] { overflow-x: auto; }
+.kit-table [role="region"]:focus-visible { outline: 2px solid var(--jp-brand-color1, #2196f3); }
 .kit-table table { border-collapse: collapse; border: none; font-size: 13px; line-height: 1.5;
   color: var(--jp-ui-font-color1, inherit); font-variant-numeric: tabular-nums; }
 .kit-table caption { caption-side: top; text-align: left; font-weight: bold; padding: 4px 0;
@@ -27,7 +30,7 @@ _CSS = """<style>
 .kit-table thead th { border-bottom: 1px solid var(--jp-border-color1, #9e9e9e); vertical-align: bottom; }
 .kit-table tbody tr { border-bottom: 1px solid var(--jp-border-color2, #bdbdbd); }
 .kit-table .kit-number { text-align: right; }
-.kit-table .kit-text { white-space: normal; max-width: 32em; }
+.kit-table .kit-long { white-space: normal; min-width: 20em; }
 </style>"""
 
 
@@ -72,7 +75,11 @@ class _Table(widgets.HTML):
 
     def __init__(self, title: str, names: list[str], rows: list[list[str]], numeric: list[bool], indexed: bool) -> None:
         self.title, self.names, self.rows, self.numeric = title, names, rows, numeric
-        kinds = [' class="kit-number"' if number else ' class="kit-text"' for number in numeric]
+        long = [any(len(row[at]) > LONG for row in rows) for at in range(len(names))]
+        kinds = [
+            f' class="{"kit-number" if number else "kit-long" if letters else "kit-text"}"'
+            for number, letters in zip(numeric, long, strict=True)
+        ]
         head = "".join(
             f'<th scope="col"{kind}>{html.escape(name)}</th>' for name, kind in zip(names, kinds, strict=True)
         )
@@ -84,10 +91,11 @@ class _Table(widgets.HTML):
             body.append(f"<tr>{''.join(cells)}</tr>")
         name = html.escape(title, quote=True)
         super().__init__(
-            f'{_CSS}<div class="kit-table" role="region" tabindex="0" aria-label="{name}"><table>'
+            f'{_CSS}<div role="region" tabindex="0" aria-label="{name}"><table>'
             f"<caption>{name}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>",
-            layout={"width": "100%"},
+            layout={"width": "100%", "margin": "0"},
         )
+        self.add_class("kit-table")
 
     def _repr_mimebundle_(self, **settings: Any) -> Any:
         """As `bundle_with`."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TECHNIQUES = ("dense", "pruning", "distillation", "compression", "search", "other")
 MAX_LABELS = 30
 LABEL_LETTERS = 26  # a line of a label
+CROSSING = 60.0  # pixels of a leader that one crossing is worth
 _WIDTH, _HEIGHT = 500, 320  # of the plot in a window of 1280 pixels: where labels must not meet
 
 
@@ -168,7 +169,7 @@ def board_figure(info: BoardInfo) -> go.Figure:
         data,
         title="The board: accuracy against size",
         height=430,
-        x=layout.pop("xaxis"),
+        x={"type": "log", **layout.pop("xaxis")},
         y={"title": "validation accuracy, %", **layout.pop("yaxis")},
         shapes=[
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": info.chance, "y1": info.chance, "line": hair}
@@ -177,7 +178,8 @@ def board_figure(info: BoardInfo) -> go.Figure:
     ).update_layout(
         showlegend=True,
         legend={"orientation": "h", "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom", "itemclick": False},
-        margin={"l": 56, "r": 12, "t": 62, "b": 44},
+        margin={"l": 56, "r": 12, "t": 76, "b": 44},
+        title={"y": 1, "yanchor": "top", "pad": {"t": 10, "l": 8}},
     )
 
 
@@ -201,7 +203,8 @@ def place_labels(
 ) -> list[tuple[float, float] | None]:
     """Where each label goes so that none covers another, or a point: offsets of its middle from its point.
 
-    Each label in turn takes the nearest free place around its point.
+    Each label in turn takes the nearest free place around its point; a leader that crosses another label or
+    leader counts as far away.
 
     Args:
         points: in pixels from the plot's upper left corner.
@@ -212,34 +215,60 @@ def place_labels(
     Returns:
         One offset (right, down) a label in pixels, None where no place is free.
     """
-    taken: list[Box] = [(x - 8, y - 8, x + 8, y + 8) for x, y in points]
+    markers: list[Box] = [(x - 8, y - 8, x + 8, y + 8) for x, y in points]
+    labels: list[Box] = []
+    leaders: list[Box] = []
     chosen: list[tuple[float, float] | None] = []
     for (x, y), (wide, high) in zip(points, boxes, strict=True):
-        best = None
-        for across, down in _around(wide, high):
+        best, least = None, math.inf
+        for length, across, down in _around(wide, high):
+            if length >= least:
+                break
             box = (x + across - wide / 2, y + down - high / 2, x + across + wide / 2, y + down + high / 2)
             inside = box[0] >= 0 and box[2] <= width and box[1] >= 0 and box[3] <= height
-            if inside and not any(_meet(box, other) for other in taken):
-                best = (across, down)
-                taken.append(box)
-                break
-        chosen.append(best)
+            if not inside or any(_meet(box, other) for other in (*markers, *labels)):
+                continue
+            leader = (x, y, x + across, y + down)
+            crossings = sum(_hits(leader, label) for label in labels)
+            crossings += sum(_hits(other, box) + _cross(leader, other) for other in leaders)
+            if length + CROSSING * crossings < least:
+                best, least = (box, leader), length + CROSSING * crossings
+        chosen.append(None if best is None else (best[1][2] - x, best[1][3] - y))
+        if best is not None:
+            labels.append(best[0])
+            leaders.append(best[1])
     return chosen
 
 
-def _around(wide: float, high: float) -> list[tuple[float, float]]:
-    """Offsets to try for a label of this size, nearest first."""
+def _around(wide: float, high: float) -> list[tuple[float, float, float]]:
+    """Places to try for a label of this size, nearest first: length of the leader, right, down."""
     beside, over = wide / 2 + 11, high / 2 + 11
     columns = [across * wide / 4 for across in range(-6, 7)] + [beside, -beside]
     rows = [0.0, *(sign * (over + step * high / 2) for sign in (1, -1) for step in range(20))]
-    places = [(across, down) for across in columns for down in rows]
     return sorted(
-        places, key=lambda place: math.hypot(max(abs(place[0]) - wide / 2, 0), abs(place[1])) - (place[1] > 0)
+        (math.hypot(max(abs(across) - wide / 2, 0), max(abs(down) - high / 2, 0)) + 0.05 * abs(across), across, down)
+        for across in columns
+        for down in rows
     )
 
 
 def _meet(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _cross(one: Box, other: Box) -> bool:
+    """Whether two lines, each from its first to its second point, cross."""
+
+    def side(line: Box, x: float, y: float) -> bool:
+        return (line[2] - line[0]) * (y - line[1]) > (line[3] - line[1]) * (x - line[0])
+
+    return side(one, *other[:2]) != side(one, *other[2:]) and side(other, *one[:2]) != side(other, *one[2:])
+
+
+def _hits(line: Box, box: Box) -> bool:
+    """Whether a line crosses a diagonal of the box: near enough to crossing the box."""
+    left, top, right, bottom = box
+    return _cross(line, box) or _cross(line, (left, bottom, right, top))
 
 
 def _labels(info: BoardInfo) -> tuple[list[Pin], list[tuple[float, float]]]:

@@ -26,7 +26,7 @@ class IntervalsInfo(NamedTuple):
         high: upper ends.
         held: whether the interval holds the truth.
         truth: the line to hold; None while it is not measured.
-        bottom: lower end of the y axis: the same for every number of images, so that intervals can be compared.
+        bottom: lower end of the y axis: the same for nearly all draws, so that intervals can be compared.
         top: upper end of the y axis.
     """
 
@@ -48,6 +48,7 @@ def intervals_info(readings: Sequence[Estimate], truth: float | None, fewest: in
         fewest: the smallest number of images that a reader can choose: sets the y axis.
     """
     bottom, top = (0.0, 1.0) if truth is None else _reach(truth, fewest)
+    bottom, top = (min([bottom, *(r.low for r in readings)]), max([top, *(r.high for r in readings)]))
     return IntervalsInfo(
         tuple(100 * reading.value for reading in readings),
         tuple(100 * reading.low for reading in readings),
@@ -79,8 +80,8 @@ def error_bound(truth: float, n: int) -> float:
 
 
 def _reach(truth: float, n: int) -> tuple[float, float]:
-    """Ends of the intervals of all but one in a thousand readings of n images."""
-    fewest, most = (int(stats.binom.ppf(share, n, truth)) for share in (0.0005, 0.9995))
+    """Ends of the intervals of 98 in a hundred readings of n images."""
+    fewest, most = (int(stats.binom.ppf(share, n, truth)) for share in (0.01, 0.99))
     return Estimate.from_counts(max(fewest, 0), n).low, Estimate.from_counts(max(most, 0), n).high
 
 
@@ -107,7 +108,7 @@ def intervals_figure(info: IntervalsInfo, draws: int) -> go.Figure:
     """Vertical intervals, one a draw; those that miss the truth have another colour and another marker."""
     hover = "reading %{x}: %{y:.1f} %<extra>%{fullData.name}</extra>"
     fixed: Traces = [
-        {"name": "truth", "mode": "lines", "line": {"color": style.NEUTRAL, "width": 2, "dash": "dash"}},
+        {"name": "truth", "mode": "lines", "line": {"color": style.NEUTRAL, "width": 2}},
         {"name": "holds the truth", **_look(HOLDS, 6), "hovertemplate": hover},
         {"name": "misses the truth", **_look(MISSES, 10), "hovertemplate": hover},
     ]

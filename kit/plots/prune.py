@@ -183,7 +183,7 @@ def size_axis(size: SizeName, bottom: float, top: float) -> dict[str, Any]:
     """Title, range and ticks of a log axis from `bottom` to `top`, both in the axis' unit."""
     ticks = _log_ticks(bottom, top)
     return {
-        "title": {"text": SIZE_AXES[size].title},
+        "title": {"text": SIZE_AXES[size].title, "font": {"size": style.FONT_SIZE}},
         "range": [math.log10(bottom), math.log10(top)],
         "tickvals": ticks,
         "ticktext": [f"{tick / 1000:g}k" if tick >= 1000 else f"{tick:g}" for tick in ticks],

@@ -83,7 +83,7 @@ def intervals_png(info: IntervalsInfo) -> bytes:
                 label=label,
             )
     if info.truth is not None:
-        axes.axhline(info.truth, color=style.NEUTRAL, linestyle="--", label=f"truth, {info.truth:.1f} %")
+        axes.axhline(info.truth, color=style.NEUTRAL, label=f"truth, {info.truth:.1f} %")
     axes.set(xlabel="reading", ylabel="accuracy, %", ylim=(info.bottom - 2, info.top + 2))
     return _finished(figure, axes, f"{len(info.value)} readings with their 95 % intervals")
 

@@ -9,6 +9,7 @@ and mouse, and reports what went wrong.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -446,6 +447,16 @@ class NotebookPage:
             elif time.monotonic() - since > quiet:
                 return state
         raise LabError(f"{self.name}: the plots were still changing after {timeout:.0f} s.")
+
+    def screens_above_the_first_slider(self) -> float:
+        """How far down the first slider stands, in heights of the window; endless without a slider."""
+        sliders, cells = self.page.locator('[role="slider"]'), self.page.locator(".jp-Notebook .jp-Cell")
+        if not sliders.count() or self.page.viewport_size is None:
+            return math.inf
+        slider, top = sliders.first.bounding_box(), cells.first.bounding_box()
+        if slider is None or top is None:
+            return math.inf
+        return (slider["y"] - top["y"]) / self.page.viewport_size["height"]
 
     def overflow(self) -> list[str]:
         """What sticks out or scrolls sideways, one line each."""

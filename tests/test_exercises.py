@@ -1,0 +1,183 @@
+"""Each exercise: the notebook's solution passes, plausible wrong answers fail for their reason, a stub is no error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import torch
+import torch.nn.utils.prune as torch_prune
+from torch import nn
+
+from kit import exercises
+from kit.exercises import Verdict
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+SOLUTION = re.compile(r"```python\n# exercise: (\w+)\n(.*?)```", re.DOTALL)
+
+
+def solutions() -> dict[str, str]:
+    """Code of each folded solution, by the name of its check."""
+    found: dict[str, str] = {}
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "markdown":
+                found |= dict(SOLUTION.findall(cell.source))
+    return found
+
+
+# What the notebook passes to each check, by name.
+ANSWERS = {
+    "images_needed": ("images_needed",),
+    "pareto_front": ("pareto_front",),
+    "smallest_mask": ("smallest_mask",),
+    "sparse_break_even": ("break_even",),
+    "half_the_channels": ("left_over",),
+    "repaired_listing": ("Net", "prune_half"),
+}
+
+
+def test_every_exercise_has_a_solution_here() -> None:
+    assert set(solutions()) == set(ANSWERS)
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_notebooks_solution_passes(name: str) -> None:
+    names: dict[str, Any] = {"torch": torch, "torch_prune": torch_prune}
+    exec(solutions()[name], names)
+    verdict = getattr(exercises, name)(*(names[answer] for answer in ANSWERS[name]))
+    assert verdict.right, verdict
+
+
+@pytest.mark.parametrize("name", [name for name, given in ANSWERS.items() if len(given) == 1])
+@pytest.mark.parametrize("stub", [None, ...])
+def test_an_untouched_stub_is_no_error(name: str, stub: Any) -> None:
+    check: Callable[[Any], Verdict] = getattr(exercises, name)
+    takes_a_number = name in ("sparse_break_even", "half_the_channels")
+    verdict = check(stub if takes_a_number else lambda *arguments: stub)
+    assert not verdict.right
+    assert "three dots" in verdict.message
+    assert repr(verdict).startswith("Not yet.")
+
+
+def refused(verdict: Verdict, reason: str) -> None:
+    assert not verdict.right
+    assert re.search(reason, verdict.message), verdict.message
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda p, h: p * (1 - p) * (1.96 / (2 * h)) ** 2, "half width for the whole"),
+        (lambda p, h: (p * (1 - p)) ** 0.5 * 1.96 / h, "square is missing"),
+        (lambda p, h: p * (1 - p) / h**2, r"1\.96 is missing"),
+        (lambda p, h: 1000, "about .* images are needed"),
+        (lambda p, h: 1 / 0, "ZeroDivisionError"),
+    ],
+)
+def test_wrong_numbers_of_images(wrong: Callable[[float, float], float], reason: str) -> None:
+    refused(exercises.images_needed(wrong), reason)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda pairs: pairs, "beaten by another"),
+        (lambda pairs: [max(pairs, key=lambda pair: pair[1])], "beaten by none"),
+        (lambda pairs: [b for b in pairs if not any(a[0] < b[0] and a[1] > b[1] for a in pairs)], "beaten by another"),
+        (lambda pairs: [b for b in pairs if not any(a[0] <= b[0] and a[1] >= b[1] for a in pairs)], "beaten by none"),
+    ],
+)
+def test_wrong_fronts(wrong: Callable[[Any], Any], reason: str) -> None:
+    refused(exercises.pareto_front(wrong), reason)
+
+
+def places(values: torch.Tensor) -> torch.Tensor:
+    return values.flatten().argsort().argsort().view_as(values)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda w, r: places(w) >= round(r * w.numel()), "absolute values"),
+        (lambda w, r: places(w.abs()) < round(r * w.numel()), "swapped|must go"),
+        (lambda w, r: w.abs() > r, "must go"),
+        (lambda w, r: w.abs() > w.abs().mean(), "must go"),
+        (lambda w, r: torch.arange(w.numel()).view_as(w) >= round(r * w.numel()), "smaller weights stayed"),
+        (lambda w, r: (places(w.abs()) >= round(r * w.numel())).flatten(), "shape"),
+    ],
+)
+def test_wrong_masks(wrong: Callable[[torch.Tensor, float], torch.Tensor], reason: str) -> None:
+    refused(exercises.smallest_mask(wrong), reason)
+
+
+@pytest.mark.parametrize(("wrong", "reason"), [(0.8, "stay"), (0.5, "one"), (0.25, "equate"), ("many", "ValueError")])
+def test_wrong_break_even(wrong: Any, reason: str) -> None:
+    refused(exercises.sparse_break_even(wrong), reason)
+
+
+@pytest.mark.parametrize(("wrong", "reason"), [(0.5, "halved too"), (0.75, "gone"), (0.125, "Count")])
+def test_wrong_share_of_channels(wrong: float, reason: str) -> None:
+    refused(exercises.half_the_channels(wrong), reason)
+
+
+class Chapter(nn.Module):
+    """The chapter's network with the width of fc1 mended, and an activation where wanted."""
+
+    def __init__(
+        self, width: int = 64 * 8 * 8, activation: Callable[[torch.Tensor], torch.Tensor] = torch.relu
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.conv1 = nn.Conv2d(1, 32, kernel_size=3, stride=1, padding=1)
+        self.conv2 = nn.Conv2d(32, 64, kernel_size=3, stride=1, padding=1)
+        self.fc1 = nn.Linear(width, 128)
+        self.fc2 = nn.Linear(128, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.activation(self.conv2(self.activation(self.conv1(x))))
+        return self.fc2(self.activation(self.fc1(x.flatten(1))))
+
+
+def layers(net: nn.Module) -> list[nn.Module]:
+    return [module for module in net.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+
+
+def half_globally(net: nn.Module) -> None:
+    pairs = [(layer, "weight") for layer in layers(net)]
+    torch_prune.global_unstructured(pairs, pruning_method=torch_prune.L1Unstructured, amount=0.5)
+
+
+def half_by_layer(net: nn.Module) -> None:
+    for layer in layers(net):
+        torch_prune.l1_unstructured(layer, "weight", amount=0.5)
+
+
+def as_printed(net: Any) -> None:
+    torch_prune.global_unstructured(net, pruning_method="l1", amount=0.5)
+
+
+def half_of_one(net: Any) -> None:
+    torch_prune.l1_unstructured(net.fc2, "weight", amount=0.5)
+
+
+@pytest.mark.parametrize(
+    ("net", "prune_half", "reason"),
+    [
+        (lambda: Chapter(width=64 * 6 * 6), half_globally, r"64 \* 6 \* 6"),
+        (lambda: Chapter(activation=lambda x: x), half_globally, "one linear map"),
+        (Chapter, as_printed, "list of pairs"),
+        (Chapter, half_by_layer, "same share"),
+        (Chapter, half_of_one, "Half of all weights"),
+    ],
+)
+def test_wrong_repairs(net: Any, prune_half: Callable[[Any], None], reason: str) -> None:
+    refused(exercises.repaired_listing(net, prune_half), reason)
+
+
+def test_a_right_repair_passes_whatever_its_form() -> None:
+    assert exercises.repaired_listing(Chapter, half_globally).right
