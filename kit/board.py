@@ -95,7 +95,8 @@ def pin(
         "settings": json.dumps(_checked_settings(settings), ensure_ascii=False),
         "pinned_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    insert = f"INSERT {'OR REPLACE ' * replace}INTO pins ({', '.join(row)}) VALUES ({', '.join(f':{column}' for column in row)})"
+    verb = "INSERT OR REPLACE" if replace else "INSERT"
+    insert = f"{verb} INTO pins ({', '.join(row)}) VALUES ({', '.join(f':{column}' for column in row)})"
     with _transaction(path, write=True) as board:
         try:
             board.execute(insert, row)

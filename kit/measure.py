@@ -81,6 +81,23 @@ class Estimate:
         half = quantile * statistics.stdev(values) / math.sqrt(len(values))
         return cls(mean, mean - half, mean + half, len(values))
 
+    @classmethod
+    def from_pairs(cls, first: Sequence[float], second: Sequence[float]) -> Estimate:
+        """The mean of `first - second` over the same seeds, with Student's t interval of the differences.
+
+        Pairing takes out what both have in common, such as a lucky start.
+
+        Args:
+            first: one finite number a seed, at least two.
+            second: as many, for the same seeds in the same order.
+
+        Raises:
+            ValueError: different lengths, fewer than two pairs, or a number that is not finite.
+        """
+        if len(first) != len(second):
+            raise ValueError(f"first and second must have one value for each seed; got {len(first)} and {len(second)}.")
+        return cls.from_values([a - b for a, b in zip(first, second, strict=True)])
+
     @property
     def percent(self) -> str:
         """In words, as per cent with one decimal: `97.4 % (95.9 to 98.4)`."""

@@ -418,8 +418,9 @@ def test_a_slow_model_answers_first_from_a_slice(opened: Callable[..., PruningEx
     settle(explorer, ratio=0.9)
     answers = [(said, width) for said, width in seen if "90 % of" in said]
     counts = [int(re.findall(r"(\d+) images", said)[0]) for said, _ in answers]
-    assert counts == [64, 128, 192, 256, 256]  # the last time with the latency
-    assert ["so far" in said for said, _ in answers] == [True, True, True, False, False]
+    assert counts[:4] == [64, 128, 192, 256]
+    assert set(counts[4:]) == {256}  # said again with the latency, perhaps with the dense model's accuracy
+    assert ["so far" in said for said, _ in answers] == [True] * 3 + [False] * (len(counts) - 3)
     widths = [width for _, width in answers[:4]]
     assert widths == sorted(widths, reverse=True)
     assert widths[0] > 1.3 * widths[-1]
@@ -449,7 +450,7 @@ def test_the_status_line_says_it_all(explorer: PruningExplorer) -> None:
 def test_an_emptied_layer_is_said(opened: Callable[..., PruningExplorer], digits: Dataset) -> None:
     net = models.MLP((64, 16, 10))
     with torch.no_grad():
-        net.layers[1].weight.mul_(1e-6)  # the smallest of all, so they go first
+        net.get_parameter("layers.1.weight").mul_(1e-6)  # the smallest of all, so they go first
     explorer = opened(net, digits)
     settle(explorer, ratio=0.5)
     assert explorer.point.emptied == ("layers.1.weight",)
@@ -501,8 +502,8 @@ def test_a_readers_own_module_and_data(opened: Callable[..., PruningExplorer], c
     assert explorer._plane.layout.shapes[0].y0 == 25  # guessing among four classes
     assert len(arrays(explorer, OWN)[0]) == len(arrays(explorer, RIVAL)[0]) == 40
     picture = np.array(explorer._filters.data[0].z, dtype=float)
-    tile = net.features[0].weight.detach().mean(dim=1)  # three channels in one
-    assert np.nanmax(np.abs(picture)) <= float(net.features[0].weight.detach().abs().max())
+    tile = net.get_parameter("features.0.weight").detach().mean(dim=1)  # three channels in one
+    assert np.nanmax(np.abs(picture)) <= float(net.get_parameter("features.0.weight").detach().abs().max())
     assert (~np.isnan(picture)).sum() == tile.numel()
     settle(explorer, what="channels", importance="taylor", epochs=1)
     assert_shows(explorer, Method("channels", "taylor", "layer", epochs=1), 0.5)

@@ -270,3 +270,13 @@ def test_final_test_reads_the_test_split_only(digits: Dataset) -> None:
     assert last_word == Estimate.from_counts(int((digits.test.labels == 0).sum()), len(digits.test))
     swapped = data.Dataset("swapped", digits.test, digits.train, Split(*vars(digits.validation).values()), ("",) * 10)
     assert measure.final_test(Counter(), swapped).n == len(digits.validation)
+
+
+def test_pairs_are_compared_seed_by_seed() -> None:
+    first, second = [0.9, 0.8, 0.7], [0.89, 0.79, 0.69]
+    paired = Estimate.from_pairs(first, second)
+    reference = stats.ttest_rel(first, second).confidence_interval(0.95)
+    assert paired.value == pytest.approx(0.01)
+    assert (paired.low, paired.high) == pytest.approx((reference.low, reference.high), abs=1e-9)
+    with pytest.raises(ValueError, match="one value for each seed; got 2 and 3"):
+        Estimate.from_pairs([1.0, 2.0], [1.0, 2.0, 3.0])

@@ -243,7 +243,7 @@ def test_idle_runs_only_when_nothing_is_asked_stops_and_resumes() -> None:
 
 
 def test_a_request_cancels_an_idle_step_which_is_then_taken_up_again() -> None:
-    began, cancelled = Event(), []
+    began, cancelled = Event(), list[bool]()
 
     def idle(cancel: Event) -> bool:
         began.set()
