@@ -19,6 +19,8 @@ from tqdm import tqdm
 
 from kit.data import Dataset, Split
 
+SMALL_MODEL = 1_000_000  # parameters; below, a training step is too short to be shared between threads
+
 Optimiser = Literal["adam", "sgd"]
 
 
@@ -174,7 +176,7 @@ def fit(
     train, began = dataset.train, time.perf_counter()
     losses: list[float] = []
     steps = 0
-    with mode(model, training=True):
+    with mode(model, training=True), _threads(model):
         for epoch in range(epochs):
             rows = torch.randperm(len(train), generator=generator)
             chunks = [chunk for chunk in rows.split(batch_size) if len(chunk) > 1 or batch_size == 1]
@@ -283,6 +285,18 @@ def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         for module, was_training in before:  # a part kept in evaluation mode (frozen normalisation) stays so
             module.training = was_training
+
+
+@contextmanager
+def _threads(model: nn.Module) -> Iterator[None]:
+    """One thread for the steps of a small model: more gain nothing, and wait for each other where cores are shared."""
+    before = torch.get_num_threads()
+    if sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check_logits(logits: Tensor, n_samples: int, n_classes: int) -> None:

@@ -669,7 +669,7 @@ def test_a_name_is_made_from_the_settings(explorer: PruningExplorer) -> None:
     explorer.wait(PATIENCE)
     assert list(board.frame()["name"]) == [
         "ConvNet, 50 % weights, magnitude, global",
-        "ConvNet, 25 % channels, magnitude, layer, 1 epochs, seed 2",
+        "ConvNet, 25 % channels, magnitude, layer, 1 epoch, seed 2",
     ]
 
 

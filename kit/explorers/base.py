@@ -88,7 +88,7 @@ class Stops(widgets.SelectionSlider):
 
     def __init__(self, stops: Sequence[float], text: Callable[[float], str], **settings: Any) -> None:
         """Pair each number with its text."""
-        self.stops = tuple(stops)
+        self.stops, self._called = tuple(stops), settings.get("description") or "value"
         super().__init__(options=[(text(stop), stop) for stop in stops], **settings)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -102,7 +102,7 @@ class Stops(widgets.SelectionSlider):
             )
             near = " and ".join(f"{stop:g}" for stop in (below, above) if stop is not None)
             raise ValueError(
-                f"{self.description or 'value'} must be one of the slider's {len(self.stops)} stops from "
+                f"{self._called} must be one of the slider's {len(self.stops)} stops from "
                 f"{self.stops[0]:g} to {self.stops[-1]:g}; got {value!r}"
                 + (f", the nearest are {near}." if near else ".")
             )

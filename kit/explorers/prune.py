@@ -76,11 +76,13 @@ class PruningExplorer(Explorer):
 
     def __init__(self, model: nn.Module, dataset: Dataset, *, ratio: float = 0.5, what: What = "weights") -> None:
         """Take the dense model's sizes, build the widgets, ask for the first answer."""
+        Method(what)  # refuses an unknown word
         self.dataset = dataset
         self._sweep = Sweep(model, dataset, slice_size=_slice_size(model, dataset))
         self._failed: set[Method] = set()  # methods whose curve cannot be had
         self._answered: Settings | None = None
         self._pins: list[dict[str, Any]] = []
+        self._board_trouble = ""
         self._curves_painted = 0.0
         self._defaults = {
             **{"what": what, "ratio": ratio, "importance": "magnitude", "scope": USUAL_SCOPE[what]},
@@ -145,7 +147,8 @@ class PruningExplorer(Explorer):
             name: the pin's own name.
             replace: take the place of a pin of that name; for cells that are run again.
         """
-        self._request(lambda cancel: self._pin(name, replace), keep=True)
+        settings = self.settings if self._worker.asked else self._answered
+        self._request(lambda cancel: self._pin(name, replace, settings, cancel), keep=True)
 
     def reset(self) -> None:
         """Set every control back to where it began."""
@@ -156,7 +159,12 @@ class PruningExplorer(Explorer):
 
     def read_board(self) -> None:
         """Take up what is pinned for this data set, by this notebook or another."""
-        self._pins = board.frame(self.dataset.key).to_dict("records")
+        try:
+            self._pins = board.frame(self.dataset.key).to_dict("records")
+        except board.BoardError as error:
+            self._board_trouble = str(error)  # stays in the status line
+            raise
+        self._board_trouble = ""
 
     def _latest(self) -> Settings:
         self.wait()
@@ -237,7 +245,8 @@ class PruningExplorer(Explorer):
                 on_slice=lambda partial: self._show(settings, partial),
             )
         except training.Cancelled:
-            self._say("Stopped. The picture shows the last answer.")
+            if not self._worker.newer:
+                self._say("Stopped. The picture shows the last answer.")
             raise
         finally:
             self._busy(False)
@@ -268,17 +277,17 @@ class PruningExplorer(Explorer):
 
     def _idle(self, cancel: Event) -> bool:
         """Measure the next missing point of the curve and its rival, coarse first; paint the curve now and then."""
-        settings = self.settings
+        settings = self._answered  # not what the controls say: that may have been stopped or refused
+        if settings is None:
+            return False
         missing = list(self._missing(settings))
         if missing:
             method, ratio = missing[0]
             try:
                 first_news = self._sweep.known(Method(), 0.0) is None
                 self._sweep.point(method, ratio, cancel=cancel)
-                if first_news and self._answered is not None:  # the words can now compare with the dense model
-                    self._say(
-                        self._in_words(self._answered, self._sweep.point(self._answered.method, self._answered.ratio))
-                    )
+                if first_news and settings == self.settings:  # the words can now compare with the dense model
+                    self._say(self._in_words(settings, self._sweep.point(settings.method, settings.ratio)))
                 if settings.size == "latency":
                     self._sweep.latency(method, ratio, cancel=cancel)
             except training.Cancelled:
@@ -286,7 +295,7 @@ class PruningExplorer(Explorer):
             except Exception:
                 self._failed.add(method)  # a reader who asks for it is told why in the foreground
         left = max(0, len(missing) - 1)
-        if self._answered is not None and (left == 0 or time.monotonic() - self._curves_painted > PAINT_SECONDS):
+        if left == 0 or time.monotonic() - self._curves_painted > PAINT_SECONDS:
             self._curves_painted = time.monotonic()
             info = self._plane_info(settings, self._sweep.known(settings.method, settings.ratio))
             self._paint(self._plane, plots.plane_traces(info), **plots.plane_layout(info))
@@ -309,10 +318,12 @@ class PruningExplorer(Explorer):
                 ):
                     yield method, ratio
 
-    def _pin(self, name: str | None, replace: bool) -> None:
-        if self._answered is None:
+    def _pin(self, name: str | None, replace: bool, settings: Settings | None, cancel: Event) -> None:
+        if settings is None:
             raise RuntimeError("nothing to pin yet: wait for the first answer.")
-        settings = self._answered
+        if self._sweep.known(settings.method, settings.ratio) is None:
+            self._find(settings, cancel)
+        self._answered = settings
         name = name or _pin_name(type(self._sweep.model).__name__, settings)
         record = {**asdict(settings.method), "ratio": settings.ratio}
         profile = self._sweep.profile(settings.method, settings.ratio)
@@ -327,11 +338,13 @@ class PruningExplorer(Explorer):
     def _plane_info(self, settings: Settings, here: Point | None) -> plots.PlaneInfo:
         size, method, rival = settings.size, settings.method, settings.method.rival
         dense = self._sweep.known(Method(), 0.0)
+        dense_size = self._size_of(size, Method(), dense) or 1.0
+        floor = dense_size / 10 ** plots.SIZE_AXES[size].decades  # the left end of the axis
 
         def line(label: str, method: Method, points: tuple[Point | None, ...]) -> plots.Line:
             sized = ((self._size_of(size, method, point), point) for point in points if point is not None)
             entries = [(value, point.accuracy, point.ratio) for value, point in sized if value is not None]
-            return plots.line(label, size, entries)
+            return plots.line(label, size, entries, floor=floor)
 
         return plots.PlaneInfo(
             size=size,
@@ -339,9 +352,9 @@ class PruningExplorer(Explorer):
             rival=line("random", rival, () if method == rival else self.points(rival)),
             dense=line("dense", Method(), (dense,)),
             here=line("here", method, (here,)),
-            pins=plots.line("pins", size, [_pinned(row, size, at) for at, row in enumerate(self._pins)]),
+            pins=plots.line("pins", size, [_pinned(row, size, at) for at, row in enumerate(self._pins)], floor=floor),
             pin_names=tuple(row["name"] for row in self._pins),
-            dense_size=(self._size_of(size, Method(), dense) or 1.0) / plots.SIZE_AXES[size].divisor,
+            dense_size=dense_size / plots.SIZE_AXES[size].divisor,
             chance=100 / self.dataset.n_classes,
         )
 
@@ -357,7 +370,7 @@ class PruningExplorer(Explorer):
         method, dense, sizes = settings.method, self._sweep.dense, point.sizes
         first = self._sweep.known(Method(), 0.0)
         order = {"magnitude": "smallest first", "taylor": "least effect on the loss first", "random": "at random"}
-        tuned = f", then {method.epochs} epochs of fine-tuning" if method.epochs else ", no fine-tuning"
+        tuned = f", then {_epochs(method)} of fine-tuning" if method.epochs else ", no fine-tuning"
         latency = self._sweep.known_latency(method, settings.ratio)
         parts = [
             f"<b>{100 * point.ratio:.4g} % of the {method.what} removed</b> ({method.importance}: "
@@ -375,6 +388,8 @@ class PruningExplorer(Explorer):
         ]
         if point.emptied:
             parts.append(f"<b>Nothing is left of {', '.join(point.emptied)}: the network is cut there.</b>")
+        if self._board_trouble:
+            parts.append(f'<span class="kit-error">{html.escape(self._board_trouble)}</span>')
         if point.floored:
             parts.append(f"<b>One channel was kept in {', '.join(point.floored)}, against the ratio.</b>")
         return " ".join(parts)
@@ -408,9 +423,13 @@ def _milliseconds(latency: Estimate) -> str:
     return f"{latency.value:.3g} ms ({latency.low:.3g} to {latency.high:.3g})"
 
 
+def _epochs(method: Method) -> str:
+    return f"{method.epochs} epoch{'s' * (method.epochs != 1)}"
+
+
 def _pin_name(model: str, settings: Settings) -> str:
     """A name that tells the settings; another setting gives another name."""
     method = settings.method
     parts = [model, f"{100 * settings.ratio:.4g} % {method.what}", method.importance, method.scope]
-    parts += [f"{method.epochs} epochs"] * bool(method.epochs) + [f"seed {method.seed}"] * bool(method.seed)
+    parts += [_epochs(method)] * bool(method.epochs) + [f"seed {method.seed}"] * bool(method.seed)
     return ", ".join(parts)

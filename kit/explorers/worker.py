@@ -67,6 +67,17 @@ class Worker:
             self._start()
             self._changed.notify_all()
 
+    @property
+    def asked(self) -> bool:
+        """Whether a request runs or waits."""
+        with self._changed:
+            return self._busy or self._latest is not None or bool(self._kept)
+
+    @property
+    def newer(self) -> bool:
+        """Whether a request waits to replace the running one."""
+        return self._latest is not None
+
     def stop(self) -> None:
         """Cancel what runs and forget the request that waits."""
         with self._changed:
@@ -76,10 +87,9 @@ class Worker:
             self._changed.notify_all()
 
     def close(self, timeout: float = 0.0) -> None:
-        """End the thread after the present batch; wait for that up to `timeout` seconds."""
+        """End the thread after the present batch and the kept jobs; wait for that up to `timeout` seconds."""
         with self._changed:
             self._closed = True
-            self._kept.clear()
         self.stop()
         if self._thread is not None and timeout:
             self._thread.join(timeout)
@@ -147,7 +157,7 @@ class Worker:
             with self._changed:
                 while not (self._closed or self._kept or self._latest or self._idling):
                     self._changed.wait()
-                if self._closed:
+                if self._closed and not self._kept:
                     return
                 self._protected = bool(self._kept)
                 if self._kept:
@@ -202,4 +212,4 @@ class Worker:
 def _close_all() -> None:
     """A thread that still computes while the interpreter is taken down would abort the process."""
     for worker in list(_alive):
-        worker.close(timeout=2.0)
+        worker.close(timeout=5.0)

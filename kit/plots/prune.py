@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
+import torch
 from torch import Tensor, nn
 
 from kit.measure import Estimate, SizeName
@@ -81,13 +82,13 @@ def line(label: str, size: SizeName, entries: Sequence[tuple[float, Estimate, fl
         label: written beside the curve.
         size: which size the entries hold.
         entries: in base units: numbers, bytes, FLOPs, milliseconds.
-        floor: sizes below it are drawn at it (a log axis has no 0).
+        floor: where a size of 0 is drawn, in base units (a log axis has no 0).
     """
     divisor = SIZE_AXES[size].divisor
     ordered = sorted(entries, key=lambda entry: entry[2])
     return Line(
         label,
-        tuple(max(entry[0], floor) / divisor for entry in ordered),
+        tuple((entry[0] or floor) / divisor for entry in ordered),
         tuple(100 * entry[1].value for entry in ordered),
         tuple(100 * entry[1].low for entry in ordered),
         tuple(100 * entry[1].high for entry in ordered),
@@ -363,9 +364,9 @@ def filters_info(
         input_shape: of one sample.
         kept_rows: with channels removed: positions in `dense` of the filters that `pruned` still has.
     """
-    name, before = next(iter(prunable(dense).items()))
-    after = prunable(pruned)[name].detach()
-    now = before.detach().clone().zero_()
+    name = next(iter(prunable(dense)))
+    before, after = _outputs_first(dense, name), _outputs_first(pruned, name)
+    now = torch.zeros_like(before)
     rows = list(range(len(before))) if kept_rows is None else list(kept_rows)
     now[rows, : after.shape[1]] = after
     here = (now != 0).numpy()
@@ -380,7 +381,7 @@ def filters_info(
         picture[top : top + side_y, left : left + side_x] = tile
         crosses[top : top + side_y, left : left + side_x] = cross
     ys, xs = crosses.nonzero()
-    reach = float(np.abs(_tiles(before.detach().numpy(), input_shape)).max()) or 1.0
+    reach = float(np.abs(_tiles(before.numpy(), input_shape)).max()) or 1.0
     return FiltersInfo(
         tuple(tuple(None if math.isnan(value) else value for value in row) for row in picture.tolist()),
         tuple(xs.tolist()),
@@ -426,6 +427,13 @@ def filters_figure(info: FiltersInfo) -> go.Figure:
         y=hidden | {"autorange": "reversed", "scaleanchor": "x", "constrain": "domain"},
         margin={"l": 8, "r": 8, "t": 34, "b": 8},
     )
+
+
+def _outputs_first(model: nn.Module, name: str) -> Tensor:
+    """A weight with its filters along the first dimension; transposed convolutions keep them in the second."""
+    weight = prunable(model)[name].detach()
+    layer = model.get_submodule(name.rpartition(".")[0])
+    return weight.transpose(0, 1) if getattr(layer, "transposed", False) else weight
 
 
 def _tiles(values: np.ndarray, input_shape: Sequence[int]) -> np.ndarray:

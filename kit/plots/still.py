@@ -12,7 +12,7 @@ from matplotlib.transforms import Bbox
 from kit.plots import style
 from kit.plots.board import TECHNIQUES, BoardInfo, front_line, look
 from kit.plots.interval import HOLDS, MISSES, IntervalsInfo
-from kit.plots.prune import SIZE_AXES, Line, PlaneInfo
+from kit.plots.prune import SIZE_AXES, Line, PlaneInfo, plane_layout
 from kit.plots.sensitivity import SensitivityInfo, allocation_marks, looks
 
 # Names of the same marker and dash in matplotlib.
@@ -60,7 +60,8 @@ def plane_png(info: PlaneInfo) -> bytes:
             )
     axes.axhline(info.chance, color=style.NEUTRAL, linestyle=":", linewidth=1, label="guessing")
     axis = SIZE_AXES[info.size]
-    axes.set(xscale="log", ylim=(0, 102), xlabel=axis.title, ylabel="validation accuracy, %")
+    ends = [10**end for end in plane_layout(info)["xaxis"]["range"]]
+    axes.set(xscale="log", xlim=ends, ylim=(0, 102), xlabel=axis.title, ylabel="validation accuracy, %")
     return _finished(figure, axes, "Accuracy against size, with 95 % intervals")
 
 

@@ -134,7 +134,8 @@ def thin(
     for name, parameter in smaller.named_parameters():
         parameter.requires_grad_(name not in frozen)  # the smaller tensors are new ones
     _check_runs(smaller, model, dataset)
-    return Thinned(smaller, kept, floored)
+    in_order = tuple(name for name, _ in smaller.named_modules() if name in floored)
+    return Thinned(smaller, kept, in_order)
 
 
 def _choose(

@@ -65,6 +65,9 @@ window.kitLab = (() => {
       }
       throw new Error(`no trace under ${probe.root} is named ${probe.trace}`);
     }
+    if (probe.kind === 'attr') {
+      return {node: root, read: () => root.querySelector(probe.css)?.getAttribute('transform') ?? null};
+    }
     throw new Error(`unknown kind of probe ${probe.kind}`);
   }
 
