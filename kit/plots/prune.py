@@ -7,6 +7,7 @@ into the arrays of each trace (what a live figure has to change), `x_figure(info
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -105,7 +106,13 @@ def plane_traces(info: PlaneInfo) -> Traces:
         {**band(info.own), **band_style(own)},
         {"x": list(info.own.size), "y": list(info.own.accuracy), "name": info.own.label, **curve_style(own)},
         {"x": list(info.dense.size), "y": list(info.dense.accuracy)},
-        {**points(pins), "text": list(info.pin_names), "hovertext": list(info.pin_names)},
+        {
+            **points(pins),
+            "text": [textwrap.shorten(name, 26, placeholder=" …") for name in info.pin_names],
+            # A name is written towards the middle, where there is room for it.
+            "textposition": ["bottom left" if size > info.dense_size / 30 else "bottom right" for size in pins.size],
+            "hovertext": list(info.pin_names),
+        },
         points(info.here),
     ]
 
@@ -131,7 +138,6 @@ def plane_figure(info: PlaneInfo) -> go.Figure:
             "name": "on the board",
             "mode": "markers+text",
             "marker": {"symbol": board.marker, "size": 10, "color": board.colour},
-            "textposition": "bottom right",
             "textfont": {"size": style.SMALL_SIZE},
             "error_y": {"color": board.colour},
             "hovertemplate": "%{hovertext}: " + hover,

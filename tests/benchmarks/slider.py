@@ -35,7 +35,7 @@ from tests.browser.scratch import write_notebook
 
 ROUNDS, PRESSES = 8, 8
 WARM_UP = 2  # first presses of a round: focus, caches
-PAUSE_MS = (150, 300)  # between the change and the next press: a person who watches the picture
+PAUSE_MS = (300, 500)  # between the change and the next press: a person who looks before the next one
 PATIENCE_MS = 5000
 
 TRAIN = f"""

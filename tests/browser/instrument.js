@@ -43,6 +43,7 @@ window.kitLab = (() => {
   //   {kind: 'text', root}           the words of the element that the CSS selector `root` finds
   //   {kind: 'image', root}          the image under it
   //   {kind: 'marker', root, trace}  the places of the points of the plotly trace of that name under it
+  //   {kind: 'place', root, mark}    the place (SVG transform) of the element `mark` under it
   function target(probe) {
     const root = document.querySelector(probe.root);
     if (!root) throw new Error(`nothing matches ${probe.root}`);
@@ -65,8 +66,8 @@ window.kitLab = (() => {
       }
       throw new Error(`no trace under ${probe.root} is named ${probe.trace}`);
     }
-    if (probe.kind === 'attr') {
-      return {node: root, read: () => root.querySelector(probe.css)?.getAttribute('transform') ?? null};
+    if (probe.kind === 'place') {
+      return {node: root, read: () => root.querySelector(probe.mark)?.getAttribute('transform') ?? null};
     }
     throw new Error(`unknown kind of probe ${probe.kind}`);
   }
