@@ -1,4 +1,6 @@
 # Settings of `make lab`. JupyterLab reads this file because the Makefile names it.
+from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+
 c = get_config()  # noqa: F821
 
 # Nothing leaves this machine: no news, no look for updates, no catalogue of extensions.
@@ -9,3 +11,16 @@ c.LabApp.extension_manager = "readonly"
 # On this machine only; the token that Jupyter makes at start stays on.
 c.ServerApp.ip = "localhost"
 c.ServerApp.allow_remote_access = False
+
+
+# A slider's answer is a burst of small messages. By default each waits until the browser has acknowledged the one
+# before, up to 40 ms (Nagle's algorithm meeting delayed acknowledgements), and a slider moved quickly feels slow.
+class PromptConnection(ZMQChannelsWebsocketConnection):
+    """The usual connection between browser and kernel, sending small messages at once."""
+
+    def connect(self):
+        self.websocket_handler.set_nodelay(True)
+        return super().connect()
+
+
+c.ServerApp.kernel_websocket_connection_class = PromptConnection

@@ -232,6 +232,7 @@ def test_importance(explorer: PruningExplorer, trained: ConvNet, digits: Dataset
     assert not explorer._weights.data[2].x  # no threshold in |w| decided
     explorer.wait_sweep(PATIENCE)
     assert len(arrays(explorer, RIVAL)[0]) == (0 if importance == "random" else 40)  # random is its own rival
+    assert len(explorer._plane.data[-1].x) == (0 if importance == "magnitude" else 40)  # to compare with
 
 
 def test_scope(explorer: PruningExplorer, trained: ConvNet) -> None:

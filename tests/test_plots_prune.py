@@ -141,15 +141,24 @@ def test_labels_stand_where_the_curves_are_furthest_apart() -> None:
         own=plots.line("magnitude", "nonzeros", [entry(1000, 90, 0), entry(500, 65, 0.5), entry(100, 60, 0.9)])
     )
     labels = {mark["text"]: mark for mark in plots.plane_layout(info)["annotations"]}
-    assert set(labels) == {"guessing", "magnitude", "random"}
+    assert set(labels) == {"guessing", "magnitude", "random", ""}
     assert labels["magnitude"]["x"] == labels["random"]["x"] == pytest.approx(math.log10(100))
     assert (labels["magnitude"]["y"], labels["random"]["y"]) == (60, 20)
     assert labels["magnitude"]["yshift"] > 0 > labels["random"]["yshift"]
     assert labels["guessing"]["y"] == 10
 
 
+def test_another_importance_is_compared_with_magnitude() -> None:
+    usual = plots.line("magnitude", "nonzeros", [entry(1000, 90, 0), entry(500, 80, 0.5)])
+    info = plane(own=plots.line("taylor", "nonzeros", [entry(1000, 90, 0), entry(500, 65, 0.5)]))._replace(usual=usual)
+    line = plots.plane_figure(info).data[-1]
+    assert line.name == "magnitude, to compare"
+    assert tuple(line.y) == (90, 80)
+    assert {"taylor", "magnitude"} <= {mark["text"] for mark in plots.plane_layout(info)["annotations"]}
+
+
 def test_there_are_always_as_many_labels() -> None:
-    assert len(plots.plane_layout(plane())["annotations"]) == len(plots.plane_layout(EMPTY)["annotations"]) == 3
+    assert len(plots.plane_layout(plane())["annotations"]) == len(plots.plane_layout(EMPTY)["annotations"]) == 4
 
 
 # --- what each layer keeps --------------------------------------------------------------------------------------

@@ -305,12 +305,13 @@ class PruningExplorer(Explorer):
         return left > 0
 
     def _methods(self, settings: Settings) -> list[Method]:
-        """The chosen method and its rival, without those that failed."""
-        both = dict.fromkeys((settings.method, settings.method.rival))
-        return [method for method in both if method not in self._failed]
+        """The chosen method, its rival and magnitude to compare with, without those that failed."""
+        method = settings.method
+        wanted = dict.fromkeys((method, method.rival, method.usual))
+        return [each for each in wanted if each not in self._failed]
 
     def _missing(self, settings: Settings) -> Iterator[tuple[Method, float]]:
-        """Points still to measure, coarse first, the curve and its rival in turn."""
+        """Points still to measure, coarse first, the curves in turn."""
         for ratio in COARSE_FIRST:
             for method in self._methods(settings):
                 if self._sweep.known(method, ratio) is None or (
@@ -336,7 +337,8 @@ class PruningExplorer(Explorer):
     # -- numbers and words -----------------------------------------------------------------------------------------
 
     def _plane_info(self, settings: Settings, here: Point | None) -> plots.PlaneInfo:
-        size, method, rival = settings.size, settings.method, settings.method.rival
+        size, method = settings.size, settings.method
+        rival, usual = method.rival, method.usual
         dense = self._sweep.known(Method(), 0.0)
         dense_size = self._size_of(size, Method(), dense) or 1.0
         floor = dense_size / 10 ** plots.SIZE_AXES[size].decades  # the left end of the axis
@@ -356,6 +358,7 @@ class PruningExplorer(Explorer):
             pin_names=tuple(row["name"] for row in self._pins),
             dense_size=dense_size / plots.SIZE_AXES[size].divisor,
             chance=100 / self.dataset.n_classes,
+            usual=line("magnitude", usual, () if method == usual else self.points(usual)),
         )
 
     def _size_of(self, size: SizeName, method: Method, point: Point | None) -> float | None:

@@ -63,6 +63,7 @@ class PlaneInfo(NamedTuple):
         pin_names: their names, in order.
         dense_size: of the dense model, in the axis' unit.
         chance: accuracy of guessing, per cent.
+        usual: the curve of magnitude, to compare another importance with; empty where it is the chosen one.
     """
 
     size: SizeName
@@ -74,6 +75,7 @@ class PlaneInfo(NamedTuple):
     pin_names: tuple[str, ...]
     dense_size: float
     chance: float
+    usual: Line = Line("magnitude", (), (), (), (), ())
 
 
 def line(label: str, size: SizeName, entries: Sequence[tuple[float, Estimate, float]], *, floor: float = 0.0) -> Line:
@@ -98,7 +100,7 @@ def line(label: str, size: SizeName, entries: Sequence[tuple[float, Estimate, fl
 
 
 def plane_traces(info: PlaneInfo) -> Traces:
-    """Arrays of the plane's seven traces: rival band and curve, own band and curve, dense, pins, here."""
+    """Arrays of the plane's eight traces: rival band and curve, own band and curve, dense, pins, here, usual curve."""
     pins, own = info.pins, style.LOOKS[info.own.label]
     return [
         band(info.rival),
@@ -114,6 +116,7 @@ def plane_traces(info: PlaneInfo) -> Traces:
             "hovertext": list(info.pin_names),
         },
         points(info.here),
+        {"x": list(info.usual.size), "y": list(info.usual.accuracy)},
     ]
 
 
@@ -149,6 +152,13 @@ def plane_figure(info: PlaneInfo) -> go.Figure:
             "error_y": {"color": here.colour, "thickness": 2.5, "width": 7},
             "hovertemplate": hover,
         },
+        {
+            "name": "magnitude, to compare",
+            "mode": "lines",
+            "line": {"color": style.LOOKS["magnitude"].colour, "width": 1.5},
+            "opacity": 0.6,
+            "hovertemplate": hover,
+        },
     ]
     data = [_deep(look, arrays) for look, arrays in zip(fixed, plane_traces(info), strict=True)]
     hair = {"dash": "dot", "width": 1, "color": style.NEUTRAL}
@@ -174,7 +184,8 @@ def plane_layout(info: PlaneInfo) -> dict[str, Any]:
     marks = [
         {"text": "guessing", "xref": "paper", "x": 0.005, "y": info.chance, "xanchor": "left", "yanchor": "bottom"}
     ]
-    for curve, other, side in ((info.own, info.rival, 1), (info.rival, info.own, -1)):
+    pairs = ((info.own, info.rival, 1), (info.rival, info.own, -1), (info.usual, info.own, 1))
+    for curve, other, side in pairs:
         # Always as many labels, empty or not: plotly cannot add one while it changes another.
         at = _furthest(curve, other, side) if curve.size else None
         x, y = (math.log10(bottom), 0.0) if at is None else (math.log10(curve.size[at]), curve.accuracy[at])

@@ -59,6 +59,11 @@ class Method:
         """The same with random importance: what any method has to beat."""
         return replace(self, importance="random")
 
+    @property
+    def usual(self) -> Method:
+        """The same with magnitude: what another importance is compared with."""
+        return replace(self, importance="magnitude")
+
 
 @dataclass(frozen=True)
 class Pruned:

@@ -11,6 +11,7 @@ from unittest import mock
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 from tests.benchmarks.registry import Say, UnavailableError
 from tests.benchmarks.rows import Row, Target
@@ -24,11 +25,19 @@ def benchmark(say: Say) -> Iterator[Row]:
     paths = sorted(NOTEBOOKS.glob("*.ipynb"))
     if not paths:
         raise UnavailableError(f"there is no notebook in {NOTEBOOKS.name}/.")
+    failed = []
     for path in paths:
-        seconds = _seconds(path)
+        try:
+            seconds = _seconds(path)
+        except CellExecutionError as error:
+            say(f"{path.name} failed: {error.ename}: {error.evalue}")
+            failed.append(path.name)
+            continue
         say(f"{path.name} {seconds:.1f} s")
         what = f"{path.name}, headless (limit {LIMIT_SECONDS:.0f} s)"
         yield Row.of(f"notebooks.{path.stem}", what, seconds, LIMIT_SECONDS, "s", Target("at most", 1))
+    if failed:
+        raise UnavailableError(f"a cell failed in {', '.join(failed)}.")
 
 
 def _seconds(path: Path) -> float:

@@ -8,7 +8,9 @@ Four notebooks are open in one JupyterLab and one browser, each with its own ker
 - stock: `interact` with matplotlib, that prunes, evaluates on the same split and draws the same plane.
 
 All are measured by the same code in the page (`tests/browser/instrument.js`), in rounds in changing order, so that
-what the machine does besides meets all of them. The time is that at which the changed frame is on the screen: the
+what the machine does besides meets all of them. Between the change and the next press lies a pause, as of a person who
+looks: the details under the plane and the messages that follow them are then done. Pressed quicker, the next answer
+waits for what is left of them. The time is that at which the changed frame is on the screen: the
 start of the frame after the one that painted the change. The stricter time, at the end of that painting, is reported
 as progress.
 """
@@ -154,6 +156,7 @@ def _verdicts(contest: dict[str, Rival], say: Say) -> Iterator[Row]:
     for name, rival in contest.items():
         if len(rival.shown) < PRESSES or rival.missed > 0.05 * len(rival.shown):
             raise RuntimeError(f"slider: {len(rival.shown)} presses counted, {rival.missed} missed in {name!r}.")
+    say(f"pauses of {PAUSE_MS[0]} to {PAUSE_MS[1]} ms between a change and the next press")
     for name, rival in contest.items():
         say(
             f"{name}: n {len(rival.shown)}, missed {rival.missed}; on the screen after {rival.median:.1f} ms "

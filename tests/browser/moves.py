@@ -7,7 +7,7 @@ from playwright.sync_api import Locator
 from tests.browser.lab import NotebookPage
 
 
-def dead_explorers(notebook: NotebookPage) -> list[str]:
+def dead_explorers(notebook: NotebookPage, patience: float = 10) -> list[str]:
     """Explorers whose picture stays the same when their first slider moves by one key press.
 
     Explorers that have no slider are passed over.
@@ -15,21 +15,22 @@ def dead_explorers(notebook: NotebookPage) -> list[str]:
     Args:
         notebook: a page that has run; each explorer is given time to finish its sweep first, so that a curve that
             still grows does not pass for an answer.
+        patience: seconds until an explorer counts as dead.
     """
     dead = []
     for number, explorer in enumerate(notebook.explorers()):
         explorer.scroll_into_view_if_needed()
         names = notebook.sliders(explorer)
-        if names and not answers(notebook, explorer, names[0]):
+        if names and not answers(notebook, explorer, names[0], patience):
             dead.append(f"explorer {number}: moving {names[0]!r} changes no picture.")
     return dead
 
 
-def answers(notebook: NotebookPage, explorer: Locator, slider: str) -> bool:
+def answers(notebook: NotebookPage, explorer: Locator, slider: str, patience: float) -> bool:
     """Whether one key press on a slider changes what is drawn in its explorer."""
     before = notebook.wait_still(explorer)
     value = notebook.value(slider, explorer)
     notebook.press(slider, "ArrowRight", explorer)
     if notebook.value(slider, explorer) == value:  # it stood at its right end
         notebook.press(slider, "ArrowLeft", explorer)
-    return notebook.wait_change(before, explorer)
+    return notebook.wait_change(before, explorer, patience)

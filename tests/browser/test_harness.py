@@ -47,7 +47,7 @@ def test_dead_explorers_are_found(opened: Open, scratch: Write) -> None:
         notebook.wait_still()
         assert notebook.problems() == []
         assert notebook.overflow()
-        dead = dead_explorers(notebook)
+        dead = dead_explorers(notebook, patience=3)
         assert [text.partition(":")[0] for text in dead] == ["explorer 0", "explorer 1"]
 
 
