@@ -36,7 +36,7 @@ ANSWERS = {
     "pareto_front": ("pareto_front",),
     "smallest_mask": ("smallest_mask",),
     "sparse_break_even": ("break_even",),
-    "half_the_channels": ("left_over",),
+    "ratio_for_a_tenth": ("ratio",),
     "repaired_listing": ("Net", "prune_half"),
 }
 
@@ -57,7 +57,7 @@ def test_the_notebooks_solution_passes(name: str) -> None:
 @pytest.mark.parametrize("stub", [None, ...])
 def test_an_untouched_stub_is_no_error(name: str, stub: Any) -> None:
     check: Callable[[Any], Verdict] = getattr(exercises, name)
-    takes_a_number = name in ("sparse_break_even", "half_the_channels")
+    takes_a_number = name in ("sparse_break_even", "ratio_for_a_tenth")
     verdict = check(stub if takes_a_number else lambda *arguments: stub)
     assert not verdict.right
     assert "three dots" in verdict.message
@@ -83,10 +83,21 @@ def test_wrong_numbers_of_images(wrong: Callable[[float, float], float], reason:
     refused(exercises.images_needed(wrong), reason)
 
 
+def running_maximum(pairs: Any) -> list[tuple[float, float]]:
+    """Right only for pairs that come sorted by size."""
+    front: list[tuple[float, float]] = []
+    for pair in pairs:
+        if not front or pair[1] > front[-1][1]:
+            front = [kept for kept in front if kept[0] < pair[0]] + [pair]
+    return front
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
         (lambda pairs: pairs, "beaten by another"),
+        (lambda pairs: running_maximum(pairs), "beaten by"),
+        (lambda pairs: [pair for pair in pairs for _ in range(2)], "twice"),
         (lambda pairs: [max(pairs, key=lambda pair: pair[1])], "beaten by none"),
         (lambda pairs: [b for b in pairs if not any(a[0] < b[0] and a[1] > b[1] for a in pairs)], "beaten by another"),
         (lambda pairs: [b for b in pairs if not any(a[0] <= b[0] and a[1] >= b[1] for a in pairs)], "beaten by none"),
@@ -105,6 +116,12 @@ def places(values: torch.Tensor) -> torch.Tensor:
     [
         (lambda w, r: places(w) >= round(r * w.numel()), "absolute values"),
         (lambda w, r: places(w.abs()) < round(r * w.numel()), "swapped|must go"),
+        (lambda w, r: w * (places(w.abs()) >= round(r * w.numel())), "torch.bool"),
+        (lambda w, r: places(w.abs()) >= int(r * w.numel()), "must go"),
+        (
+            lambda w, r: w.abs() > w.abs().flatten().kthvalue(round(r * w.numel())).values,
+            "ratio 0 nothing goes|must go",
+        ),
         (lambda w, r: w.abs() > r, "must go"),
         (lambda w, r: w.abs() > w.abs().mean(), "must go"),
         (lambda w, r: torch.arange(w.numel()).view_as(w) >= round(r * w.numel()), "smaller weights stayed"),
@@ -115,32 +132,43 @@ def test_wrong_masks(wrong: Callable[[torch.Tensor, float], torch.Tensor], reaso
     refused(exercises.smallest_mask(wrong), reason)
 
 
-@pytest.mark.parametrize(("wrong", "reason"), [(0.8, "stay"), (0.5, "one"), (0.25, "equate"), ("many", "ValueError")])
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [(0.8, "stay"), (0.5, "one"), (0.25, "equate"), ("many", "ValueError"), (20, "between 0 and 1")],
+)
 def test_wrong_break_even(wrong: Any, reason: str) -> None:
     refused(exercises.sparse_break_even(wrong), reason)
 
 
-@pytest.mark.parametrize(("wrong", "reason"), [(0.5, "halved too"), (0.75, "gone"), (0.125, "Count")])
-def test_wrong_share_of_channels(wrong: float, reason: str) -> None:
-    refused(exercises.half_the_channels(wrong), reason)
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [(0.9, "hundredth"), (0.316, "stays"), (0.95, "multiply"), (0.5, "shrink"), (68, "between 0 and 1")],
+)
+def test_wrong_ratios_for_a_tenth(wrong: float, reason: str) -> None:
+    refused(exercises.ratio_for_a_tenth(wrong), reason)
+
+
+Activation = Callable[[torch.Tensor], torch.Tensor]
+
+
+def same(x: torch.Tensor) -> torch.Tensor:
+    return x
 
 
 class Chapter(nn.Module):
-    """The chapter's network with the width of fc1 mended, and an activation where wanted."""
+    """The chapter's network with the width of fc1 mended, and an activation after each layer where wanted."""
 
-    def __init__(
-        self, width: int = 64 * 8 * 8, activation: Callable[[torch.Tensor], torch.Tensor] = torch.relu
-    ) -> None:
+    def __init__(self, *, width: int = 64 * 8 * 8, after: tuple[Activation, ...] = (torch.relu,) * 3 + (same,)) -> None:
         super().__init__()
-        self.activation = activation
+        self.after = after
         self.conv1 = nn.Conv2d(1, 32, kernel_size=3, stride=1, padding=1)
         self.conv2 = nn.Conv2d(32, 64, kernel_size=3, stride=1, padding=1)
         self.fc1 = nn.Linear(width, 128)
         self.fc2 = nn.Linear(128, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.activation(self.conv2(self.activation(self.conv1(x))))
-        return self.fc2(self.activation(self.fc1(x.flatten(1))))
+        x = self.after[1](self.conv2(self.after[0](self.conv1(x))))
+        return self.after[3](self.fc2(self.after[2](self.fc1(x.flatten(1)))))
 
 
 def layers(net: nn.Module) -> list[nn.Module]:
@@ -157,6 +185,16 @@ def half_by_layer(net: nn.Module) -> None:
         torch_prune.l1_unstructured(layer, "weight", amount=0.5)
 
 
+def half_at_random(net: nn.Module) -> None:
+    pairs = [(layer, "weight") for layer in layers(net)]
+    torch_prune.global_unstructured(pairs, pruning_method=torch_prune.RandomUnstructured, amount=0.5)
+
+
+def right_list_wrong_method(net: nn.Module) -> None:
+    pairs = [(layer, "weight") for layer in layers(net)]
+    torch_prune.global_unstructured(pairs, pruning_method="l1", amount=0.5)
+
+
 def as_printed(net: Any) -> None:
     torch_prune.global_unstructured(net, pruning_method="l1", amount=0.5)
 
@@ -168,10 +206,14 @@ def half_of_one(net: Any) -> None:
 @pytest.mark.parametrize(
     ("net", "prune_half", "reason"),
     [
-        (lambda: Chapter(width=64 * 6 * 6), half_globally, r"64 \* 6 \* 6"),
-        (lambda: Chapter(activation=lambda x: x), half_globally, "one linear map"),
+        (lambda: Chapter(width=64 * 6 * 6), half_globally, "cannot take an 8x8 image.*2304"),
+        (lambda: Chapter(after=(same,) * 4), half_globally, "between conv1 and conv2"),
+        (lambda: Chapter(after=(same, torch.relu, same, same)), half_globally, "between conv1 and conv2"),
+        (lambda: Chapter(after=(same, same, same, torch.relu)), half_globally, "between conv1 and conv2"),
         (Chapter, as_printed, "list of pairs"),
-        (Chapter, half_by_layer, "same share"),
+        (Chapter, half_by_layer, "ranked? together|all layers together"),
+        (Chapter, half_at_random, "all layers together"),
+        (Chapter, right_list_wrong_method, "as a class"),
         (Chapter, half_of_one, "Half of all weights"),
     ],
 )

@@ -33,7 +33,8 @@ from kit.prune import Method
 PATIENCE = 60.0  # seconds until a test gives up; none needs a tenth of it
 
 # The plane's traces, in the order in which they are drawn.
-RIVAL_BAND, RIVAL, OWN_BAND, OWN, DENSE, PINS, HERE = range(7)
+RIVAL_BAND, RIVAL, OWN_BAND, OWN, DENSE, PINS, USUAL = range(7)
+HERE = -1  # not a trace: drawn over the plane
 
 
 @pytest.fixture(autouse=True)
@@ -144,6 +145,8 @@ def is_error(explorer: PruningExplorer) -> bool:
 
 
 def arrays(explorer: PruningExplorer, trace: int) -> tuple[list[float], list[float]]:
+    if trace == HERE:
+        return explorer.here.point[:1], explorer.here.point[1:2]
     drawn = explorer._plane.data[trace]
     return list(drawn.x or ()), list(drawn.y or ())
 
@@ -173,9 +176,7 @@ def assert_shows(explorer: PruningExplorer, method: Method, ratio: float) -> Non
     x, y = arrays(explorer, HERE)
     assert x == [point.sizes.nonzeros]
     assert y == pytest.approx([100 * point.accuracy.value])
-    error = explorer._plane.data[HERE].error_y
-    assert error.array[0] == pytest.approx(100 * (point.accuracy.high - point.accuracy.value))
-    assert error.arrayminus[0] == pytest.approx(100 * (point.accuracy.value - point.accuracy.low))
+    assert explorer.here.point[2:] == pytest.approx([100 * point.accuracy.low, 100 * point.accuracy.high])
     said = words(explorer)
     assert f"{100 * ratio:.4g} % of the {method.what} removed" in said
     assert f"{method.importance}:" in said
@@ -232,7 +233,7 @@ def test_importance(explorer: PruningExplorer, trained: ConvNet, digits: Dataset
     assert not explorer._weights.data[2].x  # no threshold in |w| decided
     explorer.wait_sweep(PATIENCE)
     assert len(arrays(explorer, RIVAL)[0]) == (0 if importance == "random" else 40)  # random is its own rival
-    assert len(explorer._plane.data[-1].x) == (0 if importance == "magnitude" else 40)  # to compare with
+    assert len(explorer._plane.data[USUAL].x) == (0 if importance == "magnitude" else 40)  # to compare with
 
 
 def test_scope(explorer: PruningExplorer, trained: ConvNet) -> None:
@@ -413,8 +414,8 @@ def test_a_slow_model_answers_first_from_a_slice(opened: Callable[..., PruningEx
     explorer.status.observe(lambda change: seen.append((words(explorer), bar(explorer))), "value")
 
     def bar(explorer: PruningExplorer) -> float:
-        error = explorer._plane.data[HERE].error_y
-        return float(error.array[0] + error.arrayminus[0])
+        low, high = explorer.here.point[2:]
+        return high - low
 
     settle(explorer, ratio=0.9)
     answers = [(said, width) for said, width in seen if "90 % of" in said]
@@ -941,11 +942,7 @@ def test_only_what_changed_is_painted(explorer: PruningExplorer, monkeypatch: py
     monkeypatch.setattr(explorer._plane, "_send_update_msg", send)
     settle(explorer, ratio=0.6)
     assert arrays(explorer, HERE)[0] == [explorer.point.sizes.nonzeros]
-    assert len(sent) == 1  # one message
-    restyle, relayout, traces = sent[0]
-    assert traces == [HERE]  # the curves are where they were
-    assert {name.split(".")[0] for name in restyle} <= {"x", "y", "error_y"}
-    assert not relayout
+    assert not sent  # the curves are where they were, and the marker is not plotly's
     sent.clear()
     settle(explorer, ratio=0.6)
     assert sent == []

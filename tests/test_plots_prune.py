@@ -128,12 +128,18 @@ def test_the_band_goes_along_the_upper_ends_and_back_along_the_lower() -> None:
 
 def test_error_bars_reach_to_the_ends_of_the_interval() -> None:
     info = plane()
-    here = plots.plane_traces(info)[6]
-    assert here["y"][0] + here["error_y"]["array"][0] == pytest.approx(info.here.high[0])
-    assert here["y"][0] - here["error_y"]["arrayminus"][0] == pytest.approx(info.here.low[0])
     pins = plots.plane_traces(info)[5]
     assert pins["text"] == ["large", "small"]
-    assert len(pins["error_y"]["array"]) == len(pins["error_y"]["arrayminus"]) == 2
+    ends = zip(pins["y"], pins["error_y"]["array"], pins["error_y"]["arrayminus"], strict=True)
+    reach = [(y - down, y + up) for y, up, down in ends]
+    for at in range(2):
+        assert reach[at] == pytest.approx((info.pins.low[at], info.pins.high[at]))
+
+
+def test_here_is_one_point_with_its_interval_or_nothing() -> None:
+    info = plane()
+    assert plots.here_point(info) == [info.here.size[0], info.here.accuracy[0], info.here.low[0], info.here.high[0]]
+    assert plots.here_point(EMPTY) == []
 
 
 def test_labels_stand_where_the_curves_are_furthest_apart() -> None:

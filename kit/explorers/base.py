@@ -14,6 +14,7 @@ import ipywidgets as widgets
 import plotly.graph_objects as go
 
 from kit import training
+from kit.explorers.page import Fit
 from kit.explorers.worker import Job, Worker
 
 # Figures carry no text colour of their own; the notebook's theme gives it through its CSS variables, with a fallback
@@ -120,6 +121,7 @@ class Explorer(widgets.VBox):
         controls: widgets of the left column, top to bottom.
         main: the large figure.
         details: the figures under it, if any.
+        overlays: helpers in the page that draw over the large figure.
         stoppable: whether there is work long enough for a stop button and a progress bar.
     """
 
@@ -130,6 +132,7 @@ class Explorer(widgets.VBox):
         main: LiveFigure,
         details: Sequence[LiveFigure] = (),
         *,
+        overlays: Sequence[widgets.Widget] = (),
         stoppable: bool = True,
     ) -> None:
         """Lay the parts out."""
@@ -153,6 +156,7 @@ class Explorer(widgets.VBox):
         super().__init__(
             [
                 widgets.HTML(_CSS, layout={"display": "none"}),
+                widgets.VBox([Fit(), *overlays], layout={"width": "100%", "height": "0", "overflow": "hidden"}),
                 widgets.HBox([column, picture], layout={"width": "100%"}),
                 widgets.HBox(below, layout={"width": "100%"}),
             ],
@@ -222,23 +226,26 @@ class Explorer(widgets.VBox):
                 self.progress.value, self.progress.description = 0, ""
 
     def _paint(self, figure: LiveFigure, traces: Sequence[dict[str, Any]], **layout: Any) -> None:
-        """Change what differs from the last painting of `figure`, in one message to the browser."""
-        changes = []
+        """Change what differs from the last painting of `figure`."""
+        changes: dict[tuple[str, ...], list[tuple[int, dict[str, Any]]]] = {}  # by the names of what changes
         for index, arrays in enumerate(traces):
             before = self._painted.setdefault((figure.model_id, index), {})
             changed = {name: value for name, value in arrays.items() if before.get(name) != value}
             before.update(changed)
             if changed:
-                changes.append((index, changed))
+                changes.setdefault(tuple(changed), []).append((index, changed))
+        # Not in one batch: where a batch changes a property of some traces only, plotly leaves it undefined for the
+        # others, and a page that shows the figure later takes it for removed.
+        for alike in changes.values():
+            with figure.batch_update():
+                for index, changed in alike:
+                    figure.data[index].update(changed)
         frame = self._painted.setdefault((figure.model_id, -1), {})
         new_layout = {name: value for name, value in layout.items() if frame.get(name) != value}
         frame.update(new_layout)
-        if changes or new_layout:
+        if new_layout:
             with figure.batch_update():
-                for index, changed in changes:
-                    figure.data[index].update(changed)
-                if new_layout:
-                    figure.update_layout(**new_layout)
+                figure.update_layout(**new_layout)
 
     def _repr_mimebundle_(self, **settings: Any) -> Any:
         """As `bundle_with`; the still picture waits for the background curves."""

@@ -16,6 +16,7 @@ from torch import nn
 from kit import board, training
 from kit.data import Dataset
 from kit.explorers.base import Explorer, LiveFigure, ProgressWidget, Stops
+from kit.explorers.page import Here
 from kit.measure import Estimate, Profile, SizeName
 from kit.plots import prune as plots
 from kit.plots import still
@@ -36,8 +37,10 @@ COARSE_FIRST = tuple(sorted(RATIOS, key=lambda ratio: -((RATIOS.index(ratio) or 
 USUAL_SCOPE: dict[What, Scope] = {"weights": "global", "channels": "layer"}
 
 SLICE_SECONDS = 0.04  # a slice of the validation split should take about so long: the first answer's budget
-DETAIL_SECONDS = 0.06  # the browser paints the plane first: it would wait for all that comes in the same burst
-PAINT_SECONDS = 0.15  # the growing curve is painted so often at most: a painting costs more than a point
+# The figures under the plane follow a moment later and one by one: each takes the page some 20 ms, and the marker would
+# be painted only after all that comes in the same burst.
+DETAIL_SECONDS, BETWEEN_SECONDS = 0.08, 0.03
+PAINT_SECONDS = 0.3  # the growing curve is painted so often at most: a painting costs more than a point
 
 SIZE_WORDS: dict[str, SizeName] = {
     "non-zeros": "nonzeros",
@@ -96,7 +99,9 @@ class PruningExplorer(Explorer):
         self._weights = LiveFigure(plots.weights_figure(plots.weights_info(dense, dense)))
         self._filters = LiveFigure(plots.filters_figure(plots.filters_info(dense, dense, dataset.input_shape)))
         title = f"PruningExplorer: {type(model).__name__} on {dataset.name}"
-        super().__init__(title, controls, self._plane, (self._kept, self._weights, self._filters))
+        self.here = Here()
+        details = (self._kept, self._weights, self._filters)
+        super().__init__(title, controls, self._plane, details, overlays=[self.here])
         self._request(lambda cancel: self.read_board(), keep=True)
         self._move(None)
 
@@ -254,24 +259,27 @@ class PruningExplorer(Explorer):
     def _show(self, settings: Settings, point: Point) -> None:
         """Move the marker, write the status line."""
         info = self._plane_info(settings, point)
-        self._paint(self._plane, plots.plane_traces(info), **plots.plane_layout(info))
+        self._draw(info)
         self._say(self._in_words(settings, point))
+
+    def _draw(self, info: plots.PlaneInfo) -> None:
+        """Move the marker, then change what is new in the plane: often nothing."""
+        self.here.point = plots.here_point(info)
+        self._paint(self._plane, plots.plane_traces(info), **plots.plane_layout(info))
 
     def _show_details(self, settings: Settings, pruned: Pruned, cancel: Event) -> None:
         """Paint the figures under the plane, then complete the status line with the latency."""
-        if cancel.wait(DETAIL_SECONDS):
-            raise training.Cancelled("a newer request waits.")
+        _give_way(cancel, DETAIL_SECONDS)
         dense = self._sweep.model
         self._paint(self._kept, plots.kept_traces(plots.kept_info(dense, pruned.kept)))
-        _give_way(cancel)
+        _give_way(cancel, BETWEEN_SECONDS)
         thresholds = self._sweep.thresholds(settings.method, settings.ratio)
         self._paint(self._weights, plots.weights_traces(plots.weights_info(dense, pruned.model, thresholds)))
-        _give_way(cancel)
+        _give_way(cancel, BETWEEN_SECONDS)
         first_layer = next(iter(pruned.kept)).removesuffix(".weight")
         outputs = pruned.outputs.get(first_layer)
         filters = plots.filters_info(dense, pruned.model, self.dataset.input_shape, outputs)
         self._paint(self._filters, plots.filters_traces(filters))
-        _give_way(cancel)
         self._sweep.latency(settings.method, settings.ratio, cancel=cancel)
         self._say(self._in_words(settings, self._sweep.point(settings.method, settings.ratio)))
 
@@ -298,7 +306,7 @@ class PruningExplorer(Explorer):
         if left == 0 or time.monotonic() - self._curves_painted > PAINT_SECONDS:
             self._curves_painted = time.monotonic()
             info = self._plane_info(settings, self._sweep.known(settings.method, settings.ratio))
-            self._paint(self._plane, plots.plane_traces(info), **plots.plane_layout(info))
+            self._draw(info)
             total = len(RATIOS) * len(self._methods(settings))
             done = f"curves: {total - left} of {total} points" if left else f"curves complete: {total} points"
             self.sweep_note.value = done
@@ -412,8 +420,9 @@ def _slice_size(model: nn.Module, dataset: Dataset) -> int:
     return int(min(1024, max(64, SLICE_SECONDS / max(seconds, 1e-9))))
 
 
-def _give_way(cancel: Event) -> None:
-    if cancel.is_set():
+def _give_way(cancel: Event, seconds: float) -> None:
+    """Pause, unless or until a newer request comes."""
+    if cancel.wait(seconds):
         raise training.Cancelled("a newer request waits.")
 
 

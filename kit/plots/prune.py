@@ -100,7 +100,7 @@ def line(label: str, size: SizeName, entries: Sequence[tuple[float, Estimate, fl
 
 
 def plane_traces(info: PlaneInfo) -> Traces:
-    """Arrays of the plane's eight traces: rival band and curve, own band and curve, dense, pins, here, usual curve."""
+    """Arrays of the plane's seven traces: rival band and curve, own band and curve, dense, pins, usual curve."""
     pins, own = info.pins, style.LOOKS[info.own.label]
     return [
         band(info.rival),
@@ -115,14 +115,13 @@ def plane_traces(info: PlaneInfo) -> Traces:
             "textposition": ["bottom left" if size > info.dense_size / 30 else "bottom right" for size in pins.size],
             "hovertext": list(info.pin_names),
         },
-        points(info.here),
         {"x": list(info.usual.size), "y": list(info.usual.accuracy)},
     ]
 
 
 def plane_figure(info: PlaneInfo) -> go.Figure:
-    """The trade-off plane: accuracy (per cent, with 95 % intervals) against a size (log axis)."""
-    rival, dense, board, here = (style.LOOKS[name] for name in ("random", "dense", "board", "here"))
+    """The trade-off plane without `here`: accuracy (per cent, with 95 % intervals) against a size (log axis)."""
+    rival, dense, board = (style.LOOKS[name] for name in ("random", "dense", "board"))
     hover = "%{y:.1f} % at %{x:.4~g}<extra>%{fullData.name}</extra>"
     fixed: Traces = [
         {"name": "interval of random", **band_style(rival)},
@@ -146,13 +145,6 @@ def plane_figure(info: PlaneInfo) -> go.Figure:
             "hovertemplate": "%{hovertext}: " + hover,
         },
         {
-            "name": "you are here",
-            "mode": "markers",
-            "marker": {"symbol": here.marker, "size": 13, "color": here.colour, "line": {"width": 1, "color": "white"}},
-            "error_y": {"color": here.colour, "thickness": 2.5, "width": 7},
-            "hovertemplate": hover,
-        },
-        {
             "name": "magnitude, to compare",
             "mode": "lines",
             "line": {"color": style.LOOKS["magnitude"].colour, "width": 1.5},
@@ -174,6 +166,12 @@ def plane_figure(info: PlaneInfo) -> go.Figure:
         ],
         **layout,
     )
+
+
+def here_point(info: PlaneInfo) -> list[float]:
+    """x, y, low and high of where the reader is; empty while nothing is measured. It is drawn over the plane."""
+    here = info.here
+    return [here.size[0], here.accuracy[0], here.low[0], here.high[0]] if here.size else []
 
 
 def plane_layout(info: PlaneInfo) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from tests.browser.scratch import write_notebook
 
 ROUNDS, PRESSES = 8, 8
 WARM_UP = 2  # first presses of a round: focus, caches
-PAUSE_MS = (300, 500)  # between the change and the next press: a person who looks before the next one
+PAUSE_MS = (150, 300)  # between the change and the next press: a person who looks before the next one
 PATIENCE_MS = 5000
 
 TRAIN = f"""
@@ -98,7 +98,7 @@ STOCK = [
     """,
 ]
 
-MARKER = "you are here"
+MARKER = ".kit-here"
 
 
 @dataclass
@@ -120,7 +120,7 @@ class Rival:
 
 def rivals() -> dict[str, Rival]:
     """The four, by name."""
-    watched = {"kind": "marker", "root": ".kit-explorer", "trace": MARKER}
+    watched = {"kind": "place", "root": ".kit-explorer", "mark": MARKER}
     image = {"kind": "image", "root": ".jp-OutputArea-output:has(.widget-interact)"}
     return {
         "echo": Rival([ECHO], '.bench-echo [role="slider"]', {"kind": "text", "root": ".bench-label"}),
