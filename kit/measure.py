@@ -256,6 +256,35 @@ def latency(
         training.Cancelled: `cancel` was set.
         ValueError: `batch_size`, `runs` or `warm_up` too small, or no inputs.
     """
+    only = latencies([model], inputs, batch_size=batch_size, runs=runs, warm_up=warm_up, cancel=cancel)
+    return only[0]
+
+
+def latencies(
+    models: Sequence[nn.Module],
+    inputs: Tensor,
+    *,
+    batch_size: int = 1,
+    runs: int = 21,
+    warm_up: int = 3,
+    cancel: Event | None = None,
+) -> list[Estimate]:
+    """As `latency`, for several models in turn: a slow moment of the machine then meets all of them, not just one.
+
+    Args:
+        models: any modules that take the inputs.
+        inputs: as in `latency`, like the other arguments.
+        batch_size: samples a run.
+        runs: counted runs of each model.
+        warm_up: runs of each before the clock starts.
+        cancel: looked at between runs.
+
+    Returns:
+        One estimate a model, in their order.
+
+    Raises:
+        As `latency`.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more; got {batch_size!r}.")
     if runs < 6:
@@ -265,13 +294,18 @@ def latency(
     if not len(inputs):
         raise ValueError("inputs is empty; it needs at least one sample.")
     batch = inputs.repeat(math.ceil(batch_size / len(inputs)), *[1] * (inputs.ndim - 1))[:batch_size]
-    times = []
+    times: list[list[float]] = [[] for _ in models]
     for run in range(warm_up + runs):
-        if cancel is not None and cancel.is_set():
-            raise training.Cancelled(f"cancelled after {run} of {warm_up + runs} latency runs.")
-        began = time.perf_counter()
-        training.predict(model, batch)
-        times.append(1000 * (time.perf_counter() - began))
-    kept = sorted(times[warm_up:])
+        for model, own in zip(models, times, strict=True):
+            if cancel is not None and cancel.is_set():
+                raise training.Cancelled(f"cancelled after {run} of {warm_up + runs} latency runs.")
+            began = time.perf_counter()
+            training.predict(model, batch)
+            own.append(1000 * (time.perf_counter() - began))
+    return [_median(own[warm_up:]) for own in times]
+
+
+def _median(times: Sequence[float]) -> Estimate:
+    kept, runs = sorted(times), len(times)
     below = int(stats.binom.ppf(0.025, runs, 0.5))  # runs that may lie below the true median, at the 2.5 % point
     return Estimate(statistics.median(kept), kept[below - 1], kept[runs - below], runs)

@@ -104,8 +104,9 @@ class ConvNet(nn.Module):
         """
         _check_images(x, self.input_shape)
         x = F.relu(self.conv1(x))  # [n, channels[0], h, w]
-        x = F.relu(self.conv2(x))  # [n, channels[1], h, w]
-        x = F.max_pool2d(x, 2)  # [n, channels[1], h/2, w/2]
+        # Pooling is several times faster with the channels of a pixel side by side in memory; the numbers are the same.
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))  # [n, channels[1], h/2, w/2]
         x = F.relu(self.fc1(x.flatten(1)))  # [n, hidden]
         return self.fc2(x)
 

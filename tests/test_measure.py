@@ -280,3 +280,20 @@ def test_pairs_are_compared_seed_by_seed() -> None:
     assert (paired.low, paired.high) == pytest.approx((reference.low, reference.high), abs=1e-9)
     with pytest.raises(ValueError, match="one value for each seed; got 2 and 3"):
         Estimate.from_pairs([1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+def test_latencies_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[int] = []
+
+    class Noted(nn.Module):
+        def __init__(self, name: int) -> None:
+            super().__init__()
+            self.name = name
+
+        def forward(self, x: Tensor) -> Tensor:
+            order.append(self.name)
+            return x
+
+    both = measure.latencies([Noted(1), Noted(2)], torch.zeros(3, 2), runs=6, warm_up=1)
+    assert order == [1, 2] * 7
+    assert [estimate.n for estimate in both] == [6, 6]

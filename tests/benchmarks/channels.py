@@ -26,9 +26,10 @@ def benchmark(say: Say) -> Iterator[Row]:
         thin = prune.channels(dense, ratio=RATIO, dataset=digits, seed=seed)
         thin = prune.fine_tune(thin, digits, epochs=EPOCHS, seed=seed)
         drops.append(_points(dense, digits) - _points(thin, digits))
-        for _ in range(TURNS):  # in turn, so that a slow spell of the machine meets both
-            dense_ms.append(_milliseconds(dense, digits))
-            thin_ms.append(_milliseconds(thin, digits))
+        for _ in range(TURNS):
+            both = measure.latencies([dense, thin], digits.train.inputs, batch_size=BATCH)
+            dense_ms.append(both[0].value)
+            thin_ms.append(both[1].value)
         say(f"seed {seed}: {drops[-1]:.2f} points lost, {dense_ms[-1]:.2f} -> {thin_ms[-1]:.2f} ms at batch {BATCH}")
     done = f"channel ratio {RATIO:g} + {EPOCHS} epochs"
     yield Row.of(
@@ -52,7 +53,3 @@ def benchmark(say: Say) -> Iterator[Row]:
 def _points(model: nn.Module, digits: Dataset) -> float:
     counts = training.evaluate(model, digits.validation)
     return 100 * counts.correct / counts.total
-
-
-def _milliseconds(model: nn.Module, digits: Dataset) -> float:
-    return measure.latency(model, digits.train.inputs, batch_size=BATCH).value
