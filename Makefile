@@ -18,6 +18,9 @@ NOTEBOOKS ?=
 # An explorer computes beside the notebook: OpenMP threads that spin while they wait would take each other's cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
+# In a container one often is root, and Jupyter then wants to be told.
+ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+
 # The lock keeps torch at this version; everything else moves with `make lock`.
 TORCH := 2.13.0
 
@@ -43,7 +46,7 @@ help: ## this list
 
 lab: $(STAMP) ## open JupyterLab on the first notebook (on localhost, with its token)
 	$(PY) -m jupyterlab --config=.jupyter/jupyter_lab_config.py --ServerApp.ip=localhost \
-		--ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/$(FIRST) $(LAB_ARGS)
+		--ServerApp.root_dir="$(CURDIR)" $(ROOT) --LabApp.default_url=/lab/tree/$(FIRST) $(LAB_ARGS)
 
 test: $(STAMP) ## run all tests: units, notebooks (strict nbval, no network), browser
 	@$(PY) -m tests.browser.chromium

@@ -163,7 +163,7 @@ def from_arrays(
     if counts[rarest] < 3:
         raise ValueError(
             f"labels: class {rarest} has {counts[rarest]} sample(s), too few to stratify; "
-            "each class needs at least 3, one a split."
+            "each class needs at least 3, one a split, and labels count from 0."
         )
     everything = np.arange(len(targets))
     try:

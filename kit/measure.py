@@ -26,6 +26,7 @@ from kit.data import Dataset, Split
 SizeName = Literal["nonzeros", "file_bytes", "flops", "latency", "parameters", "dense_bytes"]
 SIZES: tuple[SizeName, ...] = get_args(SizeName)
 
+TURNS = 3  # of each model, where latencies are compared
 Z95 = 1.959964  # two-sided 95 % point of the normal law
 
 
@@ -269,14 +270,16 @@ def latencies(
     warm_up: int = 3,
     cancel: Event | None = None,
 ) -> list[Estimate]:
-    """As `latency`, for several models in turn: a slow moment of the machine then meets all of them, not just one.
+    """As `latency`, for several models in three turns: a slow moment of the machine then meets all, not just one.
+
+    In its turn each model warms up first, so that no model pays for the one before it in the processor's caches.
 
     Args:
         models: any modules that take the inputs.
         inputs: as in `latency`, like the other arguments.
         batch_size: samples a run.
-        runs: counted runs of each model.
-        warm_up: runs of each before the clock starts.
+        runs: counted runs of each model, shared out over the turns.
+        warm_up: runs of each in each turn before the clock starts.
         cancel: looked at between runs.
 
     Returns:
@@ -295,14 +298,19 @@ def latencies(
         raise ValueError("inputs is empty; it needs at least one sample.")
     batch = inputs.repeat(math.ceil(batch_size / len(inputs)), *[1] * (inputs.ndim - 1))[:batch_size]
     times: list[list[float]] = [[] for _ in models]
-    for run in range(warm_up + runs):
+    turns = TURNS if len(models) > 1 else 1
+    shares = [runs * (turn + 1) // turns - runs * turn // turns for turn in range(turns)]
+    for share in shares:
         for model, own in zip(models, times, strict=True):
-            if cancel is not None and cancel.is_set():
-                raise training.Cancelled(f"cancelled after {run} of {warm_up + runs} latency runs.")
-            began = time.perf_counter()
-            training.predict(model, batch)
-            own.append(1000 * (time.perf_counter() - began))
-    return [_median(own[warm_up:]) for own in times]
+            for run in range(-warm_up, share):
+                if cancel is not None and cancel.is_set():
+                    raise training.Cancelled(f"cancelled after {len(own)} of {runs} latency runs.")
+                began = time.perf_counter()
+                training.predict(model, batch)
+                milliseconds = 1000 * (time.perf_counter() - began)
+                if run >= 0:
+                    own.append(milliseconds)
+    return [_median(own) for own in times]
 
 
 def _median(times: Sequence[float]) -> Estimate:

@@ -233,6 +233,8 @@ def evaluate_slices(
     Splits are shuffled when they are made, so the first slice is a fair sample of the whole.
     Arguments and errors as in `evaluate`.
     """
+    if not isinstance(split, Split):
+        raise TypeError(f"split must be one of a data set's splits, such as digits.validation; got {split!r}.")
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more; got {batch_size!r}.")
     if not len(split):
@@ -262,7 +264,9 @@ def predict(model: nn.Module, inputs: Tensor) -> Tensor:
             return model(inputs)
         except (RuntimeError, ValueError) as error:
             shape = tuple(inputs.shape[1:])
-            raise ValueError(f"dataset: the model cannot take samples of shape {shape}: {error}") from error
+            raise ValueError(
+                f"dataset: the model cannot take samples of shape {shape}: {error}{_axes(shape)}"
+            ) from error
 
 
 def check_fits(model: nn.Module, dataset: Dataset) -> None:
@@ -270,9 +274,23 @@ def check_fits(model: nn.Module, dataset: Dataset) -> None:
 
     Raises:
         ValueError: the model cannot take the samples, or does not answer with a logit for each class.
+        TypeError: `dataset` is no `Dataset`.
     """
+    if not isinstance(dataset, Dataset):
+        raise TypeError(
+            f"dataset must be a Dataset, as data.from_arrays(inputs, labels) makes one; got {type(dataset).__name__}."
+        )
     first = dataset.train.inputs[:2]
     _check_logits(predict(model, first), len(first), dataset.n_classes)
+
+
+def _axes(shape: tuple[int, ...]) -> str:
+    """A hint where the axes of an image look wrong."""
+    if len(shape) == 2:
+        return " (An image needs a channel axis: [n, channels, height, width]; for grey images inputs[:, None].)"
+    if len(shape) == 3 and shape[-1] in (1, 3) and shape[0] > 4:
+        return " (Channels come before height and width: [n, channels, height, width].)"
+    return ""
 
 
 @contextmanager

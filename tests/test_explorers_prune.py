@@ -269,6 +269,7 @@ def test_epochs_and_seed(explorer: PruningExplorer, trained: ConvNet, digits: Da
     assert explorer.point.sizes.nonzeros <= before.sizes.nonzeros
     direct = prune.fine_tune(prune.weights(trained, ratio=0.95), digits, epochs=1, seed=0)
     assert same_weights(explorer.model, direct)
+    explorer.wait_sweep(PATIENCE)
     assert explorer.stop_button.disabled
     assert "kit-busy" not in explorer._dom_classes
     assert explorer.progress.value == 0
@@ -658,7 +659,7 @@ def test_pin_by_button_with_a_name(explorer: PruningExplorer, digits: Dataset) -
     assert words(explorer).startswith("Pinned as my <b>best</b>. 80 % of the weights removed")
     x, y = arrays(explorer, PINS)
     assert (x, y) == ([profile.nonzeros], pytest.approx([100 * profile.accuracy.value]))
-    assert list(explorer._plane.data[PINS].text) == ["my <b>best</b>"]
+    assert list(explorer._plane.data[PINS].text) == ["my &lt;b&gt;best&lt;/b&gt;"]  # plotly reads tags
     error = explorer._plane.data[PINS].error_y
     assert error.array[0] == pytest.approx(100 * (profile.accuracy.high - profile.accuracy.value))
 
@@ -969,3 +970,22 @@ def test_the_display_bundle_has_a_still_where_one_is_asked_for(
     assert picture.shape[:2] == (420, 900)
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20  # something is drawn
     assert len(explorer.points()) == 40  # and the curves were complete
+
+
+def test_stop_ends_the_growing_curves_until_a_control_moves(
+    opened: Callable[..., PruningExplorer], digits: Dataset
+) -> None:
+    explorer = opened(models.MLP((64, 12, 10)), digits)
+    settle(explorer, epochs=2)
+    end = time.monotonic() + PATIENCE
+    while explorer.stop_button.disabled and time.monotonic() < end:
+        time.sleep(0.01)  # until the curves grow
+    explorer.stop()
+    explorer.wait_sweep(PATIENCE)
+    measured = len(explorer.points())
+    time.sleep(0.2)
+    assert len(explorer.points()) == measured < 40
+    assert "stopped" in explorer.sweep_note.value
+    settle(explorer, epochs=0)
+    explorer.wait_sweep(PATIENCE)
+    assert len(explorer.points()) == 40

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -113,3 +114,17 @@ def test_looks_for_no_news_and_no_updates(lab: Lab) -> None:
     lab.get("/lab/api/settings")
     lab.get("/api/kernelspecs")
     assert network_attempts(lab.scratch) == []
+
+
+def test_a_saved_notebook_keeps_no_dead_widgets() -> None:
+    rooms = {name: SimpleNamespace() for name in ("LabApp", "ServerApp", "FileContentsManager")}
+    config = SimpleNamespace(**rooms)
+    path = ROOT / ".jupyter" / "jupyter_lab_config.py"
+    exec(path.read_text(), {"get_config": lambda: config, "__file__": str(path)})
+    view = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "PruningExplorer"}
+    printed = {"name": "stdout", "text": "x"}
+    cells: list[Any] = [{"outputs": [{"data": dict(view)}, printed]}, {"source": "# title"}]
+    model = {"type": "notebook", "content": {"cells": cells, "metadata": {"widgets": {}}}}
+    config.FileContentsManager.pre_save_hook(model=model, path="x.ipynb", contents_manager=None)
+    assert cells[0]["outputs"] == [{"data": {"text/plain": "PruningExplorer"}}, printed]
+    assert model["content"] == {"cells": cells, "metadata": {}}

@@ -129,7 +129,8 @@ def test_the_band_goes_along_the_upper_ends_and_back_along_the_lower() -> None:
 def test_error_bars_reach_to_the_ends_of_the_interval() -> None:
     info = plane()
     pins = plots.plane_traces(info)[5]
-    assert pins["text"] == ["large", "small"]
+    assert pins["text"] == ["", "small"]  # only the newest is written
+    assert pins["hovertext"] == ["large", "small"]
     ends = zip(pins["y"], pins["error_y"]["array"], pins["error_y"]["arrayminus"], strict=True)
     reach = [(y - down, y + up) for y, up, down in ends]
     for at in range(2):

@@ -320,3 +320,16 @@ def test_progress_bar(tiny: Dataset, monkeypatch: pytest.MonkeyPatch, stream: ty
 
 def test_an_evaluation_is_a_value() -> None:
     assert Evaluation(1, 2, 0.5) == Evaluation(1, 2, 0.5)
+
+
+@pytest.mark.parametrize(("shape", "hint"), [((8, 8), "channel axis"), ((8, 8, 1), "before height and width")])
+def test_images_with_odd_axes_are_refused_with_a_hint(shape: tuple[int, ...], hint: str) -> None:
+    with pytest.raises(ValueError, match=hint):
+        training.predict(models.ConvNet(), torch.zeros(2, *shape))
+
+
+def test_a_data_set_in_place_of_a_split_and_the_reverse(digits: Dataset) -> None:
+    with pytest.raises(TypeError, match=r"split must be one of a data set's splits.*got Dataset\(digits"):
+        training.evaluate(models.ConvNet(), digits)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="dataset must be a Dataset.*got tuple"):
+        training.check_fits(models.ConvNet(), (1, 2))  # type: ignore[arg-type]

@@ -32,9 +32,11 @@ _CSS = """<style>
 .kit-explorer .kit-figure > * { width: 100%; min-width: 0; }
 .kit-explorer .kit-wide { height: auto; flex-wrap: wrap; }
 .kit-explorer .kit-wide .slider-container { order: 3; flex: 1 1 100%; margin: 0 10px; }
-.kit-explorer .kit-wide .widget-readout { margin-left: auto; font-weight: bold; }
+.kit-explorer .kit-wide { margin-bottom: 8px; }
+/* the readout shows; the slider sets */
+.kit-explorer .kit-wide .widget-readout { pointer-events: none; margin-left: auto; font-weight: bold; }
 .kit-explorer .kit-status .widget-html-content { line-height: 1.4; }
-.kit-explorer .kit-status { color: var(--jp-ui-font-color1, inherit); min-height: 5em; padding-left: 8px; }
+.kit-explorer .kit-status { color: var(--jp-ui-font-color1, inherit); min-height: 6.5em; padding-left: 8px; }
 .kit-explorer .kit-error { color: var(--jp-error-color0, #b00020); }
 .kit-explorer .kit-note { color: var(--jp-ui-font-color2, inherit); font-size: 12px; line-height: 1.3; }
 </style>"""
@@ -145,7 +147,7 @@ class Explorer(widgets.VBox):
         self.stop_button.layout.width = "100%"
         self.stop_button.on_click(lambda _: self.stop())
         for figure in (main, *details):
-            figure._config = {**figure._config, "responsive": True, "displaylogo": False}
+            figure._config = {**figure._config, "responsive": True, "displayModeBar": False}
         work = [self.stop_button, self.progress, self.sweep_note] if stoppable else []
         column = widgets.VBox([*controls, *work], layout=_COLUMN)
         column.add_class("kit-controls")
@@ -163,6 +165,7 @@ class Explorer(widgets.VBox):
             layout={"width": "100%", "overflow": "hidden"},
         )
         self.add_class("kit-explorer")
+        self._dimmed = False
         self._painted: dict[tuple[str, int], dict[str, Any]] = {}
 
     # -- what a script or a notebook cell uses ---------------------------------------------------------------------
@@ -219,8 +222,9 @@ class Explorer(widgets.VBox):
 
     def _busy(self, busy: bool) -> None:
         """Dim the figures and offer the stop button while long work runs."""
-        if busy == self.stop_button.disabled:
-            self.stop_button.disabled = not busy
+        self.stop_button.disabled = not busy
+        if busy != self._dimmed:
+            self._dimmed = busy
             (self.add_class if busy else self.remove_class)("kit-busy")
             if not busy:
                 self.progress.value, self.progress.description = 0, ""
@@ -275,4 +279,4 @@ class ProgressWidget(training.Callback):
         if now - self._last > 0.1:
             self._last = now
             self.bar.value = progress.share
-            self.bar.description = f"{progress.seconds_left:.1f} s"
+            self.bar.description = f"{progress.seconds_left:.1f} s left"

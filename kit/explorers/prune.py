@@ -17,6 +17,7 @@ from kit import board, training
 from kit.data import Dataset
 from kit.explorers.base import Explorer, LiveFigure, ProgressWidget, Stops
 from kit.explorers.page import Here
+from kit.explorers.worker import quiet
 from kit.measure import Estimate, Profile, SizeName
 from kit.plots import prune as plots
 from kit.plots import still
@@ -80,8 +81,10 @@ class PruningExplorer(Explorer):
     def __init__(self, model: nn.Module, dataset: Dataset, *, ratio: float = 0.5, what: What = "weights") -> None:
         """Take the dense model's sizes, build the widgets, ask for the first answer."""
         Method(what)  # refuses an unknown word
+        training.check_fits(model, dataset)
         self.dataset = dataset
         self._sweep = Sweep(model, dataset, slice_size=_slice_size(model, dataset))
+        self._halted = False  # by the stop button; no curve grows until a control moves
         self._failed: set[Method] = set()  # methods whose curve cannot be had
         self._answered: Settings | None = None
         self._pins: list[dict[str, Any]] = []
@@ -160,7 +163,15 @@ class PruningExplorer(Explorer):
         with self._quietly():
             for control, value in self._defaults.items():
                 getattr(self, control).value = value
+            self.pin_name.value = ""
         self._move(None)
+
+    def stop(self) -> None:
+        """Cancel the running work and the growing curves; the last picture stays until a control moves."""
+        self._halted = True
+        super().stop()
+        self.stop_button.disabled = True
+        self.sweep_note.value = self.sweep_note.value.replace("curves:", "curves stopped:")
 
     def read_board(self) -> None:
         """Take up what is pinned for this data set, by this notebook or another."""
@@ -212,7 +223,7 @@ class PruningExplorer(Explorer):
         if change is not None and change["owner"] is self.what:
             with self._quietly():
                 self.scope.value = USUAL_SCOPE[self.what.value]
-        settings = self.settings
+        settings, self._halted = self.settings, False
         self._request(lambda cancel: self._answer(settings, cancel))
 
     @contextmanager
@@ -232,8 +243,9 @@ class PruningExplorer(Explorer):
         if self._sweep.known(method, ratio) is None:
             self._find(settings, cancel)
         if settings.size == "latency":
-            self._sweep.latency(Method(), 0.0, cancel=cancel)  # the right end of the axis
-            self._sweep.latency(method, ratio, cancel=cancel)
+            with quiet():
+                self._sweep.latency(Method(), 0.0, cancel=cancel)  # the right end of the axis
+                self._sweep.latency(method, ratio, cancel=cancel)
         self._answered = settings
         self._show(settings, self._sweep.point(method, ratio))
         self._show_details(settings, self._sweep.pruned(method, ratio, cancel=cancel), cancel)
@@ -251,7 +263,7 @@ class PruningExplorer(Explorer):
             )
         except training.Cancelled:
             if not self._worker.newer:
-                self._say("Stopped. The picture shows the last answer.")
+                self._say(f"Stopped. Move a control to go on. {self._last_words()}")
             raise
         finally:
             self._busy(False)
@@ -280,13 +292,15 @@ class PruningExplorer(Explorer):
         outputs = pruned.outputs.get(first_layer)
         filters = plots.filters_info(dense, pruned.model, self.dataset.input_shape, outputs)
         self._paint(self._filters, plots.filters_traces(filters))
-        self._sweep.latency(settings.method, settings.ratio, cancel=cancel)
+        _give_way(cancel, BETWEEN_SECONDS)  # what was painted is sent: nothing computes beside the timing
+        with quiet():
+            self._sweep.latency(settings.method, settings.ratio, again=True, cancel=cancel)
         self._say(self._in_words(settings, self._sweep.point(settings.method, settings.ratio)))
 
     def _idle(self, cancel: Event) -> bool:
         """Measure the next missing point of the curve and its rival, coarse first; paint the curve now and then."""
         settings = self._answered  # not what the controls say: that may have been stopped or refused
-        if settings is None:
+        if settings is None or self._halted:
             return False
         missing = list(self._missing(settings))
         if missing:
@@ -310,6 +324,8 @@ class PruningExplorer(Explorer):
             total = len(RATIOS) * len(self._methods(settings))
             done = f"curves: {total - left} of {total} points" if left else f"curves complete: {total} points"
             self.sweep_note.value = done
+        if not self._worker.asked:
+            self.stop_button.disabled = left == 0  # long curves can be stopped too
         return left > 0
 
     def _methods(self, settings: Settings) -> list[Method]:
@@ -375,6 +391,13 @@ class PruningExplorer(Explorer):
             latency = None if point is None else self._sweep.known_latency(method, point.ratio)
             return None if latency is None else latency.value
         return float(getattr(self._sweep.dense if point is None else point.sizes, size))
+
+    def _last_words(self) -> str:
+        """What the picture shows, where nothing newer was answered."""
+        if self._answered is None:
+            return "There is no answer yet."
+        shown = self._in_words(self._answered, self._sweep.point(self._answered.method, self._answered.ratio))
+        return f"The picture shows the last answer: {shown}"
 
     def _in_words(self, settings: Settings, point: Point) -> str:
         """The status line: what is there now, what it cost, what it bought."""

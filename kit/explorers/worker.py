@@ -7,7 +7,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Event
 
 from kit.training import Cancelled
@@ -206,6 +207,13 @@ class Worker:
             self._idle_error = error
             self._idling = more or cancel.is_set()
             self._changed.notify_all()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold the idle turn: no explorer's background work computes meanwhile. For timing."""
+    with _IDLE_TURN:
+        yield
 
 
 @atexit.register

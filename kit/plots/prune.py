@@ -6,6 +6,7 @@ into the arrays of each trace (what a live figure has to change), `x_figure(info
 
 from __future__ import annotations
 
+import html
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -102,6 +103,7 @@ def line(label: str, size: SizeName, entries: Sequence[tuple[float, Estimate, fl
 def plane_traces(info: PlaneInfo) -> Traces:
     """Arrays of the plane's seven traces: rival band and curve, own band and curve, dense, pins, usual curve."""
     pins, own = info.pins, style.LOOKS[info.own.label]
+    names = [html.escape(name) for name in info.pin_names]  # plotly reads tags in text
     return [
         band(info.rival),
         {"x": list(info.rival.size), "y": list(info.rival.accuracy)},
@@ -110,10 +112,10 @@ def plane_traces(info: PlaneInfo) -> Traces:
         {"x": list(info.dense.size), "y": list(info.dense.accuracy)},
         {
             **points(pins),
-            "text": [textwrap.shorten(name, 26, placeholder=" …") for name in info.pin_names],
-            # A name is written towards the middle, where there is room for it.
+            # Only the newest name is written, towards the middle: there is no room for all. The others show on hover.
+            "text": ["" for _ in names[:-1]] + [textwrap.shorten(name, 26, placeholder=" …") for name in names[-1:]],
             "textposition": ["bottom left" if size > info.dense_size / 30 else "bottom right" for size in pins.size],
-            "hovertext": list(info.pin_names),
+            "hovertext": names,
         },
         {"x": list(info.usual.size), "y": list(info.usual.accuracy)},
     ]

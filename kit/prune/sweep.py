@@ -265,10 +265,20 @@ class Sweep:
         """The latency if it is remembered."""
         return self._latencies.get(_key(method, ratio))
 
-    def latency(self, method: Method, ratio: float, *, cancel: Event | None = None) -> Estimate:
-        """Milliseconds for one sample, measured once; see `measure.latency`."""
+    def latency(self, method: Method, ratio: float, *, again: bool = False, cancel: Event | None = None) -> Estimate:
+        """Milliseconds for one sample; see `measure.latency`.
+
+        Args:
+            method: how to prune.
+            ratio: share to remove, in [0, 1).
+            again: measure anew and forget the old value, which may stem from a moment when the machine was busy.
+            cancel: looked at between runs.
+
+        Raises:
+            As `pruned`.
+        """
         key = _key(method, ratio)
-        if key not in self._latencies:
+        if again or key not in self._latencies:
             model = self.pruned(method, ratio, cancel=cancel).model
             self._latencies[key] = measure.latency(model, self.dataset.validation.inputs, cancel=cancel)
         return self._latencies[key]
