@@ -15,8 +15,8 @@ BENCH ?=
 BENCH_JSON ?=
 NOTEBOOKS ?=
 
-# An explorer computes beside the notebook: OpenMP threads that spin while they wait would take each other's cores.
-export OMP_WAIT_POLICY ?= PASSIVE
+# As in kit/__init__.py, for kernels that load torch before the kit.
+export GOMP_SPINCOUNT ?= 1000
 
 # In a container one often is root, and Jupyter then wants to be told.
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # type checkers do not follow __getattr__
     from kit import board, data, exercises, explorers, files, measure, models, plots, prune, training
 
-# An explorer computes in a thread while the notebook goes on. By default OpenMP's threads spin while they wait and take
-# each other's cores: with two computations at once everything slows down several times. Read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# An explorer computes in a thread while the notebook goes on. By default GNU's OpenMP threads spin for milliseconds
+# while they wait, and take each other's cores: two computations at once are then many times slower. A short spin costs
+# nothing on an idle machine (none at all would: waking a thread takes longer than a small layer). Read when torch loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
 
