@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # type checkers do not follow __getattr__
 
 # An explorer computes in a thread while the notebook goes on. By default GNU's OpenMP threads spin for milliseconds
 # while they wait, and take each other's cores: two computations at once are then many times slower. A short spin costs
-# nothing on an idle machine (none at all would: waking a thread takes longer than a small layer). Read when torch loads.
+# nothing on an idle machine (none at all would: waking a thread takes longer than a small layer). Read as torch loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
