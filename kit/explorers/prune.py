@@ -15,7 +15,7 @@ from torch import nn
 
 from kit import board, training
 from kit.data import Dataset
-from kit.explorers.base import Explorer, LiveFigure, ProgressWidget, Stops
+from kit.explorers.base import WIDE, Explorer, LiveFigure, ProgressWidget, Stops
 from kit.explorers.page import Here
 from kit.explorers.worker import quiet
 from kit.measure import Estimate, Profile, SizeName
@@ -191,20 +191,19 @@ class PruningExplorer(Explorer):
     # -- controls --------------------------------------------------------------------------------------------------
 
     def _make_controls(self) -> list[widgets.Widget]:
-        wide: dict[str, Any] = {"layout": {"width": "100%"}, "style": {"description_width": "72px"}}
         start, full = self._defaults, {"width": "100%"}
         self.what = widgets.ToggleButtons(
             options=WHATS, value=start["what"], style={"button_width": "104px"}, tooltips=("set to zero", "take out")
         )
         self.ratio = Stops(
-            RATIOS, lambda ratio: f"{100 * ratio:.4g} %", value=start["ratio"], description="ratio", **wide
+            RATIOS, lambda ratio: f"{100 * ratio:.4g} %", value=start["ratio"], description="ratio", **WIDE
         )
-        self.importance = widgets.Dropdown(options=IMPORTANCES, value="magnitude", description="importance", **wide)
-        self.scope = widgets.Dropdown(options=SCOPES, value=start["scope"], description="scope", **wide)
-        self.epochs = widgets.IntSlider(0, 0, 10, description="fine-tuning", continuous_update=False, **wide)
-        self.seed = widgets.BoundedIntText(0, 0, 9999, description="seed", **wide)
-        self.size = widgets.Dropdown(options=SIZE_WORDS, value="nonzeros", description="size axis", **wide)
-        self.pin_name = widgets.Text(placeholder="made for you", description="pin as", **wide)
+        self.importance = widgets.Dropdown(options=IMPORTANCES, value="magnitude", description="importance", **WIDE)
+        self.scope = widgets.Dropdown(options=SCOPES, value=start["scope"], description="scope", **WIDE)
+        self.epochs = widgets.IntSlider(0, 0, 10, description="fine-tuning", continuous_update=False, **WIDE)
+        self.seed = widgets.BoundedIntText(0, 0, 9999, description="seed", **WIDE)
+        self.size = widgets.Dropdown(options=SIZE_WORDS, value="nonzeros", description="size axis", **WIDE)
+        self.pin_name = widgets.Text(placeholder="made for you", description="pin as", **WIDE)
         self.pin_button = widgets.Button(description="Pin to board", icon="thumb-tack", layout=full)
         self.reset_button = widgets.Button(description="Reset", icon="undo", layout=full)
         self._quiet = False
@@ -452,10 +451,6 @@ def _give_way(cancel: Event, seconds: float) -> None:
 def _pinned(row: dict[str, Any], size: SizeName, order: int) -> tuple[float, Estimate, float]:
     accuracy = Estimate(row["accuracy"], row["accuracy_low"], row["accuracy_high"], row["n"])
     return float(row[size]), accuracy, float(order)
-
-
-def _milliseconds(latency: Estimate) -> str:
-    return f"{latency.value:.3g} ms ({latency.low:.3g} to {latency.high:.3g})"
 
 
 def _epochs(method: Method) -> str:

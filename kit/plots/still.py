@@ -13,7 +13,7 @@ from kit.plots import style
 from kit.plots.board import TECHNIQUES, BoardInfo, front_line, look
 from kit.plots.interval import HOLDS, MISSES, IntervalsInfo
 from kit.plots.prune import SIZE_AXES, Line, PlaneInfo, plane_layout
-from kit.plots.sensitivity import SensitivityInfo, allocation_marks, looks
+from kit.plots.sensitivity import LayerCurve, SensitivityInfo, allocation_marks, looks
 
 # Names of the same marker and dash in matplotlib.
 _MARKERS = {
@@ -30,17 +30,7 @@ def plane_png(info: PlaneInfo) -> bytes:
     """The trade-off plane as a PNG of 900 x 420 pixels on white."""
     figure, axes = _canvas()
     for curve, name in ((info.rival, "random"), (info.own, info.own.label)):
-        drawn = style.LOOKS[name]
-        axes.fill_between(curve.size, curve.low, curve.high, color=drawn.colour, alpha=0.2, linewidth=0)
-        axes.plot(
-            curve.size,
-            curve.accuracy,
-            label=curve.label,
-            color=drawn.colour,
-            linestyle=_DASHES[drawn.dash],
-            marker=_MARKERS[drawn.marker],
-            markersize=4,
-        )
+        _curve(axes, style.LOOKS[name], curve.label, curve.size, curve)
     for points, name, label in (
         (info.pins, "board", "on the board"),
         (info.dense, "dense", "dense model"),
@@ -120,16 +110,7 @@ def sensitivity_png(info: SensitivityInfo) -> bytes:
         if drawn is None:
             axes.plot(curve.ratio, curve.accuracy, color=style.NEUTRAL, linewidth=1)
             continue
-        axes.fill_between(curve.ratio, curve.low, curve.high, color=drawn.colour, alpha=0.2, linewidth=0)
-        axes.plot(
-            curve.ratio,
-            curve.accuracy,
-            label=curve.name,
-            color=drawn.colour,
-            linestyle=_DASHES[drawn.dash],
-            marker=_MARKERS[drawn.marker],
-            markersize=4,
-        )
+        _curve(axes, drawn, curve.name, curve.ratio, curve)
     here, marks = style.LOOKS["here"], allocation_marks(info)
     axes.scatter(*marks, marker=_MARKERS[here.marker], color=here.colour, s=80, zorder=3, label="allocation")
     axes.set(ylim=(0, 102), xlabel="removed from this layer, % of its weights", ylabel="validation accuracy, %")
@@ -194,3 +175,17 @@ def _errors(points: Line) -> list[list[float]]:
         [value - low for value, low in zip(points.accuracy, points.low, strict=True)],
         [high - value for value, high in zip(points.accuracy, points.high, strict=True)],
     ]
+
+
+def _curve(axes: Axes, drawn: style.Look, label: str, x: Sequence[float], curve: Line | LayerCurve) -> None:
+    """Accuracies of a curve over `x`, with their band, in the technique's look."""
+    axes.fill_between(x, curve.low, curve.high, color=drawn.colour, alpha=0.2, linewidth=0)
+    axes.plot(
+        x,
+        curve.accuracy,
+        label=label,
+        color=drawn.colour,
+        linestyle=_DASHES[drawn.dash],
+        marker=_MARKERS[drawn.marker],
+        markersize=4,
+    )
