@@ -6,6 +6,7 @@ The rooms of this package:
     models       small networks to work on: MLP, ConvNet, ResNet
     training     fit and evaluate; fires callbacks, never draws
     files        weights on disk, dense or sparse, written and read back equal
+    cohort       many small networks trained as one, each with its own seed and hyper-parameters
     measure      an accuracy with its interval; size, FLOPs and latency of a model
     board        the trade-off board: every model that you pin, on one plane, kept on disk
     prune        take weights or channels away; a new model each time
@@ -25,7 +26,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # type checkers do not follow __getattr__
-    from kit import board, data, exercises, explorers, files, measure, models, plots, prune, training
+    from kit import board, cohort, data, exercises, explorers, files, measure, models, plots, prune, training
 
 # An explorer computes in a thread while the notebook goes on. By default GNU's OpenMP threads spin for milliseconds
 # while they wait, and take each other's cores: two computations at once are then many times slower. A short spin costs
@@ -34,7 +35,19 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
 
-__all__ = ["board", "data", "exercises", "explorers", "files", "measure", "models", "plots", "prune", "training"]
+__all__ = [
+    "board",
+    "cohort",
+    "data",
+    "exercises",
+    "explorers",
+    "files",
+    "measure",
+    "models",
+    "plots",
+    "prune",
+    "training",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -33,7 +33,7 @@ class MLP(nn.Module):
         if len(sizes) < 2:
             raise ValueError(f"sizes needs at least an input and an output width; got {list(sizes)}.")
         _check_positive(sizes=sizes)
-        self.n_inputs = sizes[0]
+        self.sizes = tuple(sizes)
         with torch.device("meta"):  # no memory and no random numbers until `initialise`
             self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         initialise(self, seed)
@@ -46,8 +46,8 @@ class MLP(nn.Module):
         """
         shape = tuple(x.shape[1:])
         x = x.flatten(1)  # [n, sizes[0]]
-        if x.shape[1] != self.n_inputs:
-            raise ValueError(f"inputs: the model takes samples of {self.n_inputs} numbers; got shape {shape}.")
+        if x.shape[1] != self.sizes[0]:
+            raise ValueError(f"inputs: the model takes samples of {self.sizes[0]} numbers; got shape {shape}.")
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return self.layers[-1](x)

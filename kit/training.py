@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from kit.data import Dataset, Split
 SMALL_MODEL = 1_000_000  # parameters; below, a training step is too short to be shared between threads
 
 Optimiser = Literal["adam", "sgd"]
+OPTIMISERS: tuple[Optimiser, ...] = get_args(Optimiser)
 
 
 class Cancelled(Exception):  # noqa: N818  (it is news, not an error)
@@ -342,8 +343,8 @@ def _check_fit(
         raise ValueError(f"batch_size must be 1 or more; got {batch_size!r}.")
     if weight_decay < 0:
         raise ValueError(f"weight_decay must be 0 or more; got {weight_decay!r}.")
-    if optimiser not in ("adam", "sgd"):
-        raise ValueError(f"optimiser must be 'adam' or 'sgd'; got {optimiser!r}.")
+    if optimiser not in OPTIMISERS:
+        raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}; got {optimiser!r}.")
     if batch_size > 1 and len(dataset.train) < 2:
         raise ValueError("dataset: one training sample cannot make a batch; give at least 2.")
     if not any(parameter.requires_grad for parameter in model.parameters()):

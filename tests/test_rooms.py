@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "models": NOTHING,
     "files": NOTHING,
     "training": frozenset({"data", "models"}),
-    "cohort": frozenset({"data", "models"}),
+    "cohort": frozenset({"data", "models", "training", "measure"}),
     "measure": frozenset({"data", "training", "files"}),
     "board": frozenset({"measure"}),
     "prune": MEASURING,

@@ -1,0 +1,278 @@
+"""Train a whole cohort at once: the ordinary minibatch loop, every line of it for K networks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kit.cohort.losses import LabelLoss, ValueLoss
+from kit.cohort.members import Member, train_rows
+from kit.cohort.networks import Cohort, check_memory, hidden_widths
+from kit.cohort.passes import logits, passes
+from kit.cohort.steps import Stepper
+from kit.data import Split
+from kit.training import OPTIMISERS, Callback, Cancelled, Optimiser, Progress, predict
+
+UNLABELLED = -1  # the label of a training sample that nobody labelled
+
+
+@dataclass(frozen=True)
+class CohortHistory:
+    """What a cohort's fit leaves behind.
+
+    Attributes:
+        losses: mean training loss (nats) of each member in each epoch, [K][epochs].
+        diverged: whether a member's loss or weights stopped being numbers, [K].
+        seconds: the whole fit, wall clock.
+        batches: optimiser steps taken, those of the member with the most.
+    """
+
+    losses: tuple[tuple[float, ...], ...]
+    diverged: tuple[bool, ...]
+    seconds: float
+    batches: int
+
+
+def fit(
+    cohort: Cohort,
+    train: Split,
+    *,
+    epochs: int,
+    batch_size: int = 64,
+    optimiser: Optimiser = "adam",
+    teacher_logits: Tensor | None = None,
+    values: Tensor | None = None,
+    callbacks: Sequence[Callback] = (),
+    cancel: Event | None = None,
+) -> CohortHistory:
+    """Train every network of `cohort` in place; each gets the answer that it would get alone (`training.fit`).
+
+    The loss of a member with temperature T and weight alpha of the hard labels is
+
+        alpha CE(y, softmax(z)) + (1 - alpha) T^2 KL(q || softmax(z / T))      (Hinton et al. 2015, section 2)
+
+    A member that diverges goes on as NaN and touches no other.
+
+    Args:
+        cohort: the networks, with their hyper-parameters.
+        train: samples to learn from, such as `digits.train`; label -1 (`UNLABELLED`) where nobody labelled.
+        epochs: passes of each member over its samples, 0 or more.
+        batch_size: samples a step, 1 or more. As in `training.fit`, a last batch of one sample is left out.
+        optimiser: "adam" (Kingma & Ba 2015, arXiv:1412.6980) or "sgd" with momentum, for all members.
+        teacher_logits: [n, n_classes], or [K, n, n_classes] for a teacher each; needed where a member's alpha is
+            below 1.
+        values: [n, outputs]: real numbers to learn by mean squared error, in place of any labels.
+        callbacks: called after each batch and epoch, with the mean loss of the members that have not diverged.
+        cancel: looked at before each batch.
+
+    Raises:
+        Cancelled: `cancel` was set; the networks keep the steps taken so far.
+        ValueError: an argument out of range, samples that the networks cannot take, teacher logits of another shape
+            or missing, or a hyper-parameter that the optimiser does not have.
+        MemoryError: too many members for the memory; the message says how many fit.
+    """
+    n_outputs = _check(cohort, train, epochs, batch_size, optimiser, teacher_logits, values)
+    plan = _Plan(cohort, train.labels, batch_size)
+    hard_or_soft = LabelLoss(cohort.members, train.labels, n_outputs, teacher_logits)
+    loss = hard_or_soft if values is None else ValueLoss(values)
+    blocks = cohort.blocks()
+    both_ways = passes(cohort.template, blocks)
+    stepper = Stepper(
+        cohort.members, cohort.weights.detach(), [block[0].numel() for block in blocks.values()], optimiser
+    )
+    samples = _Samples(train.inputs)
+    began, steps = time.perf_counter(), 0
+    losses: list[Tensor] = []
+    with torch.no_grad():
+        for epoch in range(epochs):
+            total = torch.zeros(len(cohort))
+            for batch, (rows, share, counts) in enumerate(plan.epoch(), start=1):
+                if cancel is not None and cancel.is_set():
+                    raise Cancelled(f"cancelled in epoch {epoch + 1} of {epochs}, before batch {batch}.")
+                z = both_ways.forward(samples(rows), plan.dropped(rows.shape[1]))  # [K, C, B]
+                each, slope = loss(z, rows, share)  # [K], [K, C, B]: the loss and its gradient
+                stepper.step(both_ways.backward(slope), (counts > 0).numpy().astype(float))
+                steps, total = steps + 1, total + each * counts
+                _report(callbacks, cohort, epoch, epochs, batch, plan.batches, each, began, ended=False)
+            losses.append(total / plan.used)
+            _report(callbacks, cohort, epoch, epochs, plan.batches, plan.batches, losses[-1], began, ended=True)
+    curves = torch.stack(losses, 1) if losses else torch.zeros(len(cohort), 0)  # [K, epochs]
+    diverged = ~(curves.isfinite().all(1) & cohort.finite())
+    seconds = time.perf_counter() - began
+    return CohortHistory(tuple(map(tuple, curves.tolist())), tuple(diverged.tolist()), seconds, steps)
+
+
+class _Step(NamedTuple):
+    """One step of all members.
+
+    Attributes:
+        rows: which training samples, [K, B]; row 0 stands where a member has none.
+        share: each sample's weight in its member's mean, [K, B]; 0 where a member has none.
+        counts: samples of each member, [K].
+    """
+
+    rows: Tensor
+    share: Tensor
+    counts: Tensor
+
+
+class _Plan:
+    """Which samples each member sees in which step, and which units dropout leaves out."""
+
+    def __init__(self, cohort: Cohort, labels: Tensor, batch_size: int) -> None:
+        members, self._batch_size = cohort.members, batch_size
+        parts = [(member.fold, member.folds, member.n_train) for member in members]
+        rows = {part: train_rows(member, labels) for part, member in zip(parts, members, strict=True)}
+        # Members of one seed and one part of the data see the same samples in the same order.
+        orders = [(part, member.order_seed) for part, member in zip(parts, members, strict=True)]
+        self._orders = {
+            (part, seed): (rows[part], torch.Generator().manual_seed(seed)) for part, seed in dict.fromkeys(orders)
+        }
+        self._own = torch.tensor([list(self._orders).index(order) for order in orders])  # [K]
+        # A last batch of one sample is left out, as in `training.fit`.
+        lengths = [len(rows[part]) - (len(rows[part]) % batch_size == 1 and batch_size > 1) for part in parts]
+        self.used = torch.tensor(lengths)  # [K]: samples that each member sees in an epoch
+        self.batches = -(-max(lengths) // batch_size)
+        self._widths = hidden_widths(cohort.template)
+        self._rates = torch.tensor([member.dropout for member in members])[:, None, None]  # [K, 1, 1]
+        seeds = sorted({member.seed for member in members if member.dropout > 0})
+        self._dice = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
+        self._seeds = [seeds.index(member.seed) if member.dropout > 0 else 0 for member in members]
+
+    def epoch(self) -> Iterator[_Step]:
+        """The steps of one epoch."""
+        orders = [rows[torch.randperm(len(rows), generator=order)] for rows, order in self._orders.values()]
+        together = nn.utils.rnn.pad_sequence(orders, batch_first=True)[self._own]  # [K, longest], 0 where none is left
+        for start in range(0, int(self.used.max()), self._batch_size):
+            counts = (self.used - start).clamp(0, self._batch_size)  # [K]
+            rows = together[:, start : start + int(counts.max())]  # [K, B]
+            present = torch.arange(rows.shape[1]) < counts[:, None]  # [K, B]
+            yield _Step(rows, present / counts.clamp(min=1)[:, None], counts)
+
+    def dropped(self, batch: int) -> list[Tensor] | None:
+        """What multiplies each hidden unit, [K, width, B] a layer: 0, or 1 / (1 - rate). None without dropout.
+
+        Members of one seed throw the same dice, so that they differ by their hyper-parameters alone.
+        """
+        if not self._dice:
+            return None
+        scales = []
+        for width in self._widths:
+            dice = torch.stack([torch.rand(width, batch, generator=dice) for dice in self._dice.values()])
+            scales.append((dice[self._seeds] >= self._rates) / (1 - self._rates))
+        return scales
+
+
+class _Samples:
+    """Inputs by their rows. A batch's memory serves the next batch of its size: asking for new memory takes longer."""
+
+    def __init__(self, inputs: Tensor) -> None:
+        self._inputs = inputs
+        self._memory: dict[int, Tensor] = {}
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """[K, B] -> [K, B, ...], overwritten by the next call."""
+        size = rows.numel()
+        if size not in self._memory:
+            self._memory[size] = torch.empty(size, *self._inputs.shape[1:])
+        return torch.index_select(self._inputs, 0, rows.flatten(), out=self._memory[size]).unflatten(0, rows.shape)
+
+
+def _report(
+    callbacks: Sequence[Callback],
+    cohort: Cohort,
+    epoch: int,
+    epochs: int,
+    batch: int,
+    batches: int,
+    losses: Tensor,
+    began: float,
+    *,
+    ended: bool,
+) -> None:
+    if not callbacks:
+        return
+    alive = losses[losses.isfinite()]
+    mean = float(alive.mean()) if len(alive) else float("nan")
+    progress = Progress(cohort, epoch, epochs, batch, batches, mean, time.perf_counter() - began)
+    for callback in callbacks:
+        (callback.on_epoch_end if ended else callback.on_batch_end)(progress)
+
+
+def _check(
+    cohort: Cohort,
+    train: Split,
+    epochs: int,
+    batch_size: int,
+    optimiser: str,
+    teacher_logits: Tensor | None,
+    values: Tensor | None,
+) -> int:
+    """Refuse what cannot be trained; the number of outputs of each network."""
+    if not isinstance(train, Split):
+        raise TypeError(f"train must be one of a data set's splits, such as digits.train; got {type(train).__name__}.")
+    if epochs < 0:
+        raise ValueError(f"epochs must be 0 or more; got {epochs!r}.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more; got {batch_size!r}.")
+    if optimiser not in OPTIMISERS:
+        raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}; got {optimiser!r}.")
+    foreign = ("momentum",) if optimiser == "adam" else ("beta1", "beta2")
+    plain = Member()
+    for name in foreign:
+        if any(getattr(member, name) != getattr(plain, name) for member in cohort.members):
+            raise ValueError(f"{name}: the optimiser {optimiser!r} has none; leave it at {getattr(plain, name)}.")
+    if not len(train):
+        raise ValueError("train is empty; it needs at least one sample.")
+    for member in cohort.members:
+        if len(train_rows(member, train.labels)) < min(2, batch_size):
+            raise ValueError("train: one training sample cannot make a batch; give each member at least 2.")
+    outputs = predict(cohort.template, train.inputs[:1]).shape[1]  # refuses samples of another shape
+    if values is None:
+        _check_labels(cohort.members, train.labels, outputs, teacher_logits)
+    elif tuple(values.shape) != (len(train), outputs):
+        raise ValueError(f"values must have shape [{len(train)}, {outputs}]; got {tuple(values.shape)}.")
+    bytes_a_sample = 3 * _saved_bytes(cohort, train)  # as much again for the gradients, and for the loss
+    check_memory(f"a batch of {batch_size}", batch_size * bytes_a_sample, len(cohort), cohort.memory)
+    return int(outputs)
+
+
+def _check_labels(members: Sequence[Member], labels: Tensor, n_classes: int, teacher_logits: Tensor | None) -> None:
+    least, most = min(member.alpha for member in members), max(member.alpha for member in members)
+    if teacher_logits is None:
+        if least < 1:
+            raise ValueError(f"teacher_logits is needed: alpha = {least:g} gives the soft labels a share of the loss.")
+    elif tuple(teacher_logits.shape) not in ((len(labels), n_classes), (len(members), len(labels), n_classes)):
+        raise ValueError(
+            f"teacher_logits must have shape [{len(labels)}, {n_classes}], a row a sample and a column a class of "
+            f"the student, or [{len(members)}, {len(labels)}, {n_classes}] for a teacher each; "
+            f"got {tuple(teacher_logits.shape)}."
+        )
+    elif not bool(torch.isfinite(teacher_logits).all()):
+        raise ValueError("teacher_logits must be finite; some are NaN or infinity.")
+    if int(labels.max()) >= n_classes or int(labels.min()) < UNLABELLED:
+        raise ValueError(f"train labels must lie in 0 .. {n_classes - 1}, or be {UNLABELLED} where unlabelled.")
+    if most == 1 and bool((labels == UNLABELLED).all()):
+        raise ValueError("train has no labelled sample, and alpha = 1 learns from labels alone; take alpha below 1.")
+
+
+def _saved_bytes(cohort: Cohort, train: Split) -> int:
+    """Bytes that the template's forward pass keeps for its backward pass, for one sample."""
+    sizes: list[int] = []
+    blocks = {name: block[:1].requires_grad_() for name, block in cohort.blocks().items()}
+    own = {block.data_ptr() for block in blocks.values()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in own:
+            sizes.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits(cohort.template, blocks, train.inputs[None, :1])
+    return sum(sizes)

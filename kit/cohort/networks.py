@@ -1,0 +1,172 @@
+"""Many networks of one family in one set of batched tensors."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from kit import models
+from kit.cohort.members import Member
+from kit.cohort.passes import Blocks, logits
+
+MEMORY_SHARE = 0.5  # of the memory that is free: the page and the notebook need some too
+
+
+class Cohort(nn.Module):
+    """K networks of one family, each with weights of its own, in one row of numbers.
+
+    A weight [out, in] of the template becomes one tensor [K, out, in], so that one batched matrix product serves all
+    networks. Narrower members are padded with zeros: a hidden unit whose weights are all zero answers 0 and gets a
+    gradient of 0 through its ReLU, so it stays absent (a test checks that).
+
+    Args:
+        template: an `MLP`; or any module of layers that `models.initialise` knows, without buffers. Not changed.
+        members: one a network.
+        start: first weights, one module a member; by default drawn from each member's seed, as the template's class
+            would draw them.
+        memory: bytes that the cohort may use; by default half of what is free.
+
+    Raises:
+        ValueError: no members; widths above the template's, or for a template that is no MLP; a template with buffers;
+            as many starts as members are needed.
+        TypeError: a template whose layers cannot be drawn anew.
+        MemoryError: the cohort would need more than `memory`; the message says how many members fit.
+    """
+
+    def __init__(
+        self,
+        template: nn.Module,
+        members: Sequence[Member],
+        *,
+        start: Sequence[nn.Module] | None = None,
+        memory: int | None = None,
+    ) -> None:
+        """Check what is asked, then draw all first weights."""
+        super().__init__()
+        self.members = tuple(members)
+        _check_family(template, self.members)
+        if start is not None and len(start) != len(self.members):
+            raise ValueError(f"start must have one module for each of the {len(members)} members; got {len(start)}.")
+        self.template = copy.deepcopy(template).requires_grad_(False)
+        self.shapes = {name: tuple(parameter.shape) for name, parameter in template.named_parameters()}
+        self.memory = memory
+        # Weights, gradients (as they come, and in one row), two moments, two scratch rows.
+        check_memory("the weights", 4 * 7 * self.n_parameters, len(self.members), memory)
+        self.weights = nn.Parameter(torch.zeros(len(self.members) * self.n_parameters), requires_grad=False)
+        blocks, sized = self.blocks(), {member.width: _sized(template, member) for member in self.members}
+        for at, member in enumerate(self.members):
+            if start is None:
+                models.initialise(sized[member.width], member.seed)
+            first = sized[member.width] if start is None else start[at]
+            for name, parameter in first.named_parameters():
+                _corner(blocks[name][at], parameter).copy_(parameter.detach())
+
+    def __len__(self) -> int:
+        """The number of networks."""
+        return len(self.members)
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers in the template's parameters."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def blocks(self) -> Blocks:
+        """The batched parameters: views of `weights`, [K, *shape] each."""
+        sizes = [len(self) * math.prod(shape) for shape in self.shapes.values()]
+        parts = self.weights.detach().split(sizes)
+        return {name: part.view(len(self), *self.shapes[name]) for name, part in zip(self.shapes, parts, strict=True)}
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Every network's logits for the same inputs. [n, ...] -> [K, n, n_classes]."""
+        return logits(self.template, self.blocks(), inputs[None].expand(len(self), *inputs.shape)).transpose(1, 2)
+
+    def model(self, index: int) -> nn.Module:
+        """One network as an ordinary module of its own, in its own width.
+
+        Args:
+            index: which member, from 0.
+
+        Raises:
+            IndexError: no such member.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must lie in 0 .. {len(self) - 1}; got {index}.")
+        own = _sized(self.template, self.members[index])
+        with torch.no_grad():
+            for name, parameter in own.named_parameters():
+                parameter.copy_(_corner(self.blocks()[name][index], parameter))
+        return own.requires_grad_(True)
+
+    def models(self) -> Iterator[nn.Module]:
+        """All networks, one after the other."""
+        return (self.model(index) for index in range(len(self)))
+
+    def finite(self) -> Tensor:
+        """Whether all weights of each network are numbers. -> [K], bool."""
+        rows = [block.flatten(1).isfinite().all(1) for block in self.blocks().values()]
+        return torch.stack(rows).all(0)
+
+
+def hidden_widths(template: nn.Module) -> list[int]:
+    """Widths of an MLP's hidden layers; none for another module."""
+    return list(template.sizes[1:-1]) if type(template) is models.MLP else []
+
+
+def _sized(template: nn.Module, member: Member) -> nn.Module:
+    """A module of the member's width, its weights not yet its own."""
+    if member.width is None or type(template) is not models.MLP:
+        return copy.deepcopy(template)
+    return models.MLP([template.sizes[0], *[member.width] * (len(template.sizes) - 2), template.sizes[-1]])
+
+
+def _corner(block: Tensor, small: Tensor) -> Tensor:
+    """The first entries of `block` along each side, as many as `small` has."""
+    for side, length in enumerate(small.shape):
+        block = block.narrow(side, 0, length)
+    return block
+
+
+def _check_family(template: nn.Module, members: Sequence[Member]) -> None:
+    if not members:
+        raise ValueError("members is empty; a cohort needs at least one.")
+    stranger = next((member for member in members if not isinstance(member, Member)), None)
+    if stranger is not None:
+        raise TypeError(f"members must be Member objects, as cohort.members(...) makes them; got {stranger!r}.")
+    kind = type(template).__name__
+    if any(True for _ in template.buffers()):
+        raise ValueError(
+            f"template: {kind} has buffers (such as the running averages of batch normalisation), "
+            "which a cohort cannot keep for each member; take a network without them, such as MLP or ConvNet."
+        )
+    widths = hidden_widths(template)
+    for name, plain in (("width", None), ("dropout", 0.0)):
+        if not widths and any(getattr(member, name) != plain for member in members):
+            raise ValueError(f"{name}: a cohort can vary it in MLPs with a hidden layer only; the template is {kind}.")
+    widest = max((member.width or 0 for member in members), default=0)
+    if widths and widest > min(widths):
+        raise ValueError(f"width must be at most the template's {min(widths)}; got {widest}.")
+
+
+def check_memory(what: str, each: int, cohort: int, memory: int | None) -> None:
+    """Refuse before anything is taken.
+
+    Args:
+        what: the memory is for.
+        each: bytes a member.
+        cohort: number of members.
+        memory: bytes that may be used; None is half of what is free.
+
+    Raises:
+        MemoryError: too little; the message says how many members fit.
+    """
+    allowed = int(MEMORY_SHARE * psutil.virtual_memory().available) if memory is None else memory
+    if cohort * each > allowed:
+        raise MemoryError(
+            f"members: {what} of {cohort} networks would take {cohort * each / 1e9:.3g} GB, and {allowed / 1e9:.3g} GB "
+            f"may be used; {allowed // each} fit."
+        )

@@ -1,0 +1,153 @@
+"""Forward and backward passes of K networks at once; the samples stand last, where the processor's vectors are longest.
+
+| symbol | meaning | shape |
+|---|---|---|
+| x | inputs, each member's own | [K, B, ...]: members, samples of the batch |
+| h | a hidden layer after ReLU and dropout | [K, width, B] |
+| z | logits | [K, C, B]: classes |
+| d | gradient of the loss in a layer's sums | [K, width, B] |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from kit import models
+
+Blocks = dict[str, Tensor]  # name of a parameter -> [members, *its shape]
+
+
+def logits(template: nn.Module, blocks: Blocks, inputs: Tensor) -> Tensor:
+    """Logits of each network for inputs of its own, differentiable in the blocks. [K, n, ...] -> [K, C, n].
+
+    One cohort of ConvNets is one network with grouped convolutions: that measured fastest (a step 1.5 times faster than
+    `torch.func.vmap`, 2.5 times than unfolding into matrix products). Other modules go through `vmap`.
+    """
+    if type(template) is models.MLP:
+        return _mlp_logits(blocks, inputs.flatten(2))
+    if type(template) is models.ConvNet:
+        return _convnet_logits(blocks, inputs)
+
+    def one(parameters: Blocks, own: Tensor) -> Tensor:
+        return functional_call(template, parameters, (own,))
+
+    return vmap(one)(blocks, inputs).transpose(1, 2)
+
+
+def _mlp_logits(blocks: Blocks, inputs: Tensor) -> Tensor:
+    h = inputs.mT  # [K, in, n]
+    *hidden, last = layers(blocks)
+    for weight, bias in hidden:
+        h = F.relu(torch.baddbmm(bias[..., None], weight, h))  # [K, width, n]
+    return torch.baddbmm(last[1][..., None], last[0], h)
+
+
+def _convnet_logits(blocks: Blocks, inputs: Tensor) -> Tensor:
+    conv1, conv2, fc1, fc2 = layers(blocks)
+    k, n = inputs.shape[:2]
+    x = inputs.transpose(0, 1).flatten(1, 2)  # [n, K * channels, h, w]
+    x = F.relu(F.conv2d(x, conv1[0].flatten(0, 1), conv1[1].flatten(), padding=1, groups=k))
+    x = F.conv2d(x, conv2[0].flatten(0, 1), conv2[1].flatten(), padding=1, groups=k)
+    x = F.relu(F.max_pool2d(x, 2)).view(n, k, -1).transpose(0, 1)  # [K, n, features]
+    x = F.relu(torch.baddbmm(fc1[1][..., None], fc1[0], x.mT))  # [K, hidden, n]
+    return torch.baddbmm(fc2[1][..., None], fc2[0], x)
+
+
+def layers(blocks: Blocks) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of each layer, first to last."""
+    return [(blocks[name], blocks[name.replace("weight", "bias")]) for name in blocks if name.endswith("weight")]
+
+
+class AutogradPass:
+    """Any family: the gradient comes from autograd.
+
+    Args:
+        template: of the networks.
+        blocks: their parameters; changed in place between the passes.
+    """
+
+    def __init__(self, template: nn.Module, blocks: Blocks) -> None:
+        """Track gradients in the blocks."""
+        self._template = template
+        self._leaves = {name: block.detach().requires_grad_() for name, block in blocks.items()}
+
+    def forward(self, inputs: Tensor, dropped: Sequence[Tensor] | None) -> Tensor:
+        """Logits [K, C, B] of inputs [K, B, ...]; without dropout, which only MLPs have."""
+        with torch.enable_grad():
+            self._z = logits(self._template, self._leaves, inputs)
+        return self._z.detach()
+
+    def backward(self, slope: Tensor) -> Tensor:
+        """The gradient in all parameters as one row, [K * P], for the gradient `slope` [K, C, B] in the logits."""
+        gradients = torch.autograd.grad(self._z, list(self._leaves.values()), slope)
+        return torch.cat([gradient.flatten() for gradient in gradients])
+
+
+class MLPPass:
+    """Back-propagation of MLPs, written out: twice as fast as autograd, because each step's memory serves the next.
+
+    Args:
+        blocks: the parameters; changed in place between the passes.
+    """
+
+    def __init__(self, blocks: Blocks) -> None:
+        """Make the row of gradients, and its views for each layer."""
+        self._layers = layers(blocks)
+        self._row = torch.zeros(sum(block.numel() for block in blocks.values()))
+        parts = self._row.split([block.numel() for block in blocks.values()])
+        shaped = [part.view(block.shape) for part, block in zip(parts, blocks.values(), strict=True)]
+        self._gradients = layers(dict(zip(blocks, shaped, strict=True)))
+        self._memory: dict[tuple[str, int, int], Tensor] = {}
+
+    def forward(self, inputs: Tensor, dropped: Sequence[Tensor] | None) -> Tensor:
+        """Logits of a batch.
+
+        Args:
+            inputs: [K, B, ...].
+            dropped: what multiplies each hidden unit, [K, width, B] a layer; None without dropout.
+
+        Returns:
+            [K, C, B]; overwritten by the next pass of as many samples.
+        """
+        self._dropped, self._below = dropped, [inputs.flatten(2).mT]  # [K, in, B]
+        for at, (weight, bias) in enumerate(self._layers):
+            h = self._buffer("h", at, inputs.shape[1])
+            torch.baddbmm(bias[..., None], weight, self._below[at], out=h)
+            if at < len(self._layers) - 1:
+                h.relu_()
+                if dropped is not None:
+                    h.mul_(dropped[at])
+            self._below.append(h)
+        return self._below.pop()
+
+    def backward(self, slope: Tensor) -> Tensor:
+        """The gradient in all parameters as one row, [K * P], for the gradient `slope` [K, C, B] in the logits."""
+        d, batch = slope, slope.shape[2]
+        for at in reversed(range(len(self._layers))):
+            of_weight, of_bias = self._gradients[at]
+            torch.bmm(d, self._below[at].mT, out=of_weight)
+            torch.sum(d, 2, out=of_bias)
+            if at == 0:
+                break
+            h, below = self._below[at], self._buffer("d", at - 1, batch)
+            torch.bmm(self._layers[at][0].mT, d, out=below)
+            if self._dropped is not None:
+                below.mul_(self._dropped[at - 1])
+            d = below.mul_(torch.sign(h, out=self._buffer("on", at - 1, batch)))  # ReLU passes where h > 0
+        return self._row
+
+    def _buffer(self, use: str, layer: int, batch: int) -> Tensor:
+        """Memory for one layer's numbers, [K, width, batch]."""
+        if (use, layer, batch) not in self._memory:
+            self._memory[use, layer, batch] = torch.empty(*self._layers[layer][1].shape, batch)
+        return self._memory[use, layer, batch]
+
+
+def passes(template: nn.Module, blocks: Blocks) -> MLPPass | AutogradPass:
+    """The fastest passes for a family."""
+    return MLPPass(blocks) if type(template) is models.MLP else AutogradPass(template, blocks)
