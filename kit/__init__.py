@@ -10,6 +10,7 @@ The rooms of this package:
     measure      an accuracy with its interval; size, FLOPs and latency of a model
     board        the trade-off board: every model that you pin, on one plane, kept on disk
     prune        take weights or channels away; a new model each time
+    distill      teach a small network by a big one's answers; whole cohorts of students at once
     plots        numbers in, figure out
     explorers    a figure with its controls: move a slider, a real model answers
     exercises    the checks that the notebooks' exercises call
@@ -26,7 +27,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # type checkers do not follow __getattr__
-    from kit import board, cohort, data, exercises, explorers, files, measure, models, plots, prune, training
+    from kit import board, cohort, data, distill, exercises, explorers, files, measure, models, plots, prune, training
 
 # An explorer computes in a thread while the notebook goes on. By default GNU's OpenMP threads spin for milliseconds
 # while they wait, and take each other's cores: two computations at once are then many times slower. A short spin costs
@@ -39,6 +40,7 @@ __all__ = [
     "board",
     "cohort",
     "data",
+    "distill",
     "exercises",
     "explorers",
     "files",

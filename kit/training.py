@@ -6,7 +6,7 @@ The loop fires callbacks and never draws; a progress bar is a callback like any 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
@@ -22,6 +22,7 @@ from kit.data import Dataset, Split
 SMALL_MODEL = 1_000_000  # parameters; below, a training step is too short to be shared between threads
 
 Optimiser = Literal["adam", "sgd"]
+Loss = Callable[[Tensor, Tensor], Tensor]  # outputs of a batch, rows of its samples -> mean loss
 OPTIMISERS: tuple[Optimiser, ...] = get_args(Optimiser)
 
 
@@ -166,31 +167,82 @@ def fit(
         Diverged: the loss of an epoch is not finite.
         ValueError: an argument out of range, samples or labels that the model cannot take, or no parameter to train.
     """
-    _check_fit(model, dataset, epochs, lr, batch_size, weight_decay, optimiser)
+    check_fits(model, dataset)  # what does not fit is said before any step
+
+    def loss(logits: Tensor, rows: Tensor) -> Tensor:
+        return F.cross_entropy(logits, dataset.train.labels[rows])
+
+    return minimise(
+        model,
+        dataset.train.inputs,
+        loss,
+        epochs=epochs,
+        seed=seed,
+        lr=lr,
+        batch_size=batch_size,
+        weight_decay=weight_decay,
+        optimiser=optimiser,
+        callbacks=callbacks,
+        cancel=cancel,
+    )
+
+
+def minimise(
+    model: nn.Module,
+    inputs: Tensor,
+    loss: Loss,
+    *,
+    epochs: int,
+    seed: int = 0,
+    lr: float = 1e-3,
+    batch_size: int = 64,
+    weight_decay: float = 0.0,
+    optimiser: Optimiser = "adam",
+    callbacks: Sequence[Callback] = (),
+    cancel: Event | None = None,
+) -> History:
+    """The loop itself: train `model` in place by minibatches of any loss.
+
+    Args:
+        model: maps inputs [b, ...] to outputs [b, ...].
+        inputs: what to train on, [n, ...].
+        loss: takes the outputs of a batch and the rows of its samples in `inputs` [b]; returns the mean loss.
+        epochs: as in `fit`, like the arguments after it.
+        seed: of the order of the samples.
+        lr: learning rate.
+        batch_size: samples a step.
+        weight_decay: L2 coefficient.
+        optimiser: "adam" or "sgd".
+        callbacks: called after each batch and epoch.
+        cancel: looked at before each batch.
+
+    Raises:
+        As `fit`.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    _check_steps(parameters, len(inputs), epochs, lr, batch_size, weight_decay, optimiser)
     stepper: torch.optim.Optimizer
     if optimiser == "adam":
         stepper = torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
     else:
         stepper = torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(seed)
-    train, began = dataset.train, time.perf_counter()
+    began, steps = time.perf_counter(), 0
     losses: list[float] = []
-    steps = 0
     with mode(model, training=True), _threads(model):
         for epoch in range(epochs):
-            rows = torch.randperm(len(train), generator=generator)
+            rows = torch.randperm(len(inputs), generator=generator)
             chunks = [chunk for chunk in rows.split(batch_size) if len(chunk) > 1 or batch_size == 1]
             total, seen = 0.0, 0
             for batch, chunk in enumerate(chunks, start=1):
                 if cancel is not None and cancel.is_set():
                     raise Cancelled(f"cancelled in epoch {epoch + 1} of {epochs}, before batch {batch}.")
-                loss = F.cross_entropy(model(train.inputs[chunk]), train.labels[chunk])
+                now = loss(model(inputs[chunk]), chunk)
                 stepper.zero_grad()
-                loss.backward()
+                now.backward()
                 stepper.step()
                 steps += 1
-                value = loss.item()
+                value = now.item()
                 total, seen = total + value * len(chunk), seen + len(chunk)
                 if callbacks:
                     seconds = time.perf_counter() - began
@@ -326,9 +378,9 @@ def _check_logits(logits: Tensor, n_samples: int, n_classes: int) -> None:
         )
 
 
-def _check_fit(
-    model: nn.Module,
-    dataset: Dataset,
+def _check_steps(
+    parameters: Sequence[nn.Parameter],
+    n_samples: int,
     epochs: int,
     lr: float,
     batch_size: int,
@@ -344,9 +396,8 @@ def _check_fit(
     if weight_decay < 0:
         raise ValueError(f"weight_decay must be 0 or more; got {weight_decay!r}.")
     if optimiser not in OPTIMISERS:
-        raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}; got {optimiser!r}.")
-    if batch_size > 1 and len(dataset.train) < 2:
+        raise ValueError(f"optimiser must be {' or '.join(map(repr, OPTIMISERS))}; got {optimiser!r}.")
+    if n_samples < min(2, batch_size):
         raise ValueError("dataset: one training sample cannot make a batch; give at least 2.")
-    if not any(parameter.requires_grad for parameter in model.parameters()):
+    if not parameters:
         raise ValueError("model has no parameter to train; at least one must have requires_grad=True.")
-    check_fits(model, dataset)  # what does not fit is said before any step

@@ -53,9 +53,9 @@ def fit(
 ) -> CohortHistory:
     """Train every network of `cohort` in place; each gets the answer that it would get alone (`training.fit`).
 
-    The loss of a member with temperature T and weight alpha of the hard labels is
+    The loss of a member with temperature T and weight alpha of the soft labels is
 
-        alpha CE(y, softmax(z)) + (1 - alpha) T^2 KL(q || softmax(z / T))      (Hinton et al. 2015, section 2)
+        (1 - alpha) CE(y, softmax(z)) + alpha T^2 KL(q || softmax(z / T))      (Hinton et al. 2015, section 2)
 
     A member that diverges goes on as NaN and touches no other.
 
@@ -66,9 +66,10 @@ def fit(
         batch_size: samples a step, 1 or more. As in `training.fit`, a last batch of one sample is left out.
         optimiser: "adam" (Kingma & Ba 2015, arXiv:1412.6980) or "sgd" with momentum, for all members.
         teacher_logits: [n, n_classes], or [K, n, n_classes] for a teacher each; needed where a member's alpha is
-            below 1.
+            above 0.
         values: [n, outputs]: real numbers to learn by mean squared error, in place of any labels.
-        callbacks: called after each batch and epoch, with the mean loss of the members that have not diverged.
+        callbacks: called after each batch and epoch, with the mean loss of the members that had samples and have not
+            diverged.
         cancel: looked at before each batch.
 
     Raises:
@@ -79,8 +80,8 @@ def fit(
     """
     n_outputs = _check(cohort, train, epochs, batch_size, optimiser, teacher_logits, values)
     plan = _Plan(cohort, train.labels, batch_size)
-    hard_or_soft = LabelLoss(cohort.members, train.labels, n_outputs, teacher_logits)
-    loss = hard_or_soft if values is None else ValueLoss(values)
+    loss: LabelLoss | ValueLoss  # for mypy: else an object
+    loss = LabelLoss(cohort.members, train.labels, n_outputs, teacher_logits) if values is None else ValueLoss(values)
     blocks = cohort.blocks()
     both_ways = passes(cohort.template, blocks)
     stepper = Stepper(
@@ -99,7 +100,7 @@ def fit(
                 each, slope = loss(z, rows, share)  # [K], [K, C, B]: the loss and its gradient
                 stepper.step(both_ways.backward(slope), (counts > 0).numpy().astype(float))
                 steps, total = steps + 1, total + each * counts
-                _report(callbacks, cohort, epoch, epochs, batch, plan.batches, each, began, ended=False)
+                _report(callbacks, cohort, epoch, epochs, batch, plan.batches, each[counts > 0], began, ended=False)
             losses.append(total / plan.used)
             _report(callbacks, cohort, epoch, epochs, plan.batches, plan.batches, losses[-1], began, ended=True)
     curves = torch.stack(losses, 1) if losses else torch.zeros(len(cohort), 0)  # [K, epochs]
@@ -238,16 +239,19 @@ def _check(
         _check_labels(cohort.members, train.labels, outputs, teacher_logits)
     elif tuple(values.shape) != (len(train), outputs):
         raise ValueError(f"values must have shape [{len(train)}, {outputs}]; got {tuple(values.shape)}.")
+    elif not bool(torch.isfinite(values).all()):
+        raise ValueError("values must be finite; some are NaN or infinity.")
     bytes_a_sample = 3 * _saved_bytes(cohort, train)  # as much again for the gradients, and for the loss
-    check_memory(f"a batch of {batch_size}", batch_size * bytes_a_sample, len(cohort), cohort.memory)
+    most = min(batch_size, len(train))
+    check_memory(f"a batch of {most}", most * bytes_a_sample, len(cohort), cohort.memory)
     return int(outputs)
 
 
 def _check_labels(members: Sequence[Member], labels: Tensor, n_classes: int, teacher_logits: Tensor | None) -> None:
     least, most = min(member.alpha for member in members), max(member.alpha for member in members)
     if teacher_logits is None:
-        if least < 1:
-            raise ValueError(f"teacher_logits is needed: alpha = {least:g} gives the soft labels a share of the loss.")
+        if most > 0:
+            raise ValueError(f"teacher_logits is needed: alpha = {most:g} gives the soft labels a share of the loss.")
     elif tuple(teacher_logits.shape) not in ((len(labels), n_classes), (len(members), len(labels), n_classes)):
         raise ValueError(
             f"teacher_logits must have shape [{len(labels)}, {n_classes}], a row a sample and a column a class of "
@@ -258,8 +262,8 @@ def _check_labels(members: Sequence[Member], labels: Tensor, n_classes: int, tea
         raise ValueError("teacher_logits must be finite; some are NaN or infinity.")
     if int(labels.max()) >= n_classes or int(labels.min()) < UNLABELLED:
         raise ValueError(f"train labels must lie in 0 .. {n_classes - 1}, or be {UNLABELLED} where unlabelled.")
-    if most == 1 and bool((labels == UNLABELLED).all()):
-        raise ValueError("train has no labelled sample, and alpha = 1 learns from labels alone; take alpha below 1.")
+    if least == 0 and bool((labels == UNLABELLED).all()):
+        raise ValueError("train has no labelled sample, and alpha = 0 learns from labels alone; take alpha above 0.")
 
 
 def _saved_bytes(cohort: Cohort, train: Split) -> int:

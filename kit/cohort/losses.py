@@ -27,7 +27,7 @@ class LabelLoss:
         members: one a network.
         labels: of the training samples [n]; negative where nobody labelled.
         n_classes: number of classes C.
-        teacher_logits: [n, C] for all members, [K, n, C] for a teacher each; None where no member's alpha is below 1.
+        teacher_logits: [n, C] for all members, [K, n, C] for a teacher each; None where no member's alpha is above 0.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class LabelLoss:
         self._smooth = bool((smoothing > 0).any())
         self._alpha = _column(member.alpha for member in members)
         self._temperature = _column(member.temperature for member in members)
-        self._hard, self._soft = bool((self._alpha > 0).any()), bool((self._alpha < 1).any())
+        self._hard, self._soft = bool((self._alpha < 1).any()), bool((self._alpha > 0).any())
         if self._soft and teacher_logits is not None:
             self._soften(members, teacher_logits if teacher_logits.ndim == 3 else teacher_logits[None])
 
@@ -65,7 +65,7 @@ class LabelLoss:
         """
         loss, slope = torch.zeros(len(z)), torch.zeros(())
         if self._hard:
-            part = self._alpha * self._over_labelled(rows, share)[:, None]  # [K, 1, B]
+            part = (1 - self._alpha) * self._over_labelled(rows, share)[:, None]  # [K, 1, B]
             y = _columns(self._one_hot, rows)  # [K, C, B]
             if self._smooth:
                 y = torch.addcmul(self._spread, y, self._keep)
@@ -73,7 +73,7 @@ class LabelLoss:
             loss = loss - ((y * log_p).sum(1, keepdim=True) * part).sum((1, 2))
             slope = log_p.exp_().sub_(y).mul_(part)  # the gradient of a cross-entropy: p - y
         if self._soft:
-            t, part = self._temperature, (1 - self._alpha) * share[:, None]  # [K, 1, B]
+            t, part = self._temperature, self._alpha * share[:, None]  # [K, 1, B]
             own = rows + self._shift
             q, log_p = _columns(self._q, own), torch.log_softmax(z / t, 1)
             divergence = -self._entropy[own][:, None] - (q * log_p).sum(1, keepdim=True)  # KL(q || p), [K, 1, B]

@@ -27,7 +27,7 @@ class Member:
         label_smoothing: share of the hard label that is spread over all classes, in [0, 1] (Szegedy et al. 2016,
             arXiv:1512.00567).
         temperature: of the soft labels, above 0 (Hinton et al. 2015, arXiv:1503.02531).
-        alpha: weight of the hard labels, in [0, 1]; the soft ones have 1 - alpha. 1 needs no teacher.
+        alpha: weight of the soft labels, in [0, 1]; the hard ones have 1 - alpha. 0 needs no teacher.
         width: units of each hidden layer, at most the template's; None is the template's own; MLPs only.
         n_train: train on the first so many samples; None is all.
         order: seed of the order of the samples; None is `seed`.
@@ -49,7 +49,7 @@ class Member:
     dropout: float = 0.0
     label_smoothing: float = 0.0
     temperature: float = 1.0
-    alpha: float = 1.0
+    alpha: float = 0.0
     width: int | None = None
     n_train: int | None = None
     order: int | None = None
@@ -126,7 +126,7 @@ def train_rows(member: Member, labels: torch.Tensor) -> torch.Tensor:
         labels: of the train split [n_all]; the folds have the same class shares.
 
     Raises:
-        ValueError: `n_train` above the number of samples, or folds with too few samples of a class.
+        ValueError: `n_train` above the number of samples, or folds with unlabelled samples or too few of a class.
     """
     rows = torch.arange(len(labels))
     if member.fold is not None:
@@ -145,6 +145,8 @@ def held_out(member: Member, labels: torch.Tensor) -> torch.Tensor:
 
 def _folds(member: Member, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows outside and inside the member's fold; the cut is the same for every member."""
+    if int(labels.min()) < 0:
+        raise ValueError("folds: train has samples without a label, and folds are cut by label; leave fold at None.")
     rarest = int(labels.bincount().min())
     if rarest < member.folds:
         raise ValueError(f"folds: a class has {rarest} samples in train, too few for {member.folds} folds.")

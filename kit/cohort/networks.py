@@ -33,7 +33,7 @@ class Cohort(nn.Module):
 
     Raises:
         ValueError: no members; widths above the template's, or for a template that is no MLP; a template with buffers;
-            as many starts as members are needed.
+            as many starts as members are needed, each of its member's shape.
         TypeError: a template whose layers cannot be drawn anew.
         MemoryError: the cohort would need more than `memory`; the message says how many members fit.
     """
@@ -53,7 +53,7 @@ class Cohort(nn.Module):
         if start is not None and len(start) != len(self.members):
             raise ValueError(f"start must have one module for each of the {len(members)} members; got {len(start)}.")
         self.template = copy.deepcopy(template).requires_grad_(False)
-        self.shapes = {name: tuple(parameter.shape) for name, parameter in template.named_parameters()}
+        self.shapes = _shapes(template)
         self.memory = memory
         # Weights, gradients (as they come, and in one row), two moments, two scratch rows.
         check_memory("the weights", 4 * 7 * self.n_parameters, len(self.members), memory)
@@ -63,6 +63,11 @@ class Cohort(nn.Module):
             if start is None:
                 models.initialise(sized[member.width], member.seed)
             first = sized[member.width] if start is None else start[at]
+            if _shapes(first) != _shapes(sized[member.width]):
+                raise ValueError(
+                    f"start: each module must have the parameters of its member's network; number {at} has others, "
+                    "by name or shape."
+                )
             for name, parameter in first.named_parameters():
                 _corner(blocks[name][at], parameter).copy_(parameter.detach())
 
@@ -115,6 +120,10 @@ class Cohort(nn.Module):
 def hidden_widths(template: nn.Module) -> list[int]:
     """Widths of an MLP's hidden layers; none for another module."""
     return list(template.sizes[1:-1]) if type(template) is models.MLP else []
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def _sized(template: nn.Module, member: Member) -> nn.Module:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from threading import Event
 from typing import Any
@@ -13,12 +12,13 @@ from typing import Any
 import ipywidgets as widgets
 from torch import nn
 
-from kit import board, training
+from kit import training
 from kit.data import Dataset
-from kit.explorers.base import WIDE, Explorer, LiveFigure, ProgressWidget, Stops
+from kit.explorers.base import WIDE, LiveFigure, ProgressWidget, Stops
 from kit.explorers.page import Here
+from kit.explorers.pinning import PinningExplorer
 from kit.explorers.worker import quiet
-from kit.measure import Estimate, Profile, SizeName
+from kit.measure import Profile, SizeName
 from kit.plots import prune as plots
 from kit.plots import still
 from kit.prune import IMPORTANCES, SCOPES, WHATS, Method, Point, Pruned, Scope, Sizes, Sweep, What
@@ -60,7 +60,7 @@ class Settings:
     size: SizeName
 
 
-class PruningExplorer(Explorer):
+class PruningExplorer(PinningExplorer):
     """Prune a model by moving sliders: every move prunes it, measures it and draws it.
 
     Args:
@@ -84,11 +84,7 @@ class PruningExplorer(Explorer):
         training.check_fits(model, dataset)
         self.dataset = dataset
         self._sweep = Sweep(model, dataset, slice_size=_slice_size(model, dataset))
-        self._halted = False  # by the stop button; no curve grows until a control moves
         self._failed: set[Method] = set()  # methods whose curve cannot be had
-        self._answered: Settings | None = None
-        self._pins: list[dict[str, Any]] = []
-        self._board_trouble = ""
         self._curves_painted = 0.0
         self._defaults = {
             **{"what": what, "ratio": ratio, "importance": "magnitude", "scope": USUAL_SCOPE[what]},
@@ -105,8 +101,7 @@ class PruningExplorer(Explorer):
         self.here = Here()
         details = (self._kept, self._weights, self._filters)
         super().__init__(title, controls, self._plane, details, overlays=[self.here])
-        self._request(lambda cancel: self.read_board(), keep=True)
-        self._move(None)
+        self._begin()
 
     # -- what a script or a notebook cell uses -------------------------------------------------------------------------
 
@@ -146,42 +141,6 @@ class PruningExplorer(Explorer):
         found = (self._sweep.known(method, ratio) for ratio in RATIOS)
         return tuple(point for point in found if point is not None)
 
-    def pin(self, name: str | None = None, *, replace: bool = False) -> None:
-        """Pin the latest answer to the board, under `name` or a name made from the settings.
-
-        Waits its turn in the worker; `wait()` raises what the board refuses, such as a name taken twice.
-
-        Args:
-            name: the pin's own name.
-            replace: take the place of a pin of that name; for cells that are run again.
-        """
-        settings = self.settings if self._worker.asked else self._answered
-        self._request(lambda cancel: self._pin(name, replace, settings, cancel), keep=True)
-
-    def reset(self) -> None:
-        """Set every control back to where it began."""
-        with self._quietly():
-            for control, value in self._defaults.items():
-                getattr(self, control).value = value
-            self.pin_name.value = ""
-        self._move(None)
-
-    def stop(self) -> None:
-        """Cancel the running work and the growing curves; the last picture stays until a control moves."""
-        self._halted = True
-        super().stop()
-        self.stop_button.disabled = True
-        self.sweep_note.value = self.sweep_note.value.replace("curves:", "curves stopped:")
-
-    def read_board(self) -> None:
-        """Take up what is pinned for this data set, by this notebook or another."""
-        try:
-            self._pins = board.frame(self.dataset.key).to_dict("records")
-        except board.BoardError as error:
-            self._board_trouble = str(error)  # stays in the status line
-            raise
-        self._board_trouble = ""
-
     def _latest(self) -> Settings:
         self.wait()
         if self._answered is None:
@@ -191,7 +150,7 @@ class PruningExplorer(Explorer):
     # -- controls --------------------------------------------------------------------------------------------------
 
     def _make_controls(self) -> list[widgets.Widget]:
-        start, full = self._defaults, {"width": "100%"}
+        start = self._defaults
         self.what = widgets.ToggleButtons(
             options=WHATS, value=start["what"], style={"button_width": "104px"}, tooltips=("set to zero", "take out")
         )
@@ -203,36 +162,15 @@ class PruningExplorer(Explorer):
         self.epochs = widgets.IntSlider(0, 0, 10, description="fine-tuning", continuous_update=False, **WIDE)
         self.seed = widgets.BoundedIntText(0, 0, 9999, description="seed", **WIDE)
         self.size = widgets.Dropdown(options=SIZE_WORDS, value="nonzeros", description="size axis", **WIDE)
-        self.pin_name = widgets.Text(placeholder="made for you", description="pin as", **WIDE)
-        self.pin_button = widgets.Button(description="Pin to board", icon="thumb-tack", layout=full)
-        self.reset_button = widgets.Button(description="Reset", icon="undo", layout=full)
-        self._quiet = False
-        for name in start:
-            getattr(self, name).observe(self._move, names="value")
         self.ratio.add_class("kit-wide")  # the most moved one gets the whole width
-        self.pin_button.on_click(lambda _: self.pin(self.pin_name.value.strip() or None))
-        self.reset_button.on_click(lambda _: self.reset())
-        names = (*start, "pin_name", "pin_button", "reset_button")
-        return [getattr(self, name) for name in names]
+        return [*(getattr(self, name) for name in start), *self._make_pin_controls()]
 
     def _move(self, change: Any) -> None:
-        """A control moved: ask, and return at once."""
-        if self._quiet:
-            return
-        if change is not None and change["owner"] is self.what:
+        """As for all; what is removed brings its usual scope along."""
+        if change is not None and change["owner"] is self.what and not self._quiet:
             with self._quietly():
                 self.scope.value = USUAL_SCOPE[self.what.value]
-        settings, self._halted = self.settings, False
-        self._request(lambda cancel: self._answer(settings, cancel))
-
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Set several controls as one move."""
-        self._quiet = True
-        try:
-            yield
-        finally:
-            self._quiet = False
+        super()._move(change)
 
     # -- in the worker ---------------------------------------------------------------------------------------------
 
@@ -351,8 +289,7 @@ class PruningExplorer(Explorer):
         name = name or _pin_name(type(self._sweep.model).__name__, settings)
         record = {**asdict(settings.method), "ratio": settings.ratio}
         profile = self._sweep.profile(settings.method, settings.ratio)
-        board.pin(name, profile, dataset=self.dataset.key, technique="pruning", settings=record, replace=replace)
-        self.read_board()
+        self._keep_pin(name, profile, "pruning", record, replace)
         point = self._sweep.point(settings.method, settings.ratio)
         self._show(settings, point)
         self._say(f"Pinned as <b>{html.escape(name)}</b>. {self._in_words(settings, point)}")
@@ -377,8 +314,8 @@ class PruningExplorer(Explorer):
             rival=line("random", rival, () if method == rival else self.points(rival)),
             dense=line("dense", Method(), (dense,)),
             here=line("here", method, (here,)),
-            pins=plots.line("pins", size, [_pinned(row, size, at) for at, row in enumerate(self._pins)], floor=floor),
-            pin_names=tuple(row["name"] for row in self._pins),
+            pins=self._pin_line(size, floor),
+            pin_names=self._pin_names,
             dense_size=dense_size / plots.SIZE_AXES[size].divisor,
             chance=100 / self.dataset.n_classes,
             usual=line("magnitude", usual, () if method == usual else self.points(usual)),
@@ -421,8 +358,7 @@ class PruningExplorer(Explorer):
         ]
         if point.emptied:
             parts.append(f"<b>Nothing is left of {', '.join(point.emptied)}: the network is cut there.</b>")
-        if self._board_trouble:
-            parts.append(f'<span class="kit-error">{html.escape(self._board_trouble)}</span>')
+        parts += self._trouble
         if point.floored:
             parts.append(f"<b>One channel was kept in {', '.join(point.floored)}, against the ratio.</b>")
         return " ".join(parts)
@@ -446,11 +382,6 @@ def _give_way(cancel: Event, seconds: float) -> None:
     """Pause, unless or until a newer request comes."""
     if cancel.wait(seconds):
         raise training.Cancelled("a newer request waits.")
-
-
-def _pinned(row: dict[str, Any], size: SizeName, order: int) -> tuple[float, Estimate, float]:
-    accuracy = Estimate(row["accuracy"], row["accuracy_low"], row["accuracy_high"], row["n"])
-    return float(row[size]), accuracy, float(order)
 
 
 def _epochs(method: Method) -> str:

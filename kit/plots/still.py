@@ -11,6 +11,7 @@ from matplotlib.transforms import Bbox
 
 from kit.plots import style
 from kit.plots.board import TECHNIQUES, BoardInfo, front_line, look
+from kit.plots.distill import TEMPERATURE_TICKS, CurveInfo, curve_layout
 from kit.plots.interval import HOLDS, MISSES, IntervalsInfo
 from kit.plots.prune import SIZE_AXES, Line, PlaneInfo, plane_layout
 from kit.plots.sensitivity import LayerCurve, SensitivityInfo, allocation_marks, looks
@@ -53,6 +54,37 @@ def plane_png(info: PlaneInfo) -> bytes:
     ends = [10**end for end in plane_layout(info)["xaxis"]["range"]]
     axes.set(xscale="log", xlim=ends, ylim=(0, 102), xlabel=axis.title, ylabel="validation accuracy, %")
     return _finished(figure, axes, "Accuracy against size, with 95 % intervals")
+
+
+def curve_png(info: CurveInfo, here: Sequence[float]) -> bytes:
+    """Accuracy of distilled students against temperature as a PNG of 900 x 420 pixels on white.
+
+    Args:
+        info: the curve.
+        here: x, y, low and high of the chosen temperature; empty where it is not trained.
+    """
+    figure, axes = _canvas()
+    for curve in (*info.rivals, info.distilled):
+        if curve.size:
+            _curve(axes, style.LOOKS[curve.label], curve.label, curve.size, curve)
+    if here:
+        drawn, (x, y, low, high) = style.LOOKS["here"], here
+        axes.errorbar(
+            x,
+            y,
+            yerr=[[y - low], [high - y]],
+            capsize=4,
+            fmt=_MARKERS[drawn.marker],
+            color=drawn.colour,
+            markersize=9,
+            label="you are here",
+        )
+    axes.axhline(info.teacher, color=style.NEUTRAL, linestyle=":", label="teacher")
+    low, high = curve_layout(info)["yaxis"]["range"]
+    axes.set(xscale="log", xlabel="temperature T", ylabel="validation accuracy, %", ylim=(low, high))
+    axes.set_xticks(TEMPERATURE_TICKS, [f"{tick:g}" for tick in TEMPERATURE_TICKS], minor=False)
+    axes.minorticks_off()
+    return _finished(figure, axes, "Students' accuracy, means over seeds with 95 % intervals")
 
 
 def intervals_png(info: IntervalsInfo) -> bytes:

@@ -36,6 +36,10 @@ LOOKS = {
     "dense": Look(NEUTRAL, "star", "solid"),
     "here": Look(VERMILION, "x", "solid"),
     "board": Look(PURPLE, "triangle-up", "dot"),
+    "distilled": Look(SKY, "square", "solid"),
+    "hard labels": Look(ORANGE, "diamond", "dash"),
+    "label smoothing": Look(GREEN, "triangle-down", "dashdot"),
+    "teacher": Look(NEUTRAL, "star", "dot"),
     # What a pin on the board was made by.
     "pruning": Look(BLUE, "circle", "solid"),
     "distillation": Look(SKY, "square", "dash"),

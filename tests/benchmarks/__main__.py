@@ -6,13 +6,14 @@ import os
 import sys
 from pathlib import Path
 
-from tests.benchmarks import channels, imports, notebooks, slider, sweep
+from tests.benchmarks import channels, cohort, imports, notebooks, slider, sweep
 from tests.benchmarks.registry import Benchmark, choose, run
 
 BENCHMARKS: dict[str, Benchmark] = {
     "slider": slider.benchmark,
     "sweep": sweep.benchmark,
     "channels": channels.benchmark,
+    "cohort": cohort.benchmark,
     "notebooks": notebooks.benchmark,
     "import": imports.benchmark,
 }

@@ -1,0 +1,227 @@
+"""Distil into one student of any kind: soft labels, or hints from a hidden layer first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Event
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kit import models, training
+from kit.data import Split
+from kit.distill.loss import check_alpha, check_temperature, loss
+
+BATCH = 1024  # samples of a teacher's forward pass
+
+
+def answers(teacher: nn.Module | Tensor, inputs: Tensor) -> Tensor:
+    """The teacher's logits for every sample: computed once, or cached ones checked and passed on. -> [n, C].
+
+    Args:
+        teacher: any module; or its logits [n, C] from an earlier call.
+        inputs: [n, ...], at least one sample.
+
+    Raises:
+        ValueError: no inputs, inputs that the teacher cannot take, cached logits of another length, or NaN or infinity.
+    """
+    if not len(inputs):
+        raise ValueError("transfer is empty; it needs at least one sample.")
+    if isinstance(teacher, nn.Module):
+        logits = torch.cat([_asked("teacher", teacher, part) for part in inputs.split(BATCH)])
+    else:
+        logits = teacher
+    if logits.ndim != 2 or len(logits) != len(inputs):
+        raise ValueError(
+            f"teacher's logits must have shape [{len(inputs)}, n_classes], a row a sample of the transfer set; "
+            f"got {tuple(logits.shape)}."
+        )
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError("teacher's logits must be finite; some are NaN or infinity.")
+    return logits
+
+
+def fit(
+    student: nn.Module,
+    teacher: nn.Module | Tensor,
+    transfer: Split,
+    *,
+    epochs: int,
+    temperature: float = 4.0,
+    alpha: float = 0.9,
+    seed: int = 0,
+    lr: float = 1e-3,
+    batch_size: int = 64,
+    weight_decay: float = 0.0,
+    optimiser: training.Optimiser = "adam",
+    callbacks: Sequence[training.Callback] = (),
+    cancel: Event | None = None,
+) -> training.History:
+    """Train `student` in place on the labels of `transfer` and the teacher's soft labels (see `loss`).
+
+    Args:
+        student: any module that answers with as many classes as the teacher.
+        teacher: any module, not changed; or its logits for `transfer`, [n, C].
+        transfer: samples, such as `digits.train` or one of this room's transfer sets.
+        epochs: passes over the transfer set.
+        temperature: above 0.
+        alpha: weight of the soft labels, in [0, 1].
+        seed: of the order of the samples.
+        lr: as in `training.fit`, like the arguments after it.
+        batch_size: samples a step.
+        weight_decay: L2 coefficient.
+        optimiser: "adam" or "sgd".
+        callbacks: called after each batch and epoch.
+        cancel: looked at before each batch.
+
+    Raises:
+        ValueError: an argument out of range, an empty transfer set, or teacher, student and samples that do not fit
+            together.
+        Cancelled, Diverged: as `training.fit`.
+    """
+    check_temperature(temperature)
+    check_alpha(alpha)
+    v = answers(teacher, transfer.inputs)  # [n, C]
+    z = _asked("student", student, transfer.inputs[:1])
+    if z.shape[1] != v.shape[1]:
+        raise ValueError(
+            f"teacher and student must know the same classes; the teacher answers {v.shape[1]}, "
+            f"the student {z.shape[1]}."
+        )
+
+    def of_batch(logits: Tensor, rows: Tensor) -> Tensor:
+        return loss(logits, v[rows], transfer.labels[rows], temperature=temperature, alpha=alpha)
+
+    return training.minimise(
+        student,
+        transfer.inputs,
+        of_batch,
+        epochs=epochs,
+        seed=seed,
+        lr=lr,
+        batch_size=batch_size,
+        weight_decay=weight_decay,
+        optimiser=optimiser,
+        callbacks=callbacks,
+        cancel=cancel,
+    )
+
+
+def features(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
+    """What a layer answers, after ReLU, one row a sample. -> [n, F].
+
+    Args:
+        model: any module; put in evaluation mode meanwhile.
+        layer: name of one of its modules, such as "fc1" or "layers.0".
+        inputs: [n, ...].
+
+    Raises:
+        ValueError: no module of that name, or inputs that the model cannot take.
+    """
+    with _Tap("model", model, layer) as tap:
+        return torch.cat([tap.read(_asked("model", model, part)) for part in inputs.split(BATCH)])
+
+
+def hint(
+    student: nn.Module,
+    teacher: nn.Module,
+    transfer: Split,
+    *,
+    student_layer: str,
+    teacher_layer: str,
+    epochs: int,
+    seed: int = 0,
+    lr: float = 1e-3,
+    batch_size: int = 64,
+    cancel: Event | None = None,
+) -> training.History:
+    """Train the first layers of `student`, in place, to foretell a hidden layer of the teacher: a hint.
+
+    A linear regressor r maps the student's features u to the size of the teacher's w; minimised is the mean of
+    (r(u) - w)^2. The regressor is thrown away. Then train on with `fit`.
+
+    Args:
+        student: any module.
+        teacher: any module, not changed.
+        transfer: the samples; labels are not read.
+        student_layer: name of the module whose output, after ReLU, is u.
+        teacher_layer: the same for w.
+        epochs: passes over the transfer set.
+        seed: of the regressor's first weights and the order of the samples.
+        lr: learning rate.
+        batch_size: samples a step.
+        cancel: looked at before each batch.
+
+    Raises:
+        ValueError: no layer of that name, an empty transfer set, or samples that a model cannot take.
+
+    Source: Romero et al. (2015), FitNets, arXiv:1412.6550, equation 3.
+    """
+    if not len(transfer):
+        raise ValueError("transfer is empty; it needs at least one sample.")
+    wanted = features(teacher, teacher_layer, transfer.inputs)  # w, [n, F]
+    size = features(student, student_layer, transfer.inputs[:1]).shape[1]
+    regressor = models.MLP((size, wanted.shape[1]), seed=seed)
+    with _Tap("student", student, student_layer) as tap:
+        return training.minimise(
+            _Hinted(student, regressor, tap),
+            transfer.inputs,
+            lambda foretold, rows: F.mse_loss(foretold, wanted[rows]),
+            epochs=epochs,
+            seed=seed,
+            lr=lr,
+            batch_size=batch_size,
+            cancel=cancel,
+        )
+
+
+class _Tap:
+    """Reads what one layer of a model answers, after ReLU."""
+
+    def __init__(self, whose: str, model: nn.Module, layer: str) -> None:
+        named = dict(model.named_modules())
+        if not layer or layer not in named:
+            there = ", ".join(name for name in named if name)
+            raise ValueError(f"layer must be a module of the {whose} ({there}); got {layer!r}.")
+        self._layer = named[layer]
+        self._last: Tensor | None = None
+
+    def __enter__(self) -> _Tap:
+        self._handle = self._layer.register_forward_hook(self._keep)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._handle.remove()
+
+    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._last = F.relu(output).flatten(1)
+
+    def read(self, output: Tensor) -> Tensor:
+        """What the layer answered in the pass that gave `output`. [b, F]"""
+        if self._last is None:
+            raise ValueError(f"layer: the module took no part in the pass that gave {tuple(output.shape)}.")
+        return self._last
+
+
+class _Hinted(nn.Module):
+    """The student up to its layer, and the regressor on it."""
+
+    def __init__(self, student: nn.Module, regressor: nn.Module, tap: _Tap) -> None:
+        super().__init__()
+        self.student, self.regressor = student, regressor
+        self._tap = tap
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.regressor(self._tap.read(self.student(x)))
+
+
+def _asked(who: str, model: nn.Module, inputs: Tensor) -> Tensor:
+    try:
+        logits = training.predict(model, inputs)
+    except ValueError as error:
+        raise ValueError(f"{who} and transfer do not fit together: {error}") from error
+    if logits.ndim != 2:
+        raise ValueError(f"{who} must answer with logits [n, n_classes]; got shape {tuple(logits.shape)}.")
+    return logits

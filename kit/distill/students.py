@@ -1,0 +1,319 @@
+"""Whole classes of students: every recipe with several seeds, trained as one cohort, each student remembered."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from threading import Event
+
+import torch
+from torch import Tensor, nn
+
+from kit import cohort, models, training
+from kit.data import Dataset, Split
+from kit.distill.fit import answers
+from kit.distill.loss import check_alpha, check_temperature
+from kit.measure import Estimate
+
+LEARNING_RATE = 1e-2  # for 20 epochs on the digits: at 1e-3 students of 16 units are not half trained after them
+SMOOTHING = 0.1  # of the rival with label smoothing (Szegedy et al. 2016, arXiv:1512.00567)
+WEIGHT_BYTES = 128_000_000  # of students that are kept whole; of older ones only the answers are
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train a student, but for its seed.
+
+    Attributes:
+        transfer: the samples on which it meets its teacher.
+        temperature: of the soft labels, above 0.
+        alpha: weight of the soft labels, in [0, 1].
+        width: hidden units; 0 is a single linear layer.
+        epochs: passes over the transfer set, 1 or more.
+        label_smoothing: of the hard labels, in [0, 1].
+
+    Raises:
+        ValueError: an attribute out of range.
+    """
+
+    transfer: Split
+    temperature: float = 4.0
+    alpha: float = 0.9
+    width: int = 32
+    epochs: int = 20
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no student can be trained by."""
+        check_temperature(self.temperature)
+        check_alpha(self.alpha)
+        if not len(self.transfer):
+            raise ValueError("transfer is empty; it needs at least one sample.")
+        for name, least in (("width", 0), ("epochs", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more; got {getattr(self, name)!r}.")
+
+    @property
+    def hard(self) -> Recipe:
+        """The rival without a teacher: the same student, samples and steps, hard labels alone."""
+        return replace(self, temperature=1.0, alpha=0.0, label_smoothing=0.0)
+
+    @property
+    def smoothed(self) -> Recipe:
+        """The rival with label smoothing in place of a teacher."""
+        return replace(self.hard, label_smoothing=SMOOTHING)
+
+
+@dataclass(frozen=True)
+class Group:
+    """What the students of one recipe reached on the validation split, one a seed.
+
+    Attributes:
+        recipe: how they were trained.
+        seeds: of each.
+        named: the class that each student names for each validation sample, [seeds, n]; -1 where it diverged.
+        labels: the right classes, [n].
+    """
+
+    recipe: Recipe
+    seeds: tuple[int, ...]
+    named: Tensor = field(compare=False)
+    labels: Tensor = field(compare=False)
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """Share of right answers of each student."""
+        return tuple((self.named == self.labels).float().mean(1).tolist())
+
+    @property
+    def accuracy(self) -> Estimate:
+        """Mean over seeds with Student's t interval."""
+        return Estimate.from_values(self.accuracies)
+
+    def answers_to(self, label: int) -> tuple[Estimate, ...]:
+        """Of the samples of class `label`, the share that each class is named for: a row of the confusion matrix.
+
+        Means over seeds with Student's t intervals, one a class that is named or right, 0 .. C - 1.
+        """
+        of_class = self.named[:, self.labels == label]  # [seeds, n_label]
+        classes = range(int(max(self.labels.max(), self.named.max())) + 1)
+        return tuple(Estimate.from_values((of_class == each).float().mean(1).tolist()) for each in classes)
+
+    @property
+    def median(self) -> int:
+        """The seed of the student in the middle: the fair one to show. Choosing the best would flatter the recipe."""
+        ordered = sorted(zip(self.accuracies, self.seeds, strict=True))
+        return ordered[(len(ordered) - 1) // 2][1]
+
+
+class Students:
+    """Trains students (MLPs) of one teacher, remembers each, and trains only what is missing.
+
+    Args:
+        teacher: any module, or its logits for the train split.
+        dataset: validation measures the students; test is not read.
+        lr: learning rate of all students, with Adam.
+        batch_size: samples a step.
+
+    Raises:
+        ValueError: a teacher that cannot take the samples, or that answers with other classes than the data set has.
+    """
+
+    def __init__(
+        self, teacher: nn.Module, dataset: Dataset, *, lr: float = LEARNING_RATE, batch_size: int = 64
+    ) -> None:
+        """Ask the teacher about the validation samples, which refuses one that does not fit."""
+        self.teacher, self.dataset, self.lr, self.batch_size = teacher, dataset, lr, batch_size
+        self.logits = self._checked(dataset.validation.inputs)  # [n, C], of the validation split
+        self._taught: dict[Split, Tensor] = {}
+        self._named: dict[tuple[Recipe, int], Tensor] = {}
+        self._whole: OrderedDict[tuple[Recipe, int], nn.Module] = OrderedDict()
+
+    def known(self, recipe: Recipe, seeds: Sequence[int]) -> Group | None:
+        """The students of a recipe, if all of these seeds are trained."""
+        if not all((recipe, seed) in self._named for seed in seeds):
+            return None
+        named = torch.stack([self._named[recipe, seed] for seed in seeds]).long()
+        return Group(recipe, tuple(seeds), named, self.dataset.validation.labels)
+
+    def train(
+        self,
+        recipes: Iterable[Recipe],
+        seeds: Sequence[int],
+        *,
+        callbacks: Sequence[training.Callback] = (),
+        cancel: Event | None = None,
+    ) -> list[Group]:
+        """Train what is missing of all recipes and seeds: one cohort for each transfer set, width and number of epochs.
+
+        Args:
+            recipes: ways to train.
+            seeds: at least two, so that there is a spread.
+            callbacks: as in `cohort.fit`, for each cohort in turn.
+            cancel: looked at before each batch.
+
+        Returns:
+            One group a recipe, in their order.
+
+        Raises:
+            training.Cancelled: `cancel` was set; whole cohorts before are remembered.
+            ValueError: fewer than two seeds, or a recipe that the teacher or the samples do not allow.
+            MemoryError: more students than fit.
+        """
+        if len(seeds) < 2:
+            raise ValueError(f"seeds needs at least two, to show a spread; got {list(seeds)}.")
+        asked = list(recipes)
+        alike: dict[tuple[Split, int, int], list[tuple[Recipe, int]]] = {}
+        for recipe in dict.fromkeys(asked):
+            for seed in seeds:
+                if (recipe, seed) not in self._named:
+                    alike.setdefault((recipe.transfer, recipe.width, recipe.epochs), []).append((recipe, seed))
+        for (transfer, width, epochs), missing in alike.items():
+            self._train(transfer, width, epochs, missing, callbacks, cancel)
+        groups = [self.known(recipe, seeds) for recipe in asked]
+        return [group for group in groups if group is not None]
+
+    def model(self, recipe: Recipe, seed: int) -> nn.Module:
+        """One student as a module of its own; one that is no longer kept whole is trained again.
+
+        Raises:
+            KeyError: never trained.
+        """
+        if (recipe, seed) not in self._named:
+            raise KeyError(f"no student was trained by {recipe} with seed {seed}.")
+        if (recipe, seed) not in self._whole:
+            self._train(recipe.transfer, recipe.width, recipe.epochs, [(recipe, seed)], (), None)
+        return self._whole[recipe, seed]
+
+    def n_parameters(self, width: int) -> int:
+        """Parameters of a student of that width."""
+        return sum(parameter.numel() for parameter in self._template(width).parameters())
+
+    def _template(self, width: int) -> models.MLP:
+        n_inputs = self.dataset.train.inputs[0].numel()
+        return models.MLP([n_inputs, *[width] * (width > 0), self.logits.shape[1]])
+
+    def _train(
+        self,
+        transfer: Split,
+        width: int,
+        epochs: int,
+        missing: Sequence[tuple[Recipe, int]],
+        callbacks: Sequence[training.Callback],
+        cancel: Event | None,
+    ) -> None:
+        if transfer not in self._taught:
+            self._taught[transfer] = self._checked(transfer.inputs)
+        members = [
+            cohort.Member(
+                seed=seed,
+                lr=self.lr,
+                temperature=recipe.temperature,
+                alpha=recipe.alpha,
+                label_smoothing=recipe.label_smoothing,
+            )
+            for recipe, seed in missing
+        ]
+        students = cohort.Cohort(self._template(width), members)
+        cohort.fit(
+            students,
+            transfer,
+            epochs=epochs,
+            batch_size=self.batch_size,
+            teacher_logits=self._taught[transfer],
+            callbacks=callbacks,
+            cancel=cancel,
+        )
+        named = cohort.answers(students, self.dataset.validation.inputs).to(torch.int16)  # [K, n]
+        for at, key in enumerate(missing):
+            self._named.setdefault(key, named[at])
+            self._whole[key] = students.model(at).eval()
+        size = 4 * students.n_parameters
+        while len(self._whole) * size > WEIGHT_BYTES and len(self._whole) > len(missing):
+            self._whole.popitem(last=False)
+
+    def _checked(self, inputs: Tensor) -> Tensor:
+        logits = answers(self.teacher, inputs)
+        if logits.shape[1] != self.dataset.n_classes:
+            raise ValueError(
+                f"teacher answers {logits.shape[1]} classes, and the data set has {self.dataset.n_classes}; "
+                "teacher and student must know the same ones."
+            )
+        return logits
+
+
+def hinted(
+    template: models.MLP,
+    members: Sequence[cohort.Member],
+    transfer: Split,
+    features: Tensor,
+    *,
+    epochs: int,
+    cancel: Event | None = None,
+) -> list[nn.Module]:
+    """`hint` for a whole cohort of MLPs: students whose last hidden layer has learned to foretell the teacher's.
+
+    Args:
+        template: the students, with at least one hidden layer.
+        members: one a student; seed, learning rate and width are used.
+        transfer: the samples; labels are not read.
+        features: of the teacher's hidden layer, [n, F], as `distill.features` gives them.
+        epochs: passes over the transfer set.
+        cancel: looked at before each batch.
+
+    Returns:
+        One module a member, to start from: `Cohort(template, members, start=...)`. Their last layer is as it was drawn.
+
+    Raises:
+        ValueError: a template without a hidden layer, or features of another length.
+    """
+    if len(template.sizes) < 3:
+        raise ValueError("template needs a hidden layer to give a hint to; a single linear layer has none.")
+    foretelling = cohort.Cohort(models.MLP([*template.sizes[:-1], features.shape[1]]), members)
+    cohort.fit(foretelling, transfer, epochs=epochs, values=features, cancel=cancel)
+    starts = list(cohort.Cohort(template, members).models())
+    last = f"layers.{len(template.sizes) - 2}."  # of the regressor in one, of the student in the other
+    for start, taught in zip(starts, foretelling.models(), strict=True):
+        own = start.state_dict()
+        lower = {name: tensor for name, tensor in taught.state_dict().items() if not name.startswith(last)}
+        start.load_state_dict({**own, **lower})
+    return starts
+
+
+def generations(
+    template: nn.Module, members: Sequence[cohort.Member], transfer: Split, count: int, *, epochs: int
+) -> list[cohort.Cohort]:
+    """Self-distillation: the first generation learns from the labels, each later one from the one before it.
+
+    Args:
+        template: of all networks, teachers and students alike.
+        members: one a family; temperature and alpha are those of the later generations.
+        transfer: the samples.
+        count: generations, 1 or more.
+        epochs: of each generation.
+
+    Returns:
+        One cohort a generation; network k of each is taught by network k of the one before, and drawn anew.
+
+    Raises:
+        ValueError: a count below 1, or as `cohort.fit`.
+
+    Source: Furlanello et al. (2018), Born-again neural networks, arXiv:1805.04770.
+    """
+    if count < 1:
+        raise ValueError(f"count must be 1 or more; got {count!r}.")
+    taught: list[cohort.Cohort] = []
+    for number in range(count):
+        own = [
+            replace(member, seed=member.seed + 10_000 * number, alpha=member.alpha if number else 0.0)
+            for member in members
+        ]
+        family = cohort.Cohort(template, own)
+        logits = None
+        if taught:
+            with torch.no_grad():
+                logits = taught[-1](transfer.inputs)  # [K, n, C]
+        cohort.fit(family, transfer, epochs=epochs, teacher_logits=logits)
+        taught.append(family)
+    return taught
