@@ -229,7 +229,8 @@ def minimise(
     generator = torch.Generator().manual_seed(seed)
     began, steps = time.perf_counter(), 0
     losses: list[float] = []
-    with mode(model, training=True), _threads(model):
+    small = sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL
+    with mode(model, training=True), threads(small=small):
         for epoch in range(epochs):
             rows = torch.randperm(len(inputs), generator=generator)
             chunks = [chunk for chunk in rows.split(batch_size) if len(chunk) > 1 or batch_size == 1]
@@ -359,10 +360,10 @@ def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _threads(model: nn.Module) -> Iterator[None]:
-    """One thread for the steps of a small model: more gain nothing, and wait for each other where cores are shared."""
+def threads(*, small: bool) -> Iterator[None]:
+    """One thread for small work: more gain little, and wait for each other where cores are shared."""
     before = torch.get_num_threads()
-    if sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL:
+    if small:
         torch.set_num_threads(1)
     try:
         yield

@@ -331,3 +331,13 @@ def test_batches_beyond_the_memory_are_refused_before_a_step(few: Split, templat
     train(count, batch_size=10**9)  # a batch holds no more samples than there are
     with pytest.raises(MemoryError, match=f"; {count} fit"):
         train(count + 1, callback=Unwanted())
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert members(seed=np.arange(2), lr=np.float64(0.1)) == members(seed=range(2), lr=0.1)
+
+
+def test_a_template_with_dropout_of_its_own_is_refused() -> None:
+    template = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(0.5), nn.Linear(8, 10))
+    with pytest.raises(ValueError, match="template: Sequential throws dice of its own; give dropout to the members"):
+        Cohort(template, members(seed=range(2)))

@@ -17,7 +17,10 @@ from kit.cohort.networks import Cohort, check_memory, hidden_widths
 from kit.cohort.passes import logits, passes
 from kit.cohort.steps import Stepper
 from kit.data import Split
-from kit.training import OPTIMISERS, Callback, Cancelled, Optimiser, Progress, predict
+from kit.training import OPTIMISERS, Callback, Cancelled, Optimiser, Progress, predict, threads
+
+# Parameters of all members together; below, a second thread gains a tenth, and takes the core that a page needs.
+SMALL_COHORT = 100_000
 
 UNLABELLED = -1  # the label of a training sample that nobody labelled
 
@@ -90,7 +93,7 @@ def fit(
     samples = _Samples(train.inputs)
     began, steps = time.perf_counter(), 0
     losses: list[Tensor] = []
-    with torch.no_grad():
+    with torch.no_grad(), threads(small=cohort.weights.numel() < SMALL_COHORT):
         for epoch in range(epochs):
             total = torch.zeros(len(cohort))
             for batch, (rows, share, counts) in enumerate(plan.epoch(), start=1):

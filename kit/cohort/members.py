@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -160,6 +161,5 @@ def _check_number(name: str, value: Any, *, whole: bool) -> None:
         if name in ("width", "n_train", "order", "fold"):
             return
         raise TypeError(f"{name} must be a number; got None.")
-    kinds = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds):
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
         raise TypeError(f"{name} must be a {'whole ' * whole}number; got {value!r}.")

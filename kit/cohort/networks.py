@@ -152,6 +152,8 @@ def _check_family(template: nn.Module, members: Sequence[Member]) -> None:
             f"template: {kind} has buffers (such as the running averages of batch normalisation), "
             "which a cohort cannot keep for each member; take a network without them, such as MLP or ConvNet."
         )
+    if any(isinstance(module, nn.modules.dropout._DropoutNd) for module in template.modules()):
+        raise ValueError(f"template: {kind} throws dice of its own; give dropout to the members instead.")
     widths = hidden_widths(template)
     for name, plain in (("width", None), ("dropout", 0.0)):
         if not widths and any(getattr(member, name) != plain for member in members):

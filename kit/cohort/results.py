@@ -38,7 +38,8 @@ def accuracies(cohort: Cohort, split: Split) -> tuple[Estimate, ...]:
     """
     if not len(split):
         raise ValueError("split is empty; it needs at least one sample.")
-    right = (answers(cohort, split.inputs) == split.labels).sum(1)  # [K]
+    named = answers(cohort, split.inputs)
+    right = ((named == split.labels) & (named >= 0)).sum(1)  # [K]
     return tuple(Estimate.from_counts(int(count), len(split)) for count in right)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Event
+from typing import Any
 
 import ipywidgets as widgets
 from torch import nn
@@ -14,7 +16,7 @@ from kit import distill, measure, training
 from kit.data import Dataset, Split
 from kit.distill import Group, Recipe, Students
 from kit.explorers.base import WIDE, LiveFigure, ProgressWidget, Stops
-from kit.explorers.page import Here
+from kit.explorers.page import Bars, Here
 from kit.explorers.pinning import PinningExplorer
 from kit.measure import Estimate, Profile
 from kit.plots import distill as plots
@@ -26,11 +28,14 @@ CURVE: tuple[float, ...] = TEMPERATURES[::2]  # trained without being asked for
 COARSE_FIRST = (4, 64, 0.5, 16, 1, 8, 2, 32)  # the curve has its shape early
 ALPHAS: tuple[float, ...] = tuple(step / 10 for step in range(11))
 WIDTHS: tuple[int, ...] = (0, 4, 8, 16, 32, 64, 128)
+HIDDEN = WIDTHS[1:]  # the plane's curve; a linear student is another kind of model
 SEEDS: tuple[int, ...] = (4, 8, 16, 32, 64)
 EPOCHS: tuple[int, ...] = (5, 10, 20, 40, 80)
 
 # Students that one piece of background work trains: few enough that a move waits for a moment only.
 CHUNK = 32
+# While a hand moves, the page is left to it: curves grow once it has rested for so long.
+REST_SECONDS = 0.3
 DETAIL_SECONDS = 0.08  # the other figures follow so much later, so that the page paints the soft labels first
 
 LABELLED = 10  # labels a class, where most samples have none
@@ -87,16 +92,19 @@ class DistillationExplorer(PinningExplorer):
             raise ValueError(f"transfer must be one of {', '.join(self.transfers)}; got {transfer!r}.")
         self._defaults = {"temperature": temperature, "alpha": 0.9, "width": width, "transfer": transfer}
         self._defaults |= {"digit": min(3, dataset.n_classes - 1), "image": 0, "seeds": 8, "epochs": 20}
-        self._first_seed = 0
+        self._first_seed, self._answered_at = 0, 0.0
         controls = self._make_controls()
         start = self.settings
         self._curve = LiveFigure(plots.curve_figure(self._curve_info(start)))
         self._soft = LiveFigure(plots.soft_figure(self._soft_info(start)))
         self._plane = LiveFigure(plots.students_figure(self._plane_info(start)))
         self._said = LiveFigure(plots.answers_figure(self._answers_info(start)))
-        self.here = Here()
+        self.here, self.bars = Here(), Bars(heights=list(self._soft_info(start).soft))
         title = f"DistillationExplorer: {type(teacher).__name__} on {dataset.name}"
-        super().__init__(title, controls, self._curve, (self._soft, self._plane, self._said), overlays=[self.here])
+        super().__init__(
+            title, controls, self._curve, (self._soft, self._plane, self._said), overlays=[self.here, self.bars]
+        )
+        self.status.layout.min_height = "9em"  # the words about a class never seen must not push the figures down
         self._begin()
 
     # -- what a script or a notebook cell uses -------------------------------------------------------------------------
@@ -172,14 +180,18 @@ class DistillationExplorer(PinningExplorer):
         start = self._defaults
         names, rarest = self.dataset.class_names, int(self.dataset.validation.labels.bincount().min())
         self.temperature = Stops(
-            TEMPERATURES, lambda t: f"T = {t:g}", value=start["temperature"], description="temperature", **WIDE
+            TEMPERATURES,
+            lambda t: f"T = {t:g}",
+            value=start["temperature"],
+            description="temperature",
+            **{**WIDE, "style": {"description_width": "initial"}},
         )
         self.alpha = Stops(ALPHAS, lambda alpha: f"{alpha:g}", value=start["alpha"], description="alpha", **WIDE)
         self.width = Stops(
             WIDTHS, lambda width: f"{width:g}" if width else "linear", value=start["width"], description="width", **WIDE
         )
         self.transfer = widgets.Dropdown(
-            options=list(self.transfers), value=start["transfer"], description="transfer set", **WIDE
+            options=list(self.transfers), value=start["transfer"], description="transfer", **WIDE
         )
         classes = [(name, label) for label, name in enumerate(names)]
         self.digit = widgets.Dropdown(options=classes, value=start["digit"], description="class", **WIDE)
@@ -190,6 +202,12 @@ class DistillationExplorer(PinningExplorer):
         self.temperature.add_class("kit-wide")  # the most moved one gets the whole width
         self.new_seeds_button.on_click(lambda _: self.new_seeds())
         return [*(getattr(self, name) for name in start), self.new_seeds_button, *self._make_pin_controls()]
+
+    def _move(self, change: Any) -> None:
+        """Soften the teacher's labels at once (a dozen numbers); then ask for the students."""
+        if not self._quiet:
+            self.bars.heights = list(self._soft_info(self.settings).soft)
+        super()._move(change)
 
     def _transfer(self) -> Split:
         """The chosen transfer set: made once, so that what was trained on it is found again."""
@@ -202,11 +220,11 @@ class DistillationExplorer(PinningExplorer):
     # -- in the worker ---------------------------------------------------------------------------------------------
 
     def _answer(self, settings: Settings, cancel: Event) -> None:
-        """Soften the teacher's labels at once; train what is missing; then show all of it."""
+        """Show the chosen sample; train what is missing; then show all of it."""
         soft = self._soft_info(settings)
         self._paint(self._soft, plots.soft_traces(soft), **plots.soft_layout(soft))
         self._train(settings, cancel)
-        self._answered = settings
+        self._answered, self._answered_at = settings, time.monotonic()
         self.here.point = plots.here_point(self._known(settings))
         self._say(self._in_words(settings))
         if cancel.wait(DETAIL_SECONDS):
@@ -246,6 +264,8 @@ class DistillationExplorer(PinningExplorer):
         settings = self._answered
         if settings is None or self._halted:
             return False
+        if cancel.wait(max(0.0, self._answered_at + REST_SECONDS - time.monotonic())):
+            raise training.Cancelled("a hand is moving the controls.")
         temperatures, widths = self._missing(settings)
         at_once = max(1, CHUNK // len(settings.seeds))
         if temperatures:
@@ -255,7 +275,7 @@ class DistillationExplorer(PinningExplorer):
         temperatures, widths = self._missing(settings)
         self._show(settings)
         left = len(temperatures) + len(widths) // 2
-        total = len(CURVE) + len(WIDTHS)
+        total = len(CURVE) + len(HIDDEN)
         self.sweep_note.value = (
             f"curves: {total - left} of {total} points" if left else f"curves complete: {total} points"
         )
@@ -267,7 +287,7 @@ class DistillationExplorer(PinningExplorer):
         """What the curve and the plane still need: temperatures; pairs of distilled and hard students by width."""
         recipe = settings.recipe
         temperatures = [replace(recipe, temperature=t) for t in COARSE_FIRST]
-        widths = [each for width in WIDTHS for each in _pair(replace(recipe, width=width))]
+        widths = [each for width in HIDDEN for each in _pair(replace(recipe, width=width))]
         missing = [
             [each for each in recipes if self._students.known(each, settings.seeds) is None]
             for recipes in (temperatures, widths)
@@ -320,7 +340,7 @@ class DistillationExplorer(PinningExplorer):
 
     def _plane_info(self, settings: Settings) -> plots.StudentsInfo:
         def by_width(label: str, way: Callable[[Recipe], Recipe]) -> Line:
-            recipes = [way(replace(settings.recipe, width=width)) for width in WIDTHS]
+            recipes = [way(replace(settings.recipe, width=width)) for width in HIDDEN]
             groups = [self._students.known(recipe, settings.seeds) for recipe in recipes]
             return line(label, "nonzeros", [self._entry(group) for group in groups if group is not None])
 

@@ -84,27 +84,52 @@ def curve_traces(info: CurveInfo) -> Traces:
 
 
 def curve_layout(info: CurveInfo) -> dict[str, Any]:
-    """What changes of the layout with the numbers: the accuracy axis, and the words beside the curves."""
-    lows = [*info.distilled.low, *info.rivals[0].low, *info.rivals[1].low, *info.seeds[1]]
-    bottom = math.floor(min([*lows, 90.0]) / 10) * 10 - 2
-    marks = [("teacher", info.ends[1], info.teacher, "right", "bottom")]
-    hard, smoothed = info.rivals
-    above = bool(hard.accuracy) and bool(smoothed.accuracy) and hard.accuracy[0] > smoothed.accuracy[0]
-    for curve, over in ((hard, above), (smoothed, not above)):
-        y = curve.accuracy[0] if curve.accuracy else bottom
-        marks.append((curve.label if curve.accuracy else "", info.ends[0], y, "left", "bottom" if over else "top"))
-    best = max(range(len(info.distilled.size)), key=info.distilled.accuracy.__getitem__, default=None)
-    x, y = (info.ends[0], bottom) if best is None else (info.distilled.size[best], info.distilled.high[best])
-    marks.append(("" if best is None else "distilled", x, y, "center", "bottom"))
+    """What changes of the layout with the numbers: the accuracy axis, and the names at the right ends of the lines."""
+    bottom = _bottom([*info.distilled.low, *info.rivals[0].low, *info.rivals[1].low, *info.seeds[1]])
+    ends = {curve.label: curve.accuracy[-1] for curve in (*info.rivals, info.distilled) if curve.accuracy}
+    heights = spread({"teacher": info.teacher, **ends}, gap=(103.5 - bottom) / 18)
     return {
-        "yaxis": {"range": [max(bottom, -2), 103.5]},
-        # Always as many words, empty or not: plotly cannot add one while it changes another.
+        "yaxis": accuracy_axis(bottom),
+        # Always as many names, empty or not: plotly cannot add one while it changes another.
         "annotations": [
-            {"text": text, "x": math.log10(x), "y": y, "xanchor": xa, "yanchor": ya, "showarrow": False}
-            | {"font": {"size": style.FONT_SIZE}}
-            for text, x, y, xa, ya in marks
+            {
+                "text": f"{SIGNS[name]} {name}" if name in heights else "",
+                "xref": "paper",
+                "x": 1.01,
+                "y": heights.get(name, bottom),
+                "xanchor": "left",
+                "yanchor": "middle",
+                "showarrow": False,
+                "font": {"size": style.FONT_SIZE},
+            }
+            for name in SIGNS
         ],
     }
+
+
+# The marker of each line, for its name.
+SIGNS = {"hard labels": "◆", "label smoothing": "▼", "distilled": "■", "teacher": "★"}
+
+
+def spread(heights: dict[str, float], gap: float) -> dict[str, float]:
+    """Move names apart, upwards, until any two are `gap` apart; their order stays."""
+    placed: dict[str, float] = {}
+    last = -math.inf
+    for name, height in sorted(heights.items(), key=lambda item: item[1]):
+        placed[name] = last = max(height, last + gap)
+    top = max(heights.values()) + gap
+    return {name: height - max(0.0, last - top) for name, height in placed.items()}
+
+
+def accuracy_axis(bottom: float) -> dict[str, Any]:
+    """Range and ticks of an accuracy axis, per cent; no tick above 100."""
+    step = 20 if bottom < 30 else 10 if bottom < 70 else 5
+    return {"range": [bottom, 103.5], "tickvals": [tick for tick in range(0, 101, step) if tick >= bottom]}
+
+
+def _bottom(lows: Sequence[float]) -> float:
+    """Lower end of an accuracy axis, per cent: in steps of 20, so that a growing curve seldom moves it."""
+    return max(0, math.floor(min([*lows, 99.0]) / 20) * 20) - 2.0
 
 
 def curve_figure(info: CurveInfo) -> go.Figure:
@@ -113,14 +138,14 @@ def curve_figure(info: CurveInfo) -> go.Figure:
     fixed: Traces = []
     for name in ("hard labels", "label smoothing", "distilled"):
         drawn = style.LOOKS[name]
-        mode = {"mode": "lines+markers" if name == "distilled" else "lines"}
         fixed.append({"name": f"interval of {name}", **band_style(drawn)})
-        fixed.append({"name": name, "hovertemplate": hover, **curve_style(drawn), **mode})
+        fixed.append({"name": name, "hovertemplate": hover, **curve_style(drawn)})
     distilled, teacher = style.LOOKS["distilled"], style.LOOKS["teacher"]
     open_marker = {"symbol": "circle-open", "size": 7, "color": distilled.colour, "line": {"width": 1.5}}
     fixed.append({"name": "one student", "mode": "markers", "marker": open_marker, "hovertemplate": hover})
     dotted = {"dash": teacher.dash, "color": teacher.colour, "width": 2}
-    fixed.append({"name": "teacher", "mode": "lines", "line": dotted, "hovertemplate": hover})
+    star = {"symbol": teacher.marker, "size": 9, "color": teacher.colour}
+    fixed.append({"name": "teacher", "mode": "lines+markers", "line": dotted, "marker": star, "hovertemplate": hover})
     data = [{**look, **arrays} for look, arrays in zip(fixed, curve_traces(info), strict=True)]
     layout = curve_layout(info)
     low, high = (math.log10(end) for end in info.ends)
@@ -136,7 +161,7 @@ def curve_figure(info: CurveInfo) -> go.Figure:
             "ticktext": [f"{tick:g}" for tick in TEMPERATURE_TICKS],
         },
         y={"title": "validation accuracy, %", **layout.pop("yaxis")},
-        **layout,
+        **{**layout, "margin": {"l": 56, "r": 128, "t": 34, "b": 44}},
     )
 
 
@@ -153,10 +178,9 @@ class SoftInfo(NamedTuple):
 
     Attributes:
         names: of the classes.
-        soft: its probabilities at the temperature.
+        soft: its probabilities at the chosen temperature.
         plain: at temperature 1.
         label: the right class.
-        temperature: chosen.
         picture: the sample's pixels, rows from the top; empty where it is no image.
     """
 
@@ -164,7 +188,6 @@ class SoftInfo(NamedTuple):
     soft: tuple[float, ...]
     plain: tuple[float, ...]
     label: int
-    temperature: float
     picture: tuple[tuple[float, ...], ...]
 
 
@@ -180,41 +203,29 @@ def soft_info(logits: Tensor, temperature: float, label: int, sample: Tensor, na
     """
     soft, plain = (tuple(soften(logits, t).tolist()) for t in (temperature, 1.0))
     picture = tuple(map(tuple, sample.mean(0).tolist())) if sample.ndim == 3 else ()
-    return SoftInfo(tuple(names), soft, plain, label, temperature, picture)
+    return SoftInfo(tuple(names), soft, plain, label, picture)
 
 
 def soft_traces(info: SoftInfo) -> Traces:
-    """Arrays of the traces: bars at the temperature, marks at temperature 1, the picture."""
-    place = list(range(len(info.names)))
+    """Arrays of the traces: the picture, marks at temperature 1. The bars are drawn over the figure: `info.soft`."""
     return [
-        {"x": place, "y": list(info.soft), "text": [f"{100 * share:.0f}" for share in info.soft]},
-        {"x": place, "y": list(info.plain)},
         {"z": [list(row) for row in info.picture]},
+        {"x": list(range(len(info.names))), "y": list(info.plain)},
     ]
 
 
 def soft_layout(info: SoftInfo) -> dict[str, Any]:
-    """What changes of the layout: the title."""
-    return {"title": {"text": f"The teacher on this {escape(info.names[info.label])}, T = {info.temperature:g}"}}
+    """What changes of the layout: the title, and in which corner the picture stands."""
+    right = info.label < len(info.names) / 2
+    return {
+        "title": {"text": f"The teacher on this {escape(info.names[info.label])}: bar at T, dash at T = 1"},
+        "xaxis2": {"domain": [0.76, 1.0] if right else [0.02, 0.26]},
+    }
 
 
 def soft_figure(info: SoftInfo) -> go.Figure:
-    """The teacher's probabilities as bars; a dash where each stands at temperature 1; the image in the corner."""
-    soft, neutral = style.LOOKS["distilled"], style.NEUTRAL
+    """The teacher's probabilities: a dash where each stands at temperature 1; the image in a corner."""
     fixed: Traces = [
-        {
-            "type": "bar",
-            "marker": {"color": soft.colour},
-            "textposition": "outside",
-            "cliponaxis": False,
-            "hovertemplate": "%{y:.4f} at this T<extra></extra>",
-        },
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "marker": {"symbol": "line-ew", "size": 18, "line": {"width": 2, "color": neutral}},
-            "hovertemplate": "%{y:.4f} at T = 1<extra></extra>",
-        },
         {
             "type": "heatmap",
             "xaxis": "x2",
@@ -223,19 +234,26 @@ def soft_figure(info: SoftInfo) -> go.Figure:
             "showscale": False,
             "hoverinfo": "skip",
         },
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "marker": {"symbol": "line-ew", "size": 18, "line": {"width": 2, "color": style.NEUTRAL}},
+            "hovertemplate": "%{y:.4f} at T = 1<extra></extra>",
+        },
     ]
     data = [{**look, **arrays} for look, arrays in zip(fixed, soft_traces(info), strict=True)]
     hidden = {"showgrid": False, "showticklabels": False, "zeroline": False, "ticks": "", "fixedrange": True}
+    places, layout = list(range(len(info.names))), soft_layout(info)
+    x = {"tickvals": places, "ticktext": list(info.names), "range": [-0.6, len(places) - 0.4], "showgrid": False}
     figure = style.figure(
         data,
-        title=soft_layout(info)["title"]["text"],
+        title=layout["title"]["text"],
         height=290,
-        x={"title": "class", "tickvals": list(range(len(info.names))), "ticktext": list(info.names), "showgrid": False},
+        x={"title": "class", **x},
         y={"title": "probability, %", "range": [0, 1.12], "tickvals": [0, 0.5, 1], "ticktext": ["0", "50", "100"]},
     )
-    corner = [0.76, 1.0] if info.label < len(info.names) / 2 else [0.02, 0.26]
     return figure.update_layout(
-        xaxis2={**hidden, "domain": corner, "anchor": "y2", "constrain": "domain"},
+        xaxis2={**hidden, **layout["xaxis2"], "anchor": "y2", "constrain": "domain"},
         yaxis2={**hidden, "domain": [0.6, 1.0], "anchor": "x2", "autorange": "reversed", "scaleanchor": "x2"},
     )
 
@@ -279,11 +297,10 @@ def students_layout(info: StudentsInfo) -> dict[str, Any]:
     """What changes of the layout: both axes."""
     curves = (info.distilled, info.hard, info.teacher, info.here, info.pins)
     sizes = [size for curve in curves for size in curve.size] or [1.0, 100.0]
-    lowest = min([low for curve in curves for low in curve.low] + [90.0])
-    bottom = max(0, math.floor(lowest / 10) * 10 - 2)
+    bottom = _bottom([low for curve in curves for low in curve.low])
     return {
         "xaxis": size_axis("nonzeros", min(sizes) / 1.6, max(sizes) * 1.6),
-        "yaxis": {"range": [bottom, 103.5]},
+        "yaxis": accuracy_axis(bottom),
     }
 
 
@@ -374,7 +391,11 @@ def answers_figure(info: AnswersInfo) -> go.Figure:
     data = []
     for name, arrays in zip(("distilled", "hard labels"), answers_traces(info), strict=True):
         drawn = style.LOOKS[name]
-        pattern = {"shape": "/", "fgcolor": "#ffffff", "size": 5} if name == "hard labels" else {"shape": ""}
+        pattern = (
+            {"shape": "/", "fillmode": "overlay", "fgcolor": "#ffffff", "size": 5}
+            if name == "hard labels"
+            else {"shape": ""}
+        )
         look = {
             "type": "bar",
             "name": name,

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from tests.benchmarks import channels, cohort, imports, notebooks, slider, sweep
+from tests.benchmarks import channels, cohort, distillation, imports, notebooks, slider, sweep
 from tests.benchmarks.registry import Benchmark, choose, run
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "sweep": sweep.benchmark,
     "channels": channels.benchmark,
     "cohort": cohort.benchmark,
+    "distillation": distillation.benchmark,
     "notebooks": notebooks.benchmark,
     "import": imports.benchmark,
 }

@@ -140,13 +140,13 @@ def benchmark(say: Say) -> Iterator[Row]:
             write_notebook(Path(folder) / f"{name}.ipynb", [textwrap.dedent(cell) for cell in rival.cells])
         server = stack.enter_context(serve(Path(folder)))
         browser = stack.enter_context(browse())
-        pages = {name: _open(browser, server, name, rival, say) for name, rival in contest.items()}
+        pages = {name: open_page(browser, server, name, rival, say) for name, rival in contest.items()}
         chance = random.Random(0)
         for number in range(ROUNDS):
             order = list(contest)
             chance.shuffle(order)
             for name in order:
-                _round(pages[name], contest[name], number, chance)
+                one_round(pages[name], contest[name], number, chance)
             medians = ", ".join(f"{name} {rival.median:.0f}" for name, rival in contest.items() if rival.shown)
             say(f"round {number + 1} of {ROUNDS}, medians so far in ms: {medians}")
     yield from _verdicts(contest, say)
@@ -173,7 +173,8 @@ def _verdicts(contest: dict[str, Rival], say: Say) -> Iterator[Row]:
     yield Row.of("slider.stock", what, swept, stock, "ms", Target("at least", 3))
 
 
-def _open(browser: Browser, server: Server, name: str, rival: Rival, say: Say) -> NotebookPage:
+def open_page(browser: Browser, server: Server, name: str, rival: Rival, say: Say) -> NotebookPage:
+    """Open a rival's notebook, run it, and wait until what is watched is shown."""
     page = browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
     opened = NotebookPage(page, server, f"{name}.ipynb").open()
     opened.run_all()
@@ -185,7 +186,8 @@ def _open(browser: Browser, server: Server, name: str, rival: Rival, say: Say) -
     return opened
 
 
-def _round(page: NotebookPage, rival: Rival, number: int, chance: random.Random) -> None:
+def one_round(page: NotebookPage, rival: Rival, number: int, chance: random.Random) -> None:
+    """Press a key on the rival's slider several times, and note how long each change took."""
     page.page.bring_to_front()
     handle = page.page.locator(rival.handle).first
     page.page.locator(rival.probe["root"]).first.scroll_into_view_if_needed()

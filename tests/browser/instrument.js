@@ -43,6 +43,7 @@ window.kitLab = (() => {
   //   {kind: 'text', root}           the words of the element that the CSS selector `root` finds
   //   {kind: 'image', root}          the image under it
   //   {kind: 'marker', root, trace}  the places of the points of the plotly trace of that name under it
+  //   {kind: 'bars', root, mark}     the tops of the bars (SVG rect) in the element `mark` under it
   //   {kind: 'place', root, mark}    the place (SVG transform) of the element `mark` under it
   function target(probe) {
     const root = document.querySelector(probe.root);
@@ -65,6 +66,10 @@ window.kitLab = (() => {
         return {node: plot, read};
       }
       throw new Error(`no trace under ${probe.root} is named ${probe.trace}`);
+    }
+    if (probe.kind === 'bars') {
+      const read = () => [...root.querySelectorAll(`${probe.mark} rect`)].map(bar => bar.getAttribute('y')).join(';') || null;
+      return {node: root, read};
     }
     if (probe.kind === 'place') {
       return {node: root, read: () => root.querySelector(probe.mark)?.getAttribute('transform') ?? null};
