@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 import torch
+import torch.nn.functional as F
 import torch.nn.utils.prune as torch_prune
 from torch import nn
 
@@ -38,6 +40,10 @@ ANSWERS = {
     "sparse_break_even": ("break_even",),
     "ratio_for_a_tenth": ("ratio",),
     "repaired_listing": ("Net", "prune_half"),
+    "missing_factor": ("distillation_loss",),
+    "wrong_reduction": ("soft_loss",),
+    "soft_gradient": ("soft_gradient",),
+    "temperature_for": ("temperature",),
 }
 
 
@@ -47,7 +53,7 @@ def test_every_exercise_has_a_solution_here() -> None:
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_the_notebooks_solution_passes(name: str) -> None:
-    names: dict[str, Any] = {"torch": torch, "torch_prune": torch_prune}
+    names: dict[str, Any] = {"torch": torch, "torch_prune": torch_prune, "F": F, "math": math}
     exec(solutions()[name], names)
     verdict = getattr(exercises, name)(*(names[answer] for answer in ANSWERS[name]))
     assert verdict.right, verdict
@@ -57,7 +63,7 @@ def test_the_notebooks_solution_passes(name: str) -> None:
 @pytest.mark.parametrize("stub", [None, ...])
 def test_an_untouched_stub_is_no_error(name: str, stub: Any) -> None:
     check: Callable[[Any], Verdict] = getattr(exercises, name)
-    takes_a_number = name in ("sparse_break_even", "ratio_for_a_tenth")
+    takes_a_number = name in ("sparse_break_even", "ratio_for_a_tenth", "temperature_for")
     verdict = check(stub if takes_a_number else lambda *arguments: stub)
     assert not verdict.right
     assert "three dots" in verdict.message
@@ -223,3 +229,75 @@ def test_wrong_repairs(net: Any, prune_half: Callable[[Any], None], reason: str)
 
 def test_a_right_repair_passes_whatever_its_form() -> None:
     assert exercises.repaired_listing(Chapter, half_globally).right
+
+
+def soft(z: torch.Tensor, v: torch.Tensor, t: float, reduction: str = "batchmean") -> torch.Tensor:
+    return F.kl_div(F.log_softmax(z / t, 1), F.softmax(v / t, 1), reduction=reduction)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda z, v, y, t, a: (1 - a) * F.cross_entropy(z, y) + a * soft(z, v, t), "soft part has no factor"),
+        (lambda z, v, y, t, a: (1 - a) * F.cross_entropy(z, y) + a * t * soft(z, v, t), "the factor is T"),
+        (lambda z, v, y, t, a: (1 - a) * F.cross_entropy(z, y) + a / t**2 * soft(z, v, t), "you divide"),
+        (lambda z, v, y, t, a: t**2 * ((1 - a) * F.cross_entropy(z, y) + a * soft(z, v, t)), "on the hard labels too"),
+        (lambda z, v, y, t, a: a * F.cross_entropy(z, y) + (1 - a) * t**2 * soft(z, v, t), "weights are swapped"),
+        (lambda z, v, y, t, a: F.cross_entropy(z, y) + a * t**2 * soft(z, v, t), "the loss must be"),
+    ],
+)
+def test_wrong_factors(wrong: Callable[..., Any], reason: str) -> None:
+    refused(exercises.missing_factor(wrong), reason)
+
+
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda z, v, t: t**2 * soft(z, v, t, "mean"), "a mean over the classes too"),
+        (lambda z, v, t: t**2 * soft(z, v, t, "sum"), "that is the sum"),
+        (lambda z, v, t: t**2 * soft(v, z, t), "swapped"),
+        (
+            lambda z, v, t: t**2 * F.kl_div(F.softmax(z / t, 1), F.softmax(v / t, 1), reduction="batchmean"),
+            "logarithm",
+        ),
+        (lambda z, v, t: soft(z, v, t), "the loss must be"),
+    ],
+)
+def test_wrong_reductions(wrong: Callable[..., Any], reason: str) -> None:
+    refused(exercises.wrong_reduction(wrong), reason)
+
+
+def distance(z: torch.Tensor, v: torch.Tensor, t: float) -> torch.Tensor:
+    return torch.softmax(z / t, 1) - torch.softmax(v / t, 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda z, v, t: -t * distance(z, v, t) / len(z), "sign is wrong"),
+        (lambda z, v, t: t * distance(z, v, t), "6 times too large"),
+        (lambda z, v, t: distance(z, v, t) / len(z), "a factor T is missing"),
+        (lambda z, v, t: t**2 * distance(z, v, t) / len(z), "a factor T too many"),
+        (lambda z, v, t: t * distance(z, v, 1) / len(z), "both taken at temperature T"),
+        (lambda z, v, t: t * distance(z, v, t).mean(0), "shape of the logits"),
+        (lambda z, v, t: 1.0, "shape of the logits"),
+    ],
+)
+def test_wrong_gradients(wrong: Callable[..., Any], reason: str) -> None:
+    refused(exercises.soft_gradient(wrong), reason)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (math.log(4) / 4, "1 / T"),
+        (4 / math.log(5), "ratio of the two shares"),
+        (4 / math.log10(4), "base 10"),
+        (1.0, r"gets 1\.8 %"),
+        (-2.0, "above 0"),
+        (1e-9, r"gets 0\.0 %"),
+    ],
+)
+def test_wrong_temperatures(wrong: float, reason: str) -> None:
+    refused(exercises.temperature_for(wrong), reason)

@@ -11,7 +11,7 @@
 | let networks teach their like | `generations(template, members, digits.train, 3, epochs=20)` |
 """
 
-from kit.distill.fit import answers, features, fit, hint
+from kit.distill.fit import answers, features, fit, hint, standardised
 from kit.distill.loss import loss, soften
 from kit.distill.students import LEARNING_RATE, SMOOTHING, Group, Recipe, Students, generations, hinted
 from kit.distill.transfer import few, partly_labelled, shifted, without_class
@@ -33,5 +33,6 @@ __all__ = [
     "partly_labelled",
     "shifted",
     "soften",
+    "standardised",
     "without_class",
 ]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kit import models, training
+from kit.cohort import UNLABELLED
 from kit.data import Split
 from kit.distill.loss import check_alpha, check_temperature, loss
 
@@ -32,7 +33,7 @@ def answers(teacher: nn.Module | Tensor, inputs: Tensor) -> Tensor:
     if isinstance(teacher, nn.Module):
         logits = torch.cat([_asked("teacher", teacher, part) for part in inputs.split(BATCH)])
     else:
-        logits = teacher
+        logits = teacher.detach()
     if logits.ndim != 2 or len(logits) != len(inputs):
         raise ValueError(
             f"teacher's logits must have shape [{len(inputs)}, n_classes], a row a sample of the transfer set; "
@@ -90,6 +91,11 @@ def fit(
             f"teacher and student must know the same classes; the teacher answers {v.shape[1]}, "
             f"the student {z.shape[1]}."
         )
+    highest = int(transfer.labels.max())
+    if highest >= v.shape[1]:
+        raise ValueError(f"transfer's labels must lie in 0 .. {v.shape[1] - 1}, or be -1; got {highest}.")
+    if alpha == 0 and highest == UNLABELLED:
+        raise ValueError("transfer has no labelled sample, and alpha = 0 learns from labels alone; take alpha above 0.")
 
     def of_batch(logits: Tensor, rows: Tensor) -> Tensor:
         return loss(logits, v[rows], transfer.labels[rows], temperature=temperature, alpha=alpha)
@@ -139,8 +145,8 @@ def hint(
 ) -> training.History:
     """Train the first layers of `student`, in place, to foretell a hidden layer of the teacher: a hint.
 
-    A linear regressor r maps the student's features u to the size of the teacher's w; minimised is the mean of
-    (r(u) - w)^2. The regressor is thrown away. Then train on with `fit`.
+    A linear regressor r maps the student's features u to the size of the teacher's w (see `standardised`); minimised
+    is the mean of (r(u) - w)^2. The regressor is thrown away. Then train on with `fit`.
 
     Args:
         student: any module.
@@ -161,7 +167,7 @@ def hint(
     """
     if not len(transfer):
         raise ValueError("transfer is empty; it needs at least one sample.")
-    wanted = features(teacher, teacher_layer, transfer.inputs)  # w, [n, F]
+    wanted = standardised(features(teacher, teacher_layer, transfer.inputs))  # w, [n, F]
     size = features(student, student_layer, transfer.inputs[:1]).shape[1]
     regressor = models.MLP((size, wanted.shape[1]), seed=seed)
     with _Tap("student", student, student_layer) as tap:
@@ -175,6 +181,22 @@ def hint(
             batch_size=batch_size,
             cancel=cancel,
         )
+
+
+def standardised(features: Tensor) -> Tensor:
+    """Features as a student is to foretell them: each with mean 0, all divided by one number, their spread.
+
+    Raw ones of size 2 and more push the ReLUs of small students until many of them never fire again.
+
+    Args:
+        features: [n, F], at least two samples.
+
+    Returns:
+        [n, F], with standard deviation 1 over all entries; zeros where the features do not vary at all.
+    """
+    varying = features - features[:1]  # exactly 0 where a feature does not vary, where a mean is rounded
+    centred = varying - varying.mean(0)
+    return centred / centred.std().clamp(min=1e-12)
 
 
 class _Tap:

@@ -64,7 +64,7 @@ def loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temp
             "teacher and student must answer with the same classes for the same samples; "
             f"got logits of {tuple(teacher_logits.shape)} and {tuple(student_logits.shape)}."
         )
-    total = student_logits.new_zeros(())
+    total = 0 * student_logits.sum()  # with a gradient, also where alpha is 0 and nobody labelled
     labelled = labels != UNLABELLED
     if alpha < 1 and bool(labelled.any()):
         total = total + (1 - alpha) * F.cross_entropy(student_logits[labelled], labels[labelled])

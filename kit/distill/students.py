@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kit import cohort, models, training
 from kit.data import Dataset, Split
-from kit.distill.fit import answers
+from kit.distill.fit import answers, standardised
 from kit.distill.loss import check_alpha, check_temperature
 from kit.measure import Estimate
 
@@ -50,6 +50,8 @@ class Recipe:
         check_alpha(self.alpha)
         if not len(self.transfer):
             raise ValueError("transfer is empty; it needs at least one sample.")
+        if not 0 <= self.label_smoothing <= 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1]; got {self.label_smoothing!r}.")
         for name, least in (("width", 0), ("epochs", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more; got {getattr(self, name)!r}.")
@@ -111,7 +113,7 @@ class Students:
     """Trains students (MLPs) of one teacher, remembers each, and trains only what is missing.
 
     Args:
-        teacher: any module, or its logits for the train split.
+        teacher: any module, not changed.
         dataset: validation measures the students; test is not read.
         lr: learning rate of all students, with Adam.
         batch_size: samples a step.
@@ -149,7 +151,7 @@ class Students:
 
         Args:
             recipes: ways to train.
-            seeds: at least two, so that there is a spread.
+            seeds: at least two, none twice, so that there is a spread.
             callbacks: as in `cohort.fit`, for each cohort in turn.
             cancel: looked at before each batch.
 
@@ -158,11 +160,11 @@ class Students:
 
         Raises:
             training.Cancelled: `cancel` was set; whole cohorts before are remembered.
-            ValueError: fewer than two seeds, or a recipe that the teacher or the samples do not allow.
+            ValueError: fewer than two seeds, one twice, or a recipe that the teacher or the samples do not allow.
             MemoryError: more students than fit.
         """
-        if len(seeds) < 2:
-            raise ValueError(f"seeds needs at least two, to show a spread; got {list(seeds)}.")
+        if len(seeds) < 2 or len(set(seeds)) < len(seeds):
+            raise ValueError(f"seeds needs at least two, none twice, to show a spread; got {list(seeds)}.")
         asked = list(recipes)
         alike: dict[tuple[Split, int, int], list[tuple[Recipe, int]]] = {}
         for recipe in dict.fromkeys(asked):
@@ -271,7 +273,7 @@ def hinted(
     if len(template.sizes) < 3:
         raise ValueError("template needs a hidden layer to give a hint to; a single linear layer has none.")
     foretelling = cohort.Cohort(models.MLP([*template.sizes[:-1], features.shape[1]]), members)
-    cohort.fit(foretelling, transfer, epochs=epochs, values=features, cancel=cancel)
+    cohort.fit(foretelling, transfer, epochs=epochs, values=standardised(features), cancel=cancel)
     starts = list(cohort.Cohort(template, members).models())
     last = f"layers.{len(template.sizes) - 2}."  # of the regressor in one, of the student in the other
     for start, taught in zip(starts, foretelling.models(), strict=True):

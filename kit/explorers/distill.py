@@ -158,7 +158,7 @@ class DistillationExplorer(PinningExplorer):
 
     def new_seeds(self) -> None:
         """Train everything again with seeds that were not used before."""
-        self._first_seed += self.seeds.value
+        self._first_seed += SEEDS[-1]  # past the largest group
         self._move(None)
 
     def reset(self) -> None:
@@ -274,7 +274,7 @@ class DistillationExplorer(PinningExplorer):
             self._students.train(widths[:2], settings.seeds, cancel=cancel)
         temperatures, widths = self._missing(settings)
         self._show(settings)
-        left = len(temperatures) + len(widths) // 2
+        left = len(temperatures) + len({each.width for each in widths})
         total = len(CURVE) + len(HIDDEN)
         self.sweep_note.value = (
             f"curves: {total - left} of {total} points" if left else f"curves complete: {total} points"
@@ -348,9 +348,9 @@ class DistillationExplorer(PinningExplorer):
         return plots.StudentsInfo(
             distilled=by_width("distilled", lambda recipe: recipe),
             hard=by_width("hard labels", lambda recipe: recipe.hard),
-            teacher=line("teacher", "nonzeros", [(self._teacher_size, self._teacher, 0.0)]),
+            teacher=line("teacher", "nonzeros", [(self._teacher_size, self._teacher, 0.0)], floor=1),
             here=line("here", "nonzeros", [] if here is None else [self._entry(here)]),
-            pins=self._pin_line("nonzeros"),
+            pins=self._pin_line("nonzeros", floor=1),
             pin_names=self._pin_names,
         )
 
@@ -396,7 +396,8 @@ class DistillationExplorer(PinningExplorer):
         return f"The picture shows the last answer: {self._in_words(self._answered)}"
 
     def _named(self, transfer: Split) -> str:
-        return next(name for (name, _), split in self._made.items() if split is transfer)
+        name, label = next(key for key, split in self._made.items() if split is transfer)
+        return name if label is None else f"{name} {self.dataset.class_names[label]}"
 
     def _pin_name(self, recipe: Recipe, seed: int) -> str:
         kind = f"MLP {recipe.width}" if recipe.width else "linear"

@@ -85,7 +85,7 @@ def curve_traces(info: CurveInfo) -> Traces:
 
 def curve_layout(info: CurveInfo) -> dict[str, Any]:
     """What changes of the layout with the numbers: the accuracy axis, and the names at the right ends of the lines."""
-    bottom = _bottom([*info.distilled.low, *info.rivals[0].low, *info.rivals[1].low, *info.seeds[1]])
+    bottom = _bottom([*info.distilled.low, *info.rivals[0].low, *info.rivals[1].low, *info.seeds[1], info.teacher])
     ends = {curve.label: curve.accuracy[-1] for curve in (*info.rivals, info.distilled) if curve.accuracy}
     heights = spread({"teacher": info.teacher, **ends}, gap=(103.5 - bottom) / 18)
     return {
@@ -112,13 +112,16 @@ SIGNS = {"hard labels": "◆", "label smoothing": "▼", "distilled": "■", "te
 
 
 def spread(heights: dict[str, float], gap: float) -> dict[str, float]:
-    """Move names apart, upwards, until any two are `gap` apart; their order stays."""
+    """Move names apart until any two are `gap` apart: upwards, to a gap above the highest at most; the order stays."""
     placed: dict[str, float] = {}
     last = -math.inf
     for name, height in sorted(heights.items(), key=lambda item: item[1]):
         placed[name] = last = max(height, last + gap)
-    top = max(heights.values()) + gap
-    return {name: height - max(0.0, last - top) for name, height in placed.items()}
+    limit = max(heights.values()) + gap
+    for name in reversed(placed):
+        placed[name] = min(placed[name], limit)
+        limit = placed[name] - gap
+    return placed
 
 
 def accuracy_axis(bottom: float) -> dict[str, Any]:
@@ -244,7 +247,7 @@ def soft_figure(info: SoftInfo) -> go.Figure:
     data = [{**look, **arrays} for look, arrays in zip(fixed, soft_traces(info), strict=True)]
     hidden = {"showgrid": False, "showticklabels": False, "zeroline": False, "ticks": "", "fixedrange": True}
     places, layout = list(range(len(info.names))), soft_layout(info)
-    x = {"tickvals": places, "ticktext": list(info.names), "range": [-0.6, len(places) - 0.4], "showgrid": False}
+    x = {"tickvals": places, "ticktext": list(map(escape, info.names)), "range": [-0.6, len(places) - 0.4], "showgrid": False}
     figure = style.figure(
         data,
         title=layout["title"]["text"],
@@ -410,7 +413,7 @@ def answers_figure(info: AnswersInfo) -> go.Figure:
         x={
             "title": "class that they name",
             "tickvals": list(range(len(info.names))),
-            "ticktext": list(info.names),
+            "ticktext": list(map(escape, info.names)),
             "range": [-0.6, len(info.names) - 0.4],
             "showgrid": False,
         },

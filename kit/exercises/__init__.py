@@ -1,0 +1,24 @@
+"""Self-checks that the notebooks call: each says whether an answer is right, and if not, what is wrong with it.
+
+Every check takes what the reader wrote and returns a `Verdict`; an exercise that is still untouched gets "Not yet" and
+never an exception, so that a notebook runs from top to bottom without its answers.
+"""
+
+from kit.exercises.distill import missing_factor, soft_gradient, temperature_for, wrong_reduction
+from kit.exercises.prune import ratio_for_a_tenth, repaired_listing, smallest_mask, sparse_break_even
+from kit.exercises.start import images_needed, pareto_front
+from kit.exercises.verdict import Verdict
+
+__all__ = [
+    "Verdict",
+    "images_needed",
+    "missing_factor",
+    "pareto_front",
+    "ratio_for_a_tenth",
+    "repaired_listing",
+    "smallest_mask",
+    "soft_gradient",
+    "sparse_break_even",
+    "temperature_for",
+    "wrong_reduction",
+]
