@@ -114,7 +114,8 @@ def test_answers_that_are_no_numbers_are_refused(tiny: Dataset, bad: float) -> N
     with pytest.raises(ValueError, match=r"teacher's logits must be finite; some are NaN or infinity\."):
         distill.answers(logits, tiny.train.inputs)
     broken = models.MLP((6, 3))
-    nn.init.constant_(broken.layers[0].bias, bad)
+    with torch.no_grad():
+        next(broken.parameters()).fill_(bad)
     with pytest.raises(ValueError, match=r"teacher's logits must be finite"):
         distill.fit(models.MLP((6, 3)), broken, tiny.train, epochs=1)
 
@@ -140,9 +141,7 @@ def test_fit_is_the_ordinary_loop(
         hard = F.cross_entropy(z, y, ignore_index=-1, reduction="sum") / max(1, int((y >= 0).sum()))
         return (1 - alpha) * hard + alpha * temperature**2 * soft
 
-    history = distill.fit(
-        student, teacher, transfer, epochs=3, temperature=temperature, alpha=alpha, seed=5, lr=0.01
-    )
+    history = distill.fit(student, teacher, transfer, epochs=3, temperature=temperature, alpha=alpha, seed=5, lr=0.01)
     loop([reference], 131, loss, epochs=3, seed=5, lr=0.01, size=64)
     assert torch.allclose(vector(student), vector(reference), atol=1e-5)
     assert history.batches == 9
@@ -483,7 +482,7 @@ def test_a_cancelled_hint_leaves_no_hook(tiny: Dataset, teacher: nn.Module) -> N
 
 
 def test_a_hint_needs_samples_that_fit(tiny: Dataset, teacher: nn.Module) -> None:
-    layers = {"student_layer": "layers.0", "teacher_layer": "layers.0"}
+    layers: dict[str, Any] = {"student_layer": "layers.0", "teacher_layer": "layers.0"}
     with pytest.raises(ValueError, match=r"transfer is empty; it needs at least one sample\."):
         distill.hint(models.MLP((6, 4, 3)), teacher, tiny.train.first(0), **layers, epochs=1)
     with pytest.raises(ValueError, match=r"model and transfer do not fit together: .* samples of 5 numbers"):

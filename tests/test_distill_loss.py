@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def test_soften_is_the_softmax_of_the_divided_logits(v: Tensor, temperature: flo
 
 def test_a_higher_temperature_brings_the_classes_closer_and_keeps_their_order(v: Tensor) -> None:
     spreads = [distill.soften(v, t).std(1) for t in (0.5, 1, 4, 64)]
-    for cool, warm in zip(spreads, spreads[1:], strict=False):
+    for cool, warm in itertools.pairwise(spreads):
         assert bool((warm < cool).all())
     assert torch.equal(distill.soften(v, 64).argsort(1), v.argsort(1))
 
@@ -111,14 +112,12 @@ def test_in_the_limit_of_high_temperature_the_logits_are_matched(z: Tensor, v: T
         loss = distill.loss(one, other, LABELS[:1], temperature=temperature, alpha=1)
         errors.append(float((slope(loss, one) - limit).abs().max()))
     assert errors[-1] < 0.01 * float(limit.abs().max())
-    for before, after in zip(errors, errors[1:], strict=False):  # twice the temperature, half the error
+    for before, after in itertools.pairwise(errors):  # twice the temperature, half the error
         assert after / before == pytest.approx(0.5, abs=0.05)
 
 
 def test_the_squared_temperature_keeps_the_size_of_the_gradient(z: Tensor, v: Tensor) -> None:
-    sizes = [
-        slope(distill.loss(z, v, LABELS, temperature=t, alpha=1), z).norm().item() for t in (10.0, 100.0, 1000.0)
-    ]
+    sizes = [slope(distill.loss(z, v, LABELS, temperature=t, alpha=1), z).norm().item() for t in (10.0, 100.0, 1000.0)]
     assert max(sizes) < 1.5 * min(sizes)  # without the factor they would differ by 10,000
 
 

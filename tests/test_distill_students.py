@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -413,9 +412,7 @@ def test_hinted_is_the_loop_of_fitnets_for_each(tiny: Dataset, teacher: models.M
                 stepper.zero_grad()
                 ((reference(x[rows]) - wanted[rows]) ** 2).mean().backward()
                 stepper.step()
-        drawn, found, loop = (
-            net.state_dict() for net in (models.MLP((*sizes, 3), seed=member.seed), start, reference)
-        )
+        drawn, found, loop = (net.state_dict() for net in (models.MLP((*sizes, 3), seed=member.seed), start, reference))
         assert found.keys() == drawn.keys()
         for name, tensor in found.items():
             if name.startswith("layers.2"):
@@ -495,6 +492,6 @@ def test_no_generation_repeats_the_seeds_of_another(tiny: Dataset) -> None:
 def test_generations_refuses(tiny: Dataset, count: int) -> None:
     with pytest.raises(ValueError, match=rf"count must be 1 or more; got {count}\."):
         distill.generations(models.MLP((6, 3)), cohort.members(seed=0), tiny.train, count, epochs=1)
-    nobody: Callable[[], Any] = lambda: distill.partly_labelled(tiny.train, 0)  # noqa: E731
+    nobody = distill.partly_labelled(tiny.train, 0)
     with pytest.raises(ValueError, match="no labelled sample"):  # the first generation learns from labels
-        distill.generations(models.MLP((6, 3)), cohort.members(seed=0), nobody(), 2, epochs=1)
+        distill.generations(models.MLP((6, 3)), cohort.members(seed=0), nobody, 2, epochs=1)

@@ -40,7 +40,7 @@ HARD, SMOOTHED = group(1, 4, 6, alpha=0), group(1, 5, 7, alpha=0)
 def curve(**changes: Any) -> plots.CurveInfo:
     settings: dict[str, Any] = {
         **{"groups": [COOL, WARM, HOT], "chosen": WARM, "rivals": (HARD, SMOOTHED)},
-        **{"teacher": TEACHER, "ends": ENDS, "chance": 0.5},
+        **{"teacher": TEACHER, "ends": ENDS},
     }
     return plots.curve_info(**(settings | changes))
 
@@ -78,7 +78,6 @@ def test_the_curve_holds_the_means_and_intervals_of_each_temperature() -> None:
         assert rival.accuracy == pytest.approx((interval(*ends)[0],) * 2)
         assert rival.low == pytest.approx((interval(*ends)[1],) * 2, abs=1e-2)
     assert info.teacher == pytest.approx(90)
-    assert info.chance == 50
 
 
 def test_the_curves_traces_are_bands_lines_students_and_the_teacher() -> None:
@@ -181,6 +180,12 @@ def test_names_are_spread(heights: dict[str, float], gap: float) -> None:
             assert found[name] == height
 
 
+def test_names_are_spread_upwards_where_there_is_room() -> None:
+    found = plots.spread({"a": 20.0, "b": 22.0, "c": 24.0, "d": 80.0}, 5)
+    assert found == {"a": 20, "b": 25, "c": 30, "d": 80}
+    assert plots.spread({"a": 0.0, "b": 99.0, "c": 99.0, "d": 99.0}, 5) == {"a": 0, "b": 94, "c": 99, "d": 104}
+
+
 def test_here_is_the_chosen_point_or_nothing() -> None:
     mean, low, high = interval(0.8, 0.9)
     assert plots.here_point(WARM) == pytest.approx([4, mean, low, high], abs=1e-2)
@@ -257,12 +262,12 @@ def plane(**changes: Any) -> plots.StudentsInfo:
         teacher=line("teacher", "nonzeros", [(40_000, TEACHER, 0)]),
         here=line("here", "nonzeros", [entry(2000, WARM)]),
         pins=line("pins", "nonzeros", [(90_000, TEACHER, 0), (50, TEACHER, 1)]),
-        pin_names=("large", "a <b>small</b> & late one"),
+        pin_names=("large", "<late> & small, another one"),
     )
     return info._replace(**changes)
 
 
-BARE = plots.StudentsInfo(*[plots.EMPTY] * 5, ())
+BARE = plots.StudentsInfo(plots.EMPTY, plots.EMPTY, plots.EMPTY, plots.EMPTY, plots.EMPTY, ())
 
 
 def test_the_planes_traces() -> None:
@@ -274,9 +279,8 @@ def test_the_planes_traces() -> None:
     assert hard_band["x"] == [300, 300]
     assert (teacher["x"], teacher["y"]) == ([40_000], [90])
     assert (pins["x"], pins["y"]) == ([90_000, 50], [90, 90])
-    assert pins["hovertext"] == ["large", "a &lt;b&gt;small&lt;/b&gt; &amp; late one"]
-    assert pins["text"][0] == ""  # only the newest is written
-    assert pins["text"][1].startswith("a &lt;b&gt;") and "<" not in pins["text"][1]
+    assert pins["hovertext"] == ["large", "&lt;late&gt; &amp; small, another one"]
+    assert pins["text"] == ["", "&lt;late&gt; &amp; small, …"]  # only the newest is written
     mean, low, high = interval(0.8, 0.9)
     assert (here["x"], here["y"]) == ([2000], pytest.approx([mean]))
     assert here["error_y"]["array"] == pytest.approx([high - mean], abs=1e-2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -177,7 +178,7 @@ class Students:
         return [group for group in groups if group is not None]
 
     def model(self, recipe: Recipe, seed: int) -> nn.Module:
-        """One student as a module of its own; one that is no longer kept whole is trained again.
+        """A copy of one student, as a module of its own; one that is no longer kept whole is trained again.
 
         Raises:
             KeyError: never trained.
@@ -186,7 +187,7 @@ class Students:
             raise KeyError(f"no student was trained by {recipe} with seed {seed}.")
         if (recipe, seed) not in self._whole:
             self._train(recipe.transfer, recipe.width, recipe.epochs, [(recipe, seed)], (), None)
-        return self._whole[recipe, seed]
+        return copy.deepcopy(self._whole[recipe, seed])
 
     def n_parameters(self, width: int) -> int:
         """Parameters of a student of that width."""

@@ -71,7 +71,7 @@ def shifted(split: Split, pixels: int = 1, *, seed: int = 0) -> Split:
 
 
 def without_class(split: Split, absent: int) -> Split:
-    """Leave all samples of one class out.
+    """Leave all samples out that are labelled with one class.
 
     Args:
         split: the samples.

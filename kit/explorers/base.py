@@ -25,7 +25,9 @@ _CSS = """<style>
 .kit-explorer .js-plotly-plot .hoverlayer text { fill: #fff !important; }
 .kit-explorer .js-plotly-plot .hoverlayer path { fill: #333 !important; }
 .kit-explorer .js-plotly-plot { transition: opacity 0.15s; }
-.kit-explorer.kit-busy .js-plotly-plot { opacity: 0.45; }
+/* work that is done in a moment does not dim the picture */
+.kit-explorer.kit-busy .js-plotly-plot { opacity: 0.45; transition-delay: 0.6s; }
+.kit-explorer.kit-busy .kit-instant .js-plotly-plot, .kit-explorer.kit-busy .kit-instant.js-plotly-plot { opacity: 1; }
 .kit-explorer .kit-controls { border-right: 1px solid var(--jp-border-color2, #bdbdbd); }
 .kit-explorer .kit-controls button:focus-visible, .kit-explorer .kit-controls .noUi-handle:focus-visible {
   outline: 2px solid var(--jp-brand-color1, #2196f3); outline-offset: 1px; }

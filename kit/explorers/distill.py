@@ -91,7 +91,8 @@ class DistillationExplorer(PinningExplorer):
         if transfer not in self.transfers:
             raise ValueError(f"transfer must be one of {', '.join(self.transfers)}; got {transfer!r}.")
         self._defaults = {"temperature": temperature, "alpha": 0.9, "width": width, "transfer": transfer}
-        self._defaults |= {"digit": min(3, dataset.n_classes - 1), "image": 0, "seeds": 8, "epochs": 20}
+        shown = dataset.validation.labels.unique().tolist()  # classes, ascending
+        self._defaults |= {"digit": shown[min(3, len(shown) - 1)], "image": 0, "seeds": 8, "epochs": 20}
         self._first_seed, self._answered_at = 0, 0.0
         controls = self._make_controls()
         start = self.settings
@@ -99,6 +100,7 @@ class DistillationExplorer(PinningExplorer):
         self._soft = LiveFigure(plots.soft_figure(self._soft_info(start)))
         self._plane = LiveFigure(plots.students_figure(self._plane_info(start)))
         self._said = LiveFigure(plots.answers_figure(self._answers_info(start)))
+        self._soft.add_class("kit-instant")
         self.here, self.bars = Here(), Bars(heights=list(self._soft_info(start).soft))
         title = f"DistillationExplorer: {type(teacher).__name__} on {dataset.name}"
         super().__init__(
@@ -178,7 +180,7 @@ class DistillationExplorer(PinningExplorer):
 
     def _make_controls(self) -> list[widgets.Widget]:
         start = self._defaults
-        names, rarest = self.dataset.class_names, int(self.dataset.validation.labels.bincount().min())
+        counts = self.dataset.validation.labels.bincount(minlength=self.dataset.n_classes).tolist()
         self.temperature = Stops(
             TEMPERATURES,
             lambda t: f"T = {t:g}",
@@ -193,9 +195,9 @@ class DistillationExplorer(PinningExplorer):
         self.transfer = widgets.Dropdown(
             options=list(self.transfers), value=start["transfer"], description="transfer", **WIDE
         )
-        classes = [(name, label) for label, name in enumerate(names)]
+        classes = [(name, label) for label, name in enumerate(self.dataset.class_names) if counts[label]]
         self.digit = widgets.Dropdown(options=classes, value=start["digit"], description="class", **WIDE)
-        self.image = widgets.IntSlider(0, 0, max(0, rarest - 1), description="image", **WIDE)
+        self.image = widgets.IntSlider(0, 0, min(filter(None, counts)) - 1, description="image", **WIDE)
         self.seeds = Stops(SEEDS, lambda seeds: f"{seeds:g}", value=start["seeds"], description="seeds", **WIDE)
         self.epochs = Stops(EPOCHS, lambda epochs: f"{epochs:g}", value=start["epochs"], description="epochs", **WIDE)
         self.new_seeds_button = widgets.Button(description="New seeds", icon="random", layout={"width": "100%"})
@@ -277,10 +279,12 @@ class DistillationExplorer(PinningExplorer):
         left = len(temperatures) + len({each.width for each in widths})
         total = len(CURVE) + len(HIDDEN)
         self.sweep_note.value = (
-            f"curves: {total - left} of {total} points" if left else f"curves complete: {total} points"
+            f"curves{' stopped' * self._halted}: {total - left} of {total} points"
+            if left
+            else f"curves complete: {total} points"
         )
         if not self._worker.asked:
-            self.stop_button.disabled = left == 0
+            self.stop_button.disabled = left == 0 or self._halted
         return left > 0
 
     def _missing(self, settings: Settings) -> tuple[list[Recipe], list[Recipe]]:
@@ -326,10 +330,9 @@ class DistillationExplorer(PinningExplorer):
 
     def _curve_info(self, settings: Settings) -> plots.CurveInfo:
         hard, smoothed = (self._students.known(rival, settings.seeds) for rival in _rivals(settings.recipe))
-        ends, chance = (TEMPERATURES[0], TEMPERATURES[-1]), 1 / self.dataset.n_classes
-        return plots.curve_info(
-            self._groups(settings), self._known(settings), (hard, smoothed), self._teacher, ends, chance
-        )
+        ends = (TEMPERATURES[0], TEMPERATURES[-1])
+        groups, chosen = self._groups(settings), self._known(settings)
+        return plots.curve_info(groups, chosen, (hard, smoothed), self._teacher, ends)
 
     def _soft_info(self, settings: Settings) -> plots.SoftInfo:
         split = self.dataset.validation

@@ -32,7 +32,6 @@ class CurveInfo(NamedTuple):
         rivals: mean and interval of "hard labels" and "label smoothing", which know no temperature.
         teacher: its accuracy; one point, at the left end.
         ends: of the temperature axis.
-        chance: accuracy of guessing.
     """
 
     distilled: Line
@@ -40,7 +39,6 @@ class CurveInfo(NamedTuple):
     rivals: tuple[Line, Line]
     teacher: float
     ends: tuple[float, float]
-    chance: float
 
 
 def curve_info(
@@ -49,7 +47,6 @@ def curve_info(
     rivals: tuple[Group | None, Group | None],
     teacher: Estimate,
     ends: tuple[float, float],
-    chance: float,
 ) -> CurveInfo:
     """Gather what is trained so far.
 
@@ -59,7 +56,6 @@ def curve_info(
         rivals: students on hard labels and with label smoothing.
         teacher: its accuracy.
         ends: of the temperature axis.
-        chance: accuracy of guessing, 0 .. 1.
     """
     entries = [(group.recipe.temperature, group.accuracy, group.recipe.temperature) for group in groups]
     seeds: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
@@ -70,7 +66,7 @@ def curve_info(
         for name, group in zip(("hard labels", "label smoothing"), rivals, strict=True)
     ]
     distilled = line("distilled", "nonzeros", entries)
-    return CurveInfo(distilled, seeds, (flat[0], flat[1]), 100 * teacher.value, ends, 100 * chance)
+    return CurveInfo(distilled, seeds, (flat[0], flat[1]), 100 * teacher.value, ends)
 
 
 def curve_traces(info: CurveInfo) -> Traces:
@@ -221,7 +217,7 @@ def soft_layout(info: SoftInfo) -> dict[str, Any]:
     """What changes of the layout: the title, and in which corner the picture stands."""
     right = info.label < len(info.names) / 2
     return {
-        "title": {"text": f"The teacher on this {escape(info.names[info.label])}: bar at T, dash at T = 1"},
+        "title": {"text": f"Teacher on this {escape(info.names[info.label])} (dash: T = 1)"},
         "xaxis2": {"domain": [0.76, 1.0] if right else [0.02, 0.26]},
     }
 
@@ -247,7 +243,12 @@ def soft_figure(info: SoftInfo) -> go.Figure:
     data = [{**look, **arrays} for look, arrays in zip(fixed, soft_traces(info), strict=True)]
     hidden = {"showgrid": False, "showticklabels": False, "zeroline": False, "ticks": "", "fixedrange": True}
     places, layout = list(range(len(info.names))), soft_layout(info)
-    x = {"tickvals": places, "ticktext": list(map(escape, info.names)), "range": [-0.6, len(places) - 0.4], "showgrid": False}
+    x = {
+        "tickvals": places,
+        "ticktext": list(map(escape, info.names)),
+        "range": [-0.6, len(places) - 0.4],
+        "showgrid": False,
+    }
     figure = style.figure(
         data,
         title=layout["title"]["text"],
@@ -287,11 +288,11 @@ def students_traces(info: StudentsInfo) -> Traces:
     for curve in (info.hard, info.distilled):
         traces += [band(curve), {"x": list(curve.size), "y": list(curve.accuracy)}]
     names = [escape(name) for name in info.pin_names]
-    last = [""] * len(names[:-1]) + [textwrap.shorten(name, 22, placeholder=" …") for name in names[-1:]]
+    newest = [escape(textwrap.shorten(name, 22, placeholder=" …")) for name in info.pin_names[-1:]]
     return [
         *traces,
         {"x": list(info.teacher.size), "y": list(info.teacher.accuracy)},
-        {**points(info.pins), "hovertext": names, "text": last},
+        {**points(info.pins), "hovertext": names, "text": [""] * len(names[:-1]) + newest},
         points(info.here),
     ]
 
