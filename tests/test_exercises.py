@@ -40,7 +40,7 @@ ANSWERS = {
     "sparse_break_even": ("break_even",),
     "ratio_for_a_tenth": ("ratio",),
     "repaired_listing": ("Net", "prune_half"),
-    "missing_factor": ("distillation_loss",),
+    "missing_factor": ("repaired_loss",),
     "wrong_reduction": ("soft_loss",),
     "soft_gradient": ("soft_gradient",),
     "temperature_for": ("temperature",),
@@ -53,7 +53,7 @@ def test_every_exercise_has_a_solution_here() -> None:
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_the_notebooks_solution_passes(name: str) -> None:
-    names: dict[str, Any] = {"torch": torch, "torch_prune": torch_prune, "F": F, "math": math}
+    names: dict[str, Any] = {"torch": torch, "torch_prune": torch_prune, "F": F}
     exec(solutions()[name], names)
     verdict = getattr(exercises, name)(*(names[answer] for answer in ANSWERS[name]))
     assert verdict.right, verdict
@@ -238,7 +238,10 @@ def soft(z: torch.Tensor, v: torch.Tensor, t: float, reduction: str = "batchmean
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (lambda z, v, y, t, a: (1 - a) * F.cross_entropy(z, y) + a * soft(z, v, t), "soft part has no factor"),
+        (
+            lambda z, v, y, t, a: (1 - a) * F.cross_entropy(z, y) + a * soft(z, v, t),
+            "what grows with T, and is not there",
+        ),
         (lambda z, v, y, t, a: (1 - a) * F.cross_entropy(z, y) + a * t * soft(z, v, t), "the factor is T"),
         (lambda z, v, y, t, a: (1 - a) * F.cross_entropy(z, y) + a / t**2 * soft(z, v, t), "you divide"),
         (lambda z, v, y, t, a: t**2 * ((1 - a) * F.cross_entropy(z, y) + a * soft(z, v, t)), "on the hard labels too"),
@@ -254,7 +257,7 @@ def test_wrong_factors(wrong: Callable[..., Any], reason: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (lambda z, v, t: t**2 * soft(z, v, t, "mean"), "a mean over the classes too"),
+        (lambda z, v, t: t**2 * soft(z, v, t, "mean"), "5 times too small, for 6 images and 5 classes"),
         (lambda z, v, t: t**2 * soft(z, v, t, "sum"), "that is the sum"),
         (lambda z, v, t: t**2 * soft(v, z, t), "swapped"),
         (

@@ -36,7 +36,10 @@ def missing_factor(answer: Callable[[Tensor, Tensor, Tensor, float, float], Tens
                     alpha * hard + (1 - alpha) * t**2 * soft,
                     "the weights are swapped: alpha is that of the soft labels.",
                 ),
-                ((1 - alpha) * hard + alpha * soft, "the soft part has no factor: its gradient shrinks like 1 / T^2."),
+                (
+                    (1 - alpha) * hard + alpha * soft,
+                    f"the loss must be {want:.4f}; got {got:.4f}. It is right at T = 1: what grows with T, and is not there?",
+                ),
                 (
                     (1 - alpha) * hard + alpha * t * soft,
                     "the factor is T. One 1 / T comes from z / T, another from p - q: it takes T^2.",
@@ -71,8 +74,8 @@ def wrong_reduction(answer: Callable[[Tensor, Tensor, float], Tensor]) -> Verdic
                 continue
             if math.isclose(got, want / n_classes, rel_tol=1e-4):
                 raise Wrong(
-                    f"{case} you got 1 / {n_classes} of the loss: a mean over the classes too. Which reduction divides "
-                    "by the number of samples only?"
+                    f"{case} the loss must be {want:.4f}; got {got:.4f}: {n_classes} times too small, for {n} images "
+                    f"and {n_classes} classes. Over what does your mean go?"
                 )
             if math.isclose(got, want * n, rel_tol=1e-4):
                 raise Wrong(f"{case} you got {n} times the loss, for {n} samples: that is the sum, not their mean.")
