@@ -240,7 +240,7 @@ def soft(z: torch.Tensor, v: torch.Tensor, t: float, reduction: str = "batchmean
     [
         (
             lambda z, v, y, t, a: (1 - a) * F.cross_entropy(z, y) + a * soft(z, v, t),
-            "what grows with T, and is not there",
+            "At T = 1 it is right: what is missing",
         ),
         (lambda z, v, y, t, a: (1 - a) * F.cross_entropy(z, y) + a * t * soft(z, v, t), "the factor is T"),
         (lambda z, v, y, t, a: (1 - a) * F.cross_entropy(z, y) + a / t**2 * soft(z, v, t), "you divide"),

@@ -38,7 +38,7 @@ def missing_factor(answer: Callable[[Tensor, Tensor, Tensor, float, float], Tens
                 ),
                 (
                     (1 - alpha) * hard + alpha * soft,
-                    f"the loss must be {want:.4f}; got {got:.4f}. It is right at T = 1: what grows with T, and is not there?",
+                    f"the loss must be {want:.4f}; got {got:.4f}. At T = 1 it is right: what is missing?",
                 ),
                 (
                     (1 - alpha) * hard + alpha * t * soft,
