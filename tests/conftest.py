@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,3 +50,11 @@ def trained(digits: Dataset) -> Iterator[ConvNet]:
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert not net.training
     assert all(parameter.grad is None or parameter.requires_grad for parameter in net.parameters())
+
+
+@pytest.fixture
+def own_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path of an empty board: a test sees neither that of the machine, nor that of another test."""
+    path = tmp_path / "board.sqlite"
+    monkeypatch.setenv("KIT_BOARD", str(path))
+    return path

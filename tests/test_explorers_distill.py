@@ -7,7 +7,6 @@ import html
 import io
 import json
 import math
-import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,8 +28,7 @@ from kit.explorers import worker as worker_room
 from kit.explorers.page import Bars, Here
 from kit.measure import Estimate
 from kit.models import ConvNet
-
-PATIENCE = 60.0  # seconds until a test gives up; none needs a tenth of it
+from tests.hands import PATIENCE, settle, words
 
 # The curve's traces, in the order in which they are drawn.
 HARD_BAND, HARD, SMOOTHED_BAND, SMOOTHED, BAND, DISTILLED, STUDENTS, TEACHER = range(8)
@@ -38,12 +36,7 @@ HARD_BAND, HARD, SMOOTHED_BAND, SMOOTHED, BAND, DISTILLED, STUDENTS, TEACHER = r
 PLANE_HARD, PLANE_DISTILLED, PLANE_TEACHER, PINS, PLANE_HERE = 1, 3, 4, 5, 6
 
 
-@pytest.fixture(autouse=True)
-def own_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test sees the board of the machine it runs on, nor that of another test."""
-    path = tmp_path / "board.sqlite"
-    monkeypatch.setenv("KIT_BOARD", str(path))
-    return path
+pytestmark = pytest.mark.usefixtures("own_board")
 
 
 @pytest.fixture(scope="module")
@@ -114,18 +107,6 @@ def small(explorer: DistillationExplorer) -> DistillationExplorer:
     explorer.seeds.value = 4
     explorer.epochs.value = 5
     return explorer
-
-
-def settle(explorer: DistillationExplorer, **controls: Any) -> None:
-    """Move controls one after the other as a hand would, then wait."""
-    for name, value in controls.items():
-        getattr(explorer, name).value = value
-    explorer.wait(PATIENCE)
-
-
-def words(explorer: DistillationExplorer) -> str:
-    """The status line as a reader sees it."""
-    return html.unescape(re.sub(r"<[^>]+>", "", explorer.status.value))
 
 
 def is_error(explorer: DistillationExplorer) -> bool:

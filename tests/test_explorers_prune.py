@@ -5,7 +5,6 @@ import base64
 import contextlib
 import copy
 import dataclasses
-import html
 import io
 import json
 import re
@@ -29,20 +28,14 @@ from kit.explorers import base as base_room
 from kit.explorers import prune as room
 from kit.models import ConvNet
 from kit.prune import Method
-
-PATIENCE = 60.0  # seconds until a test gives up; none needs a tenth of it
+from tests.hands import PATIENCE, settle, words
 
 # The plane's traces, in the order in which they are drawn.
 RIVAL_BAND, RIVAL, OWN_BAND, OWN, DENSE, PINS, USUAL = range(7)
 HERE = -1  # not a trace: drawn over the plane
 
 
-@pytest.fixture(autouse=True)
-def own_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test sees the board of the machine it runs on, nor that of another test."""
-    path = tmp_path / "board.sqlite"
-    monkeypatch.setenv("KIT_BOARD", str(path))
-    return path
+pytestmark = pytest.mark.usefixtures("own_board")
 
 
 @pytest.fixture(scope="module")
@@ -126,18 +119,6 @@ class Slow(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         time.sleep(0.001 * len(x))
         return self.layer(x.flatten(1))
-
-
-def settle(explorer: PruningExplorer, **controls: Any) -> None:
-    """Move controls one after the other as a hand would, then wait."""
-    for name, value in controls.items():
-        getattr(explorer, name).value = value
-    explorer.wait(PATIENCE)
-
-
-def words(explorer: PruningExplorer) -> str:
-    """The status line as a reader sees it."""
-    return html.unescape(re.sub(r"<[^>]+>", "", explorer.status.value))
 
 
 def is_error(explorer: PruningExplorer) -> bool:

@@ -25,8 +25,8 @@ Blocks = dict[str, Tensor]  # name of a parameter -> [members, *its shape]
 def logits(template: nn.Module, blocks: Blocks, inputs: Tensor) -> Tensor:
     """Logits of each network for inputs of its own, differentiable in the blocks. [K, n, ...] -> [K, C, n].
 
-    One cohort of ConvNets is one network with grouped convolutions: that measured fastest (a step 1.5 times faster than
-    `torch.func.vmap`, 2.5 times than unfolding into matrix products). Other modules go through `vmap`.
+    One cohort of ConvNets is one network with grouped convolutions: that measured fastest (on two cores a step took 1.3
+    to 1.7 times as long by `torch.func.vmap`, 2.6 to 4 times by unfolding). Other modules go through `vmap`.
     """
     if type(template) is models.MLP:
         return _mlp_logits(blocks, inputs.flatten(2))
@@ -89,7 +89,7 @@ class AutogradPass:
 
 
 class MLPPass:
-    """Back-propagation of MLPs, written out: twice as fast as autograd, because each step's memory serves the next.
+    """Back-propagation of MLPs, written out: quicker than autograd, because each step's memory serves the next.
 
     Args:
         blocks: the parameters; changed in place between the passes.

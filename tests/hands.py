@@ -1,0 +1,23 @@
+"""What the tests of the explorers do as a reader would: move controls, wait, read the status line."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+from kit.explorers.base import Explorer
+
+PATIENCE = 60.0  # seconds until a test gives up; none needs a tenth of it
+
+
+def settle(explorer: Explorer, **controls: Any) -> None:
+    """Move controls one after the other as a hand would, then wait."""
+    for name, value in controls.items():
+        getattr(explorer, name).value = value
+    explorer.wait(PATIENCE)
+
+
+def words(explorer: Explorer) -> str:
+    """The status line as a reader sees it."""
+    return html.unescape(re.sub(r"<[^>]+>", "", explorer.status.value))
