@@ -129,5 +129,6 @@ def test_unknown_name_ends_the_command_in_one_sentence() -> None:
     )
     assert ended.returncode == 2
     assert ended.stdout == ""
-    sentence = "BENCH must be one of slider, sweep, channels, cohort, distillation, notebooks, import, or empty for all; got 'speed'.\n"
+    names = "slider, sweep, channels, cohort, distillation, notebooks, import"
+    sentence = f"BENCH must be one of {names}, or empty for all; got 'speed'.\n"
     assert ended.stderr == sentence
