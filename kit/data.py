@@ -40,6 +40,11 @@ class Split:
         """The number of samples."""
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        """One line: how many samples, of which shape."""
+        shape = "x".join(str(side) for side in self.inputs.shape[1:])
+        return f"Split({len(self)} samples of {shape})"
+
     def first(self, count: int) -> Split:
         """The first `count` samples (all of them when there are fewer)."""
         return Split(self.inputs[:count], self.labels[:count])

@@ -100,6 +100,11 @@ class Estimate:
         return cls.from_values([a - b for a, b in zip(first, second, strict=True)])
 
     @property
+    def share(self) -> Estimate:
+        """The same for a share, whose interval has no part outside of 0 .. 1."""
+        return Estimate(self.value, max(0.0, self.low), min(1.0, self.high), self.n)
+
+    @property
     def percent(self) -> str:
         """In words, as per cent with one decimal: `97.4 % (95.9 to 98.4)`."""
         return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"

@@ -109,7 +109,7 @@ class History:
     """What a fit leaves behind.
 
     Attributes:
-        losses: mean training cross-entropy (nats) of each epoch.
+        losses: mean training loss of each epoch: for `fit` the cross-entropy, nats.
         seconds: the whole fit, wall clock.
         batches: optimiser steps taken.
     """
@@ -287,8 +287,7 @@ def evaluate_slices(
     Splits are shuffled when they are made, so the first slice is a fair sample of the whole.
     Arguments and errors as in `evaluate`.
     """
-    if not isinstance(split, Split):
-        raise TypeError(f"split must be one of a data set's splits, such as digits.validation; got {split!r}.")
+    check_split("split", split)
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more; got {batch_size!r}.")
     if not len(split):
@@ -330,12 +329,33 @@ def check_fits(model: nn.Module, dataset: Dataset) -> None:
         ValueError: the model cannot take the samples, or does not answer with a logit for each class.
         TypeError: `dataset` is no `Dataset`.
     """
+    check_dataset(dataset)
+    first = dataset.train.inputs[:2]
+    _check_logits(predict(model, first), len(first), dataset.n_classes)
+
+
+def check_dataset(dataset: Dataset) -> None:
+    """Refuse what is no `Dataset`.
+
+    Raises:
+        TypeError: as said.
+    """
     if not isinstance(dataset, Dataset):
         raise TypeError(
             f"dataset must be a Dataset, as data.from_arrays(inputs, labels) makes one; got {type(dataset).__name__}."
         )
-    first = dataset.train.inputs[:2]
-    _check_logits(predict(model, first), len(first), dataset.n_classes)
+
+
+def check_split(argument: str, split: Split) -> None:
+    """Refuse what is no `Split`; `argument` is its name.
+
+    Raises:
+        TypeError: as said.
+    """
+    if not isinstance(split, Split):
+        raise TypeError(
+            f"{argument} must be one of a data set's splits, such as digits.train; got {type(split).__name__}."
+        )
 
 
 def _axes(shape: tuple[int, ...]) -> str:

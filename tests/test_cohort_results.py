@@ -106,7 +106,7 @@ def assert_row(row: pd.Series, values: list[float], members: int, diverged: int)
     if len(values) > 1:
         estimate = Estimate.from_values(values)
         assert (row["accuracy"], row["low"], row["high"]) == pytest.approx(
-            (estimate.value, estimate.low, estimate.high)
+            (estimate.value, max(0.0, estimate.low), min(1.0, estimate.high))
         )
     else:
         assert row["accuracy"] == values[0] if values else math.isnan(row["accuracy"])
@@ -166,3 +166,12 @@ def test_a_whole_table_goes_over_seeds(few: Dataset) -> None:
     reached = [measure.accuracy(together.model(at), few.validation).value for at in range(3)]
     assert_row(found.loc[0], reached, 3, 0)
     assert_row(found.loc[1], [], 3, 3)
+
+
+def test_the_history_of_another_cohort_is_refused(few: Dataset) -> None:
+    together, history = fitted(few, members(seed=range(2)))
+    other, _ = fitted(few, members(seed=range(3)))
+    with pytest.raises(ValueError, match="history is of 2 networks, and the cohort has 3"):
+        cohort.table(other, history, few)
+    with pytest.raises(TypeError, match="dataset must be a Dataset.*got Split"):
+        cohort.table(together, history, few.train)  # type: ignore[arg-type]

@@ -228,3 +228,7 @@ def test_dataset_refuses_a_bad_split(name: str, inputs: Any, labels: Any, senten
 def test_dataset_refuses_splits_of_different_shapes() -> None:
     with pytest.raises(ValueError, match=r"test has samples of shape \(3,\); those of train are \(2,\)"):
         dataclasses.replace(small(), test=Split(torch.zeros(3, 3), torch.zeros(3).long()))
+
+
+def test_a_split_says_what_it_holds() -> None:
+    assert repr(Split(torch.zeros(3, 1, 8, 8), torch.zeros(3).long())) == "Split(3 samples of 1x8x8)"

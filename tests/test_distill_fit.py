@@ -487,3 +487,25 @@ def test_a_hint_needs_samples_that_fit(tiny: Dataset, teacher: nn.Module) -> Non
         distill.hint(models.MLP((6, 4, 3)), teacher, tiny.train.first(0), **layers, epochs=1)
     with pytest.raises(ValueError, match=r"model and transfer do not fit together: .* samples of 5 numbers"):
         distill.hint(models.MLP((5, 4, 3)), teacher, tiny.train, **layers, epochs=1)
+
+
+def test_more_that_fit_and_hint_refuse(digits: Dataset) -> None:
+    net = models.MLP((64, 4, 10))
+    with pytest.raises(ValueError, match="student and teacher are one module; give a copy"):
+        distill.fit(net, net, digits.train, epochs=1)
+    with pytest.raises(TypeError, match="transfer must be one of a data set's splits, .*; got Dataset"):
+        distill.fit(net, models.MLP((64, 10)), digits, epochs=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="teacher must be a module, or its logits as a tensor; got ndarray"):
+        distill.fit(net, torch.zeros(3, 10).numpy(), digits.train, epochs=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="temperature must be a number; got '4'"):
+        distill.fit(net, models.MLP((64, 10)), digits.train, epochs=1, temperature="4")  # type: ignore[arg-type]
+    for layers, wrong in ((("fc9", "layers.0"), "student_layer"), (("layers.0", "fc9"), "teacher_layer")):
+        with pytest.raises(ValueError, match=f"{wrong} must be a module of the model .*; got 'fc9'"):
+            distill.hint(
+                net,
+                models.MLP((64, 5, 10)),
+                digits.train,
+                student_layer=layers[0],
+                teacher_layer=layers[1],
+                epochs=1,
+            )

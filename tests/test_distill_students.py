@@ -352,7 +352,7 @@ def test_answers_to_a_class_are_a_row_of_the_confusion_matrix(students: Students
         for named_class, estimate in enumerate(row):
             wanted = Estimate.from_values([float(matrix[label, named_class]) for matrix in matrices])
             assert (estimate.value, estimate.low, estimate.high) == pytest.approx(
-                (wanted.value, wanted.low, wanted.high), abs=1e-6
+                (wanted.value, max(0.0, wanted.low), min(1.0, wanted.high)), abs=1e-6
             )
         assert sum(estimate.value for estimate in row) == pytest.approx(1, abs=1e-6)
 
@@ -494,4 +494,13 @@ def test_generations_refuses(tiny: Dataset, count: int) -> None:
         distill.generations(models.MLP((6, 3)), cohort.members(seed=0), tiny.train, count, epochs=1)
     nobody = distill.partly_labelled(tiny.train, 0)
     with pytest.raises(ValueError, match="no labelled sample"):  # the first generation learns from labels
-        distill.generations(models.MLP((6, 3)), cohort.members(seed=0), nobody, 2, epochs=1)
+        distill.generations(models.MLP((6, 3)), cohort.members(seed=0, alpha=0.5), nobody, 2, epochs=1)
+    with pytest.raises(ValueError, match="members: alpha is 0 for all, so no generation would learn from another"):
+        distill.generations(models.MLP((6, 3)), cohort.members(seed=range(2)), tiny.train, 2, epochs=1)
+
+
+def test_a_data_set_and_a_split_are_told_apart(tiny: Dataset) -> None:
+    with pytest.raises(TypeError, match="dataset must be a Dataset, .*; got Split"):
+        Students(models.MLP((6, 3)), tiny.train)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="transfer must be one of a data set's splits, .*; got Dataset"):
+        Recipe(tiny)  # type: ignore[arg-type]

@@ -170,7 +170,7 @@ def assert_shows(explorer: DistillationExplorer, **expected: Any) -> None:
     assert explorer.gain == gain
     said = words(explorer)
     assert f"T = {temperature:g}, alpha {settings.recipe.alpha:g}: students of" in said
-    assert f"reach {accuracy.percent}, mean of {len(group.seeds)} seeds, 95 % interval." in said
+    assert f"reach {accuracy.percent}, mean of {len(group.seeds)} seeds, 95 % interval over seeds, " in said
     assert f"On hard labels {explorer.hard.accuracy.percent}, " in said
     assert f"with label smoothing {explorer.smoothed.accuracy.percent};" in said
     assert f"seed by seed: {100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})" in said
@@ -190,7 +190,7 @@ def test_the_first_answer_comes_unasked(explorer: DistillationExplorer, trained:
     assert list(explorer.transfers) == ["few labels", "all labels", "few images", "and shifted", "without the class"]
     validation = explorer.dataset.validation
     teacher = measure.accuracy(trained, validation)
-    assert f"the teacher ({measure.nonzeros(trained):,} parameters) {teacher.percent}." in words(explorer)
+    assert f"the teacher ({measure.nonzeros(trained):,} parameters) {teacher.percent}, over samples." in words(explorer)
     assert arrays(explorer._curve, TEACHER) == ([0.5, 64], pytest.approx([100 * teacher.value] * 2))
     assert arrays(explorer._plane, PLANE_TEACHER) == ([measure.nonzeros(trained)], pytest.approx([100 * teacher.value]))
 
@@ -796,3 +796,10 @@ def test_the_recipe_of_the_settings_is_made_from_the_controls(explorer: Distilla
     assert explorer.settings == first  # the transfer set is made once
     explorer.wait(PATIENCE)
     assert_shows(explorer, temperature=8, alpha=0.4, width=16)
+
+
+def test_a_value_in_the_place_of_a_control_is_refused(explorer: DistillationExplorer) -> None:
+    control = explorer.temperature
+    with pytest.raises(AttributeError, match=r"temperature is a control: set temperature\.value = 8 instead\."):
+        explorer.temperature = 8  # type: ignore[assignment]
+    assert explorer.temperature is control

@@ -297,3 +297,8 @@ def test_latencies_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch) -> None
     both = measure.latencies([Noted(1), Noted(2)], torch.zeros(3, 2), runs=7, warm_up=1)
     assert order == [1] * 3 + [2] * 3 + [1] * 3 + [2] * 3 + [1] * 4 + [2] * 4  # each turn: one to warm up, then 2, 2, 3
     assert [estimate.n for estimate in both] == [7, 7]
+
+
+def test_the_interval_of_a_share_stays_within_it() -> None:
+    assert Estimate(0.9, 0.7, 1.1, 3).share == Estimate(0.9, 0.7, 1.0, 3)
+    assert Estimate(0.1, -0.1, 0.3, 3).share == Estimate(0.1, 0.0, 0.3, 3)

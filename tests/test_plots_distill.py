@@ -49,9 +49,9 @@ NOTHING = curve(groups=[], chosen=None, rivals=(None, None))
 
 
 def interval(low: float, high: float) -> tuple[float, float, float]:
-    """Mean and Student's t interval of two values, per cent; 12.706 is the quantile for one degree of freedom."""
+    """Mean and Student's t interval of two values, within 0 .. 100 %; 12.706 is the quantile (one degree of freedom)."""
     mean, half = (low + high) / 2, 12.7062 * abs(high - low) / 2
-    return 100 * mean, 100 * (mean - half), 100 * (mean + half)
+    return 100 * mean, 100 * max(0.0, mean - half), 100 * min(1.0, mean + half)
 
 
 def plain(figure: go.Figure) -> str:
@@ -315,8 +315,7 @@ def test_answers_are_the_shares_of_each_class() -> None:
     assert distilled["x"] == hard["x"] == [0, 1]
     assert distilled["y"] == pytest.approx([30, 70])
     assert hard["y"] == pytest.approx([90, 10])
-    half = 100 * 12.7062 * 0.2 / 2
-    assert distilled["error_y"]["array"] == pytest.approx([half, half], abs=1e-2)
+    assert distilled["error_y"]["array"] == pytest.approx([70, 30])  # no share is above 1
     assert distilled["error_y"]["arrayminus"] == pytest.approx([30, 70])  # no share is below 0: the bar ends there
     assert (info.label, info.seen) == (1, True)
 

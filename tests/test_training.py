@@ -329,7 +329,7 @@ def test_images_with_odd_axes_are_refused_with_a_hint(shape: tuple[int, ...], hi
 
 
 def test_a_data_set_in_place_of_a_split_and_the_reverse(digits: Dataset) -> None:
-    with pytest.raises(TypeError, match=r"split must be one of a data set's splits.*got Dataset\(digits"):
+    with pytest.raises(TypeError, match=r"split must be one of a data set's splits.*got Dataset"):
         training.evaluate(models.ConvNet(), digits)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="dataset must be a Dataset.*got tuple"):
         training.check_fits(models.ConvNet(), (1, 2))  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ hyper-parameters, live in one set of batched tensors, so each line of the traini
 |---|---|
 | say what each network is | `members(seed=range(8), lr=[1e-3, 1e-2])` |
 | make the networks | `Cohort(models.MLP((64, 16, 10)), those)` |
-| train them all | `fit(cohort, digits, epochs=20)` |
+| train them all | `fit(cohort, digits.train, epochs=20)` |
 | see what they reached | `table(cohort, history, digits)`, then `over_seeds(...)` |
 | take one out | `cohort.model(3)` |
 """

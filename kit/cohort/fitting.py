@@ -17,7 +17,7 @@ from kit.cohort.networks import Cohort, check_memory, hidden_widths
 from kit.cohort.passes import logits, passes
 from kit.cohort.steps import Stepper
 from kit.data import Split
-from kit.training import OPTIMISERS, Callback, Cancelled, Optimiser, Progress, predict, threads
+from kit.training import OPTIMISERS, Callback, Cancelled, Optimiser, Progress, check_split, predict, threads
 
 # Parameters of all members together; below, a second thread gains a tenth, and takes the core that a page needs.
 SMALL_COHORT = 100_000
@@ -219,8 +219,7 @@ def _check(
     values: Tensor | None,
 ) -> int:
     """Refuse what cannot be trained; the number of outputs of each network."""
-    if not isinstance(train, Split):
-        raise TypeError(f"train must be one of a data set's splits, such as digits.train; got {type(train).__name__}.")
+    check_split("train", train)
     if epochs < 0:
         raise ValueError(f"epochs must be 0 or more; got {epochs!r}.")
     if batch_size < 1:

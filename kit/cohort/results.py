@@ -13,6 +13,7 @@ from kit.cohort.members import HYPER_PARAMETERS, held_out
 from kit.cohort.networks import Cohort
 from kit.data import Dataset, Split
 from kit.measure import Estimate
+from kit.training import check_dataset, check_split
 
 if TYPE_CHECKING:  # slow to load, and not needed to train
     from pandas import DataFrame
@@ -36,6 +37,7 @@ def accuracies(cohort: Cohort, split: Split) -> tuple[Estimate, ...]:
     Raises:
         ValueError: an empty split.
     """
+    check_split("split", split)
     if not len(split):
         raise ValueError("split is empty; it needs at least one sample.")
     named = answers(cohort, split.inputs)
@@ -47,9 +49,16 @@ def table(cohort: Cohort, history: CohortHistory, dataset: Dataset) -> DataFrame
     """One row a member: its hyper-parameters, its last training loss, its accuracy with a Wilson interval.
 
     The accuracy is on the validation split, or on the fold that the member left out; NaN where it diverged.
+
+    Raises:
+        ValueError: the history of another cohort.
+        TypeError: `dataset` is no `Dataset`.
     """
     import pandas as pd
 
+    check_dataset(dataset)
+    if len(history.diverged) != len(cohort):
+        raise ValueError(f"history is of {len(history.diverged)} networks, and the cohort has {len(cohort)}.")
     on_validation = accuracies(cohort, dataset.validation)
     on_train = answers(cohort, dataset.train.inputs) == dataset.train.labels  # [K, n]
     rows = []
@@ -97,7 +106,7 @@ def over_seeds(rows: DataFrame) -> DataFrame:
         values = [float(value) for value in group["accuracy"].dropna()]
         nan = float("nan")
         mean = values[0] if len(values) == 1 else nan
-        estimate = Estimate.from_values(values) if len(values) > 1 else Estimate(mean, nan, nan, len(values))
+        estimate = Estimate.from_values(values).share if len(values) > 1 else Estimate(mean, nan, nan, len(values))
         found.append(
             {
                 **dict(zip(varied, key, strict=True)),

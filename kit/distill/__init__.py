@@ -4,7 +4,7 @@
 |---|---|
 | soften probabilities | `soften(logits, temperature)` |
 | have the loss | `loss(student_logits, teacher_logits, labels, temperature=4, alpha=0.9)` |
-| train one student of any kind | `fit(student, teacher, digits.train, epochs=20)` |
+| train one student of any kind | `fit(student, teacher, digits.train, epochs=20, lr=1e-2)` |
 | let them meet on other samples | `partly_labelled`, `few`, `shifted`, `without_class` |
 | teach by a hidden layer first | `hint(student, teacher, digits.train, student_layer=..., teacher_layer=...)` |
 | train many seeds and temperatures at once | `Students(teacher, digits).train([Recipe(...), ...], seeds=range(16))` |

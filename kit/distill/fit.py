@@ -27,9 +27,12 @@ def answers(teacher: nn.Module | Tensor, inputs: Tensor) -> Tensor:
 
     Raises:
         ValueError: no inputs, inputs that the teacher cannot take, cached logits of another length, or NaN or infinity.
+        TypeError: a teacher that is neither.
     """
     if not len(inputs):
         raise ValueError("transfer is empty; it needs at least one sample.")
+    if not isinstance(teacher, nn.Module | Tensor):
+        raise TypeError(f"teacher must be a module, or its logits as a tensor; got {type(teacher).__name__}.")
     if isinstance(teacher, nn.Module):
         logits = torch.cat([_asked("teacher", teacher, part) for part in inputs.split(BATCH)])
     else:
@@ -82,8 +85,11 @@ def fit(
             together.
         Cancelled, Diverged: as `training.fit`.
     """
+    training.check_split("transfer", transfer)
     check_temperature(temperature)
     check_alpha(alpha)
+    if student is teacher:
+        raise ValueError("student and teacher are one module; give a copy (copy.deepcopy) as the student.")
     v = answers(teacher, transfer.inputs)  # [n, C]
     z = _asked("student", student, transfer.inputs[:1])
     if z.shape[1] != v.shape[1]:
@@ -126,7 +132,11 @@ def features(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
     Raises:
         ValueError: no module of that name, or inputs that the model cannot take.
     """
-    with _Tap("model", model, layer) as tap:
+    return _features("layer", model, layer, inputs)
+
+
+def _features(argument: str, model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
+    with _Tap(argument, model, layer) as tap:
         return torch.cat([tap.read(_asked("model", model, part)) for part in inputs.split(BATCH)])
 
 
@@ -165,12 +175,13 @@ def hint(
 
     Source: Romero et al. (2015), FitNets, arXiv:1412.6550, equation 3.
     """
+    training.check_split("transfer", transfer)
     if not len(transfer):
         raise ValueError("transfer is empty; it needs at least one sample.")
-    wanted = standardised(features(teacher, teacher_layer, transfer.inputs))  # w, [n, F]
-    size = features(student, student_layer, transfer.inputs[:1]).shape[1]
+    wanted = standardised(_features("teacher_layer", teacher, teacher_layer, transfer.inputs))  # w, [n, F]
+    size = _features("student_layer", student, student_layer, transfer.inputs[:1]).shape[1]
     regressor = models.MLP((size, wanted.shape[1]), seed=seed)
-    with _Tap("student", student, student_layer) as tap:
+    with _Tap("student_layer", student, student_layer) as tap:
         return training.minimise(
             _Hinted(student, regressor, tap),
             transfer.inputs,
@@ -202,11 +213,11 @@ def standardised(features: Tensor) -> Tensor:
 class _Tap:
     """Reads what one layer of a model answers, after ReLU."""
 
-    def __init__(self, whose: str, model: nn.Module, layer: str) -> None:
+    def __init__(self, argument: str, model: nn.Module, layer: str) -> None:
         named = dict(model.named_modules())
         if not layer or layer not in named:
             there = ", ".join(name for name in named if name)
-            raise ValueError(f"layer must be a module of the {whose} ({there}); got {layer!r}.")
+            raise ValueError(f"{argument} must be a module of the model ({there}); got {layer!r}.")
         self._layer = named[layer]
         self._last: Tensor | None = None
 
@@ -243,7 +254,7 @@ def _asked(who: str, model: nn.Module, inputs: Tensor) -> Tensor:
     try:
         logits = training.predict(model, inputs)
     except ValueError as error:
-        raise ValueError(f"{who} and transfer do not fit together: {error}") from error
+        raise ValueError(f"{who} and transfer do not fit together: {str(error).removeprefix('dataset: ')}") from error
     if logits.ndim != 2:
         raise ValueError(f"{who} must answer with logits [n, n_classes]; got shape {tuple(logits.shape)}.")
     return logits

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +82,9 @@ def check_temperature(temperature: float) -> None:
 
     Raises:
         ValueError: as said.
+        TypeError: no number.
     """
+    _check_number("temperature", temperature)
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be above 0; got {temperature!r}.")
 
@@ -91,6 +94,13 @@ def check_alpha(alpha: float) -> None:
 
     Raises:
         ValueError: as said.
+        TypeError: no number.
     """
+    _check_number("alpha", alpha)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is the weight of the soft labels and must lie in [0, 1]; got {alpha!r}.")
+
+
+def _check_number(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number; got {value!r}.")

@@ -47,6 +47,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what no student can be trained by."""
+        training.check_split("transfer", self.transfer)
         check_temperature(self.temperature)
         check_alpha(self.alpha)
         if not len(self.transfer):
@@ -92,7 +93,7 @@ class Group:
     @property
     def accuracy(self) -> Estimate:
         """Mean over seeds with Student's t interval."""
-        return Estimate.from_values(self.accuracies)
+        return Estimate.from_values(self.accuracies).share
 
     def answers_to(self, label: int) -> tuple[Estimate, ...]:
         """Of the samples of class `label`, the share that each class is named for: a row of the confusion matrix.
@@ -101,7 +102,7 @@ class Group:
         """
         of_class = self.named[:, self.labels == label]  # [seeds, n_label]
         classes = range(int(max(self.labels.max(), self.named.max())) + 1)
-        return tuple(Estimate.from_values((of_class == each).float().mean(1).tolist()) for each in classes)
+        return tuple(Estimate.from_values((of_class == each).float().mean(1).tolist()).share for each in classes)
 
     @property
     def median(self) -> int:
@@ -127,6 +128,7 @@ class Students:
         self, teacher: nn.Module, dataset: Dataset, *, lr: float = LEARNING_RATE, batch_size: int = 64
     ) -> None:
         """Ask the teacher about the validation samples, which refuses one that does not fit."""
+        training.check_dataset(dataset)
         self.teacher, self.dataset, self.lr, self.batch_size = teacher, dataset, lr, batch_size
         self.logits = self._checked(dataset.validation.inputs)  # [n, C], of the validation split
         self._taught: dict[Split, Tensor] = {}
@@ -300,12 +302,14 @@ def generations(
         One cohort a generation; network k of each is taught by network k of the one before, and drawn anew.
 
     Raises:
-        ValueError: a count below 1, or as `cohort.fit`.
+        ValueError: a count below 1, alpha 0 for all members, or as `cohort.fit`.
 
     Source: Furlanello et al. (2018), Born-again neural networks, arXiv:1805.04770.
     """
     if count < 1:
         raise ValueError(f"count must be 1 or more; got {count!r}.")
+    if count > 1 and all(member.alpha == 0 for member in members):
+        raise ValueError("members: alpha is 0 for all, so no generation would learn from another; give alpha above 0.")
     taught: list[cohort.Cohort] = []
     for number in range(count):
         own = [

@@ -170,6 +170,16 @@ class Explorer(widgets.VBox):
         self._dimmed = False
         self._painted: dict[tuple[str, int], dict[str, Any]] = {}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to put a plain value in the place of a control.
+
+        Raises:
+            AttributeError: `explorer.ratio = 0.9`, where `explorer.ratio.value = 0.9` is meant.
+        """
+        if isinstance(vars(self).get(name), widgets.Widget) and not isinstance(value, widgets.Widget):
+            raise AttributeError(f"{name} is a control: set {name}.value = {value!r} instead.")
+        super().__setattr__(name, value)
+
     # -- what a script or a notebook cell uses ---------------------------------------------------------------------
 
     def wait(self, timeout: float | None = None) -> None:

@@ -57,14 +57,16 @@ class DistillationExplorer(PinningExplorer):
     Args:
         teacher: any trained `nn.Module`; not changed.
         dataset: any `Dataset` whose samples the teacher takes. Validation measures, test is not read.
-        temperature: where the temperature begins, one of `TEMPERATURES`.
-        transfer: which transfer set to begin with, one of the names in `transfers`.
-        width: hidden units to begin with, one of `WIDTHS`; 0 is a single linear layer.
+        temperature: where the temperature begins, one of `TEMPERATURES`: 0.5 to 64, two a doubling.
+        transfer: which transfer set to begin with: "few labels" (ten a class are labelled, all samples are there), "all
+            labels", "few images" (the first ten a class alone), "and shifted" (images only), "without the class".
+        width: hidden units to begin with, one of `WIDTHS` (0, 4, 8 ... 128); 0 is a single linear layer.
 
     Controls, each with its value to read or set from code: `temperature`, `alpha`, `width`, `transfer`, `digit`,
     `image`, `seeds`, `epochs`, `pin_name`; buttons `new_seeds_button`, `pin_button`, `reset_button`, `stop_button`.
     After `wait()`: `group` (the students of the chosen temperature), `hard` and `smoothed` (their rivals), `gain` (over
-    hard labels), `model` and `profile` (of the median student). After `wait_sweep()` the curves are complete.
+    hard labels), `model` and `profile` (of the median student). After `wait_sweep()` the curves are complete: eight
+    temperatures, six widths.
 
     Raises:
         ValueError: samples that the teacher cannot take, other classes, or a start that is no stop of its slider.
@@ -378,9 +380,10 @@ class DistillationExplorer(PinningExplorer):
         name = html.escape(self.dataset.class_names[settings.label])
         parts = [
             f"<b>T = {recipe.temperature:g}, alpha {recipe.alpha:g}</b>: students of {kind} ({size:,} parameters) "
-            f"reach <b>{group.accuracy.percent}</b>, mean of {len(settings.seeds)} seeds, 95 % interval.",
+            f"reach <b>{group.accuracy.percent}</b>, mean of {len(settings.seeds)} seeds, 95 % interval over seeds, "
+            f"on the same {len(self.dataset.validation):,} samples.",
             f"On hard labels {hard.accuracy.percent}, with label smoothing {smoothed.accuracy.percent}; the teacher "
-            f"({self._teacher_size:,} parameters) {self._teacher.percent}.",
+            f"({self._teacher_size:,} parameters) {self._teacher.percent}, over samples.",
             f"Gain over hard labels, seed by seed: <b>{100 * gain.value:+.1f} points</b> "
             f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f}).",
             f"Of this {name} the teacher says: {html.escape(plots.most_likely(info.soft, info.names))}.",
