@@ -49,7 +49,7 @@ NOTHING = curve(groups=[], chosen=None, rivals=(None, None))
 
 
 def interval(low: float, high: float) -> tuple[float, float, float]:
-    """Mean and Student's t interval of two values, within 0 .. 100 %; 12.706 is the quantile (one degree of freedom)."""
+    """Mean and Student's t interval of two values, within 0 .. 100 %; 12.706 is the quantile, one degree."""
     mean, half = (low + high) / 2, 12.7062 * abs(high - low) / 2
     return 100 * mean, 100 * max(0.0, mean - half), 100 * min(1.0, mean + half)
 
