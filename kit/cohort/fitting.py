@@ -132,14 +132,17 @@ class _Plan:
     def __init__(self, cohort: Cohort, labels: Tensor, batch_size: int) -> None:
         members, self._batch_size = cohort.members, batch_size
         parts = [(member.fold, member.folds, member.n_train) for member in members]
-        rows = {part: train_rows(member, labels) for part, member in zip(parts, members, strict=True)}
+        rows = {part: train_rows(member, labels) for part, member in dict(zip(parts, members, strict=True)).items()}
         # Members of one seed and one part of the data see the same samples in the same order.
         orders = [(part, member.order_seed) for part, member in zip(parts, members, strict=True)]
         self._orders = {
             (part, seed): (rows[part], torch.Generator().manual_seed(seed)) for part, seed in dict.fromkeys(orders)
         }
-        self._own = torch.tensor([list(self._orders).index(order) for order in orders])  # [K]
+        places = {order: at for at, order in enumerate(self._orders)}
+        self._own = torch.tensor([places[order] for order in orders])  # [K]
         # A last batch of one sample is left out, as in `training.fit`.
+        if min(map(len, rows.values())) < min(2, batch_size):
+            raise ValueError("train: one training sample cannot make a batch; give each member at least 2.")
         lengths = [len(rows[part]) - (len(rows[part]) % batch_size == 1 and batch_size > 1) for part in parts]
         self.used = torch.tensor(lengths)  # [K]: samples that each member sees in an epoch
         self.batches = -(-max(lengths) // batch_size)
@@ -233,9 +236,6 @@ def _check(
             raise ValueError(f"{name}: the optimiser {optimiser!r} has none; leave it at {getattr(plain, name)}.")
     if not len(train):
         raise ValueError("train is empty; it needs at least one sample.")
-    for member in cohort.members:
-        if len(train_rows(member, train.labels)) < min(2, batch_size):
-            raise ValueError("train: one training sample cannot make a batch; give each member at least 2.")
     outputs = predict(cohort.template, train.inputs[:1]).shape[1]  # refuses samples of another shape
     if values is None:
         _check_labels(cohort.members, train.labels, outputs, teacher_logits)

@@ -60,12 +60,15 @@ def table(cohort: Cohort, history: CohortHistory, dataset: Dataset) -> DataFrame
     if len(history.diverged) != len(cohort):
         raise ValueError(f"history is of {len(history.diverged)} networks, and the cohort has {len(cohort)}.")
     on_validation = accuracies(cohort, dataset.validation)
-    on_train = answers(cohort, dataset.train.inputs) == dataset.train.labels  # [K, n]
+    labels = dataset.train.labels
+    of_fold = {(member.fold, member.folds): member for member in cohort.members if member.fold is not None}
+    left_out = {fold: held_out(member, labels) for fold, member in of_fold.items()}
+    on_train = answers(cohort, dataset.train.inputs) == labels if left_out else None  # [K, n]
     rows = []
     for at, member in enumerate(cohort.members):
         accuracy = on_validation[at]
-        if member.fold is not None:
-            right = on_train[at, held_out(member, dataset.train.labels)]
+        if on_train is not None and member.fold is not None:
+            right = on_train[at, left_out[member.fold, member.folds]]
             accuracy = Estimate.from_counts(int(right.sum()), len(right))
         diverged, losses = history.diverged[at], history.losses[at]
         nan = float("nan")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -135,9 +136,13 @@ class Students:
         self._named: dict[tuple[Recipe, int], Tensor] = {}
         self._whole: OrderedDict[tuple[Recipe, int], nn.Module] = OrderedDict()
 
+    def trained(self, recipe: Recipe, seeds: Sequence[int]) -> bool:
+        """Whether all of these seeds of a recipe are trained."""
+        return all((recipe, seed) in self._named for seed in seeds)
+
     def known(self, recipe: Recipe, seeds: Sequence[int]) -> Group | None:
         """The students of a recipe, if all of these seeds are trained."""
-        if not all((recipe, seed) in self._named for seed in seeds):
+        if not self.trained(recipe, seeds):
             return None
         named = torch.stack([self._named[recipe, seed] for seed in seeds]).long()
         return Group(recipe, tuple(seeds), named, self.dataset.validation.labels)
@@ -193,11 +198,11 @@ class Students:
 
     def n_parameters(self, width: int) -> int:
         """Parameters of a student of that width."""
-        return sum(parameter.numel() for parameter in self._template(width).parameters())
+        return sum((inputs + 1) * outputs for inputs, outputs in itertools.pairwise(self._sizes(width)))
 
-    def _template(self, width: int) -> models.MLP:
+    def _sizes(self, width: int) -> list[int]:
         n_inputs = self.dataset.train.inputs[0].numel()
-        return models.MLP([n_inputs, *[width] * (width > 0), self.logits.shape[1]])
+        return [n_inputs, *[width] * (width > 0), self.logits.shape[1]]
 
     def _train(
         self,
@@ -220,7 +225,7 @@ class Students:
             )
             for recipe, seed in missing
         ]
-        students = cohort.Cohort(self._template(width), members)
+        students = cohort.Cohort(models.MLP(self._sizes(width)), members)
         cohort.fit(
             students,
             transfer,

@@ -238,7 +238,7 @@ class DistillationExplorer(PinningExplorer):
     def _train(self, settings: Settings, cancel: Event) -> None:
         """The chosen students and their rivals, one cohort, unless they are known."""
         recipe = settings.recipe
-        if self._known(settings) and all(self._students.known(r, settings.seeds) for r in _rivals(recipe)):
+        if all(self._students.trained(each, settings.seeds) for each in (recipe, *_rivals(recipe))):
             return
         self._busy(True)
         try:
@@ -295,7 +295,7 @@ class DistillationExplorer(PinningExplorer):
         temperatures = [replace(recipe, temperature=t) for t in COARSE_FIRST]
         widths = [each for width in HIDDEN for each in _pair(replace(recipe, width=width))]
         missing = [
-            [each for each in recipes if self._students.known(each, settings.seeds) is None]
+            [each for each in recipes if not self._students.trained(each, settings.seeds)]
             for recipes in (temperatures, widths)
         ]
         return missing[0], missing[1]

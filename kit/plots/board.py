@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from kit.measure import SizeName
 from kit.plots import style
-from kit.plots.prune import SIZE_AXES, Traces, size_axis
+from kit.plots.prune import SIZE_AXES, Traces, dressed, size_axis
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -159,10 +159,7 @@ def board_figure(info: BoardInfo) -> go.Figure:
                 "hovertemplate": hover,
             }
         )
-    data = []
-    for drawing, arrays in zip(fixed, board_traces(info), strict=True):
-        error = {**drawing.get("error_y", {}), **arrays.get("error_y", {})}
-        data.append({**drawing, **arrays, **({"error_y": error} if error else {})})
+    data = [dressed(drawing, arrays) for drawing, arrays in zip(fixed, board_traces(info), strict=True)]
     layout = board_layout(info)
     hair = {"dash": "dot", "width": 1, "color": style.NEUTRAL}
     return style.figure(

@@ -17,7 +17,7 @@ from torch import Tensor
 from kit.distill import Group, soften
 from kit.measure import Estimate
 from kit.plots import style
-from kit.plots.prune import Line, Traces, band, band_style, curve_style, line, points, size_axis
+from kit.plots.prune import Line, Traces, band, band_style, curve_style, dressed, line, points, size_axis
 
 TEMPERATURE_TICKS = (0.5, 1, 2, 4, 8, 16, 32, 64)
 EMPTY = Line("", (), (), (), (), ())
@@ -330,10 +330,7 @@ def students_figure(info: StudentsInfo) -> go.Figure:
     fixed[4] |= {"text": ["teacher"], "textposition": "bottom left"}
     for number in (5, 6):
         fixed[number]["error_y"] = {"color": fixed[number]["marker"]["color"]}
-    data = []
-    for look, arrays in zip(fixed, students_traces(info), strict=True):
-        error = {**look.get("error_y", {}), **arrays.get("error_y", {})}
-        data.append({**look, **arrays, **({"error_y": error} if error else {})})
+    data = [dressed(look, arrays) for look, arrays in zip(fixed, students_traces(info), strict=True)]
     layout = students_layout(info)
     return style.figure(
         data,
@@ -406,7 +403,7 @@ def answers_figure(info: AnswersInfo) -> go.Figure:
             "marker": {"color": drawn.colour, "pattern": pattern},
             "hovertemplate": "%{y:.1f} %<extra>%{fullData.name}</extra>",
         }
-        data.append({**look, **arrays, "error_y": {"color": style.NEUTRAL, "thickness": 1.5, **arrays["error_y"]}})
+        data.append(dressed({**look, "error_y": {"color": style.NEUTRAL, "thickness": 1.5}}, arrays))
     figure = style.figure(
         data,
         title=answers_layout(info)["title"]["text"],

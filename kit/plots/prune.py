@@ -154,7 +154,7 @@ def plane_figure(info: PlaneInfo) -> go.Figure:
             "hovertemplate": hover,
         },
     ]
-    data = [_deep(look, arrays) for look, arrays in zip(fixed, plane_traces(info), strict=True)]
+    data = [dressed(look, arrays) for look, arrays in zip(fixed, plane_traces(info), strict=True)]
     hair = {"dash": "dot", "width": 1, "color": style.NEUTRAL}
     layout = plane_layout(info)
     return style.figure(
@@ -502,7 +502,7 @@ def curve_style(look: style.Look) -> dict[str, Any]:
     }
 
 
-def _deep(look: dict[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:
+def dressed(look: dict[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:
     """Merge the arrays into the look; only `error_y` has entries of both."""
     merged = {**look, **arrays}
     if "error_y" in look:
