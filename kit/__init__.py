@@ -7,9 +7,11 @@ The rooms of this package:
     training     fit and evaluate; fires callbacks, never draws
     files        weights on disk, dense or sparse, written and read back equal
     cohort       many small networks trained as one, each with its own seed and hyper-parameters
+    store        one SQLite file, opened with care: what the board and a search remember
     measure      an accuracy with its interval; size, FLOPs and latency of a model
     board        the trade-off board: every model that you pin, on one plane, kept on disk
     prune        take weights or channels away; a new model each time
+    search       choose hyper-parameters: grid, random, halving, Bayesian; one loop, one record a trial
     distill      teach a small network by a big one's answers; whole cohorts of students at once
     plots        numbers in, figure out
     explorers    a figure with its controls: move a slider, a real model answers
@@ -27,7 +29,22 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # type checkers do not follow __getattr__
-    from kit import board, cohort, data, distill, exercises, explorers, files, measure, models, plots, prune, training
+    from kit import (
+        board,
+        cohort,
+        data,
+        distill,
+        exercises,
+        explorers,
+        files,
+        measure,
+        models,
+        plots,
+        prune,
+        search,
+        store,
+        training,
+    )
 
 # An explorer computes in a thread while the notebook goes on. By default GNU's OpenMP threads spin for milliseconds
 # while they wait, and take each other's cores: two computations at once are then many times slower. A short spin costs
@@ -48,6 +65,8 @@ __all__ = [
     "models",
     "plots",
     "prune",
+    "search",
+    "store",
     "training",
 ]
 

@@ -1,12 +1,6 @@
-"""The trade-off board: every model that any notebook pins, on one plane, kept in one SQLite file.
+"""The trade-off board: every model that any notebook pins, on one plane, kept in one SQLite file (`kit.store`).
 
-Several notebooks may use the board at once. Each call opens the file, does one short transaction and closes it.
-A call that writes takes the write lock first (BEGIN IMMEDIATE), so nobody decides on what is already old; a call
-that finds the file locked waits for some seconds. A process that dies in the middle leaves the board as
-it was before its call: SQLite rolls it back.
-
-The file says what it is: `application_id` is the four letters "kitb", `user_version` is the version of the table.
-A file that says something else, or is damaged, is refused and not touched.
+Several notebooks may use the board at once. A file that is no board, or is damaged, is refused and not touched.
 """
 
 from __future__ import annotations
@@ -18,10 +12,12 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from kit.store import Store
 
 if TYPE_CHECKING:  # both load much, and neither is needed to keep a pin
     from pandas import DataFrame
@@ -30,10 +26,6 @@ if TYPE_CHECKING:  # both load much, and neither is needed to keep a pin
 
 Size = Literal["nonzeros", "parameters", "file_bytes", "dense_bytes", "flops", "latency"]
 
-APPLICATION_ID: Final = int.from_bytes(b"kitb", "big")
-FORMAT_VERSION: Final = 1
-_BUSY_SECONDS = 5.0  # how long a call waits for another program's lock
-_MAGIC: Final = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat2.html, section 1.3
 _COUNTS: Final = ("parameters", "nonzeros", "dense_bytes", "file_bytes", "flops", "batch_size")
 _COLUMNS: Final = {
     "name": "TEXT PRIMARY KEY NOT NULL",  # the constraint that refuses a name taken twice
@@ -215,103 +207,21 @@ def _free_name(board: sqlite3.Connection, name: str) -> str:
 # --- the file ---------------------------------------------------------------------------------------------------
 
 
+_STORE = Store(
+    noun="board",
+    letters=b"kitb",
+    version=1,
+    tables=(f"CREATE TABLE pins ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})",),
+    way_out="set KIT_BOARD to",
+    error=BoardError,
+)
+
+
 @contextmanager
 def _transaction(path: Path | None, *, write: bool) -> Iterator[sqlite3.Connection]:
-    """Open the board, hand it over inside one transaction, and close it; all errors of the file as BoardError."""
-    path = default_path() if path is None else Path(path)
-    elsewhere = "set KIT_BOARD to a file in a folder that you can write to"
-    try:
-        if path.is_dir():
-            raise BoardError(f"The board's path {path} is a folder: give a file in it, or {elsewhere}.")
-        if not path.parent.is_dir():
-            raise BoardError(f"The board's folder {path.parent} does not exist: make it, or {elsewhere}.")
-        _look_before_opening(path)
-        in_memory = not write and _is_empty(path)  # reads as an empty board; reading does not make a file
-        target = ":memory:" if in_memory else path
-        with closing(sqlite3.connect(target, timeout=_BUSY_SECONDS, isolation_level=None)) as board:
-            board.row_factory = sqlite3.Row
-            board.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-            application_id = board.execute("PRAGMA application_id").fetchone()[0]  # takes the lock
-            version = board.execute("PRAGMA user_version").fetchone()[0]
-            if in_memory or _is_empty(path):
-                _create(board)
-            else:
-                _check_identity(path, application_id, version)
-                _check_whole(board, path)
-            yield board
-            board.execute("COMMIT")  # on any error before, closing rolls back
-    except sqlite3.Error as error:
-        raise BoardError(_explain(error, path, elsewhere)) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BoardError(_damaged(path, "a text in it cannot be read")) from error
-    except OSError as error:
-        raise BoardError(f"The board {path} cannot be read ({error.strerror}): {elsewhere}.") from error
-
-
-def _look_before_opening(path: Path) -> None:
-    """Refuse a stranger's file by its first bytes, before SQLite may touch it or the journals beside it."""
-    if _is_empty(path) or path.with_name(f"{path.name}-journal").exists():
-        return  # with a journal beside it SQLite must look first: it may have to roll back a killed writer
-    with path.open("rb") as file:
-        head = file.read(100)
-    if len(head) < 100 or not head.startswith(_MAGIC):
-        raise BoardError(_damaged(path, "it is not an SQLite file"))
-    _check_identity(path, int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big"))
-    page_size = int.from_bytes(head[16:18], "big")
-    if path.stat().st_size < (65_536 if page_size == 1 else page_size):  # SQLite would take it for an empty one
-        raise BoardError(_damaged(path, "it ends before its first page does"))
-
-
-def _is_empty(path: Path) -> bool:
-    return not path.exists() or path.stat().st_size == 0
-
-
-def _create(board: sqlite3.Connection) -> None:
-    board.execute(f"CREATE TABLE pins ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})")
-    board.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    board.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-
-
-def _check_whole(board: sqlite3.Connection, path: Path) -> None:
-    """Let SQLite read every page: a board is small, and a damaged one must not be half read."""
-    if path.stat().st_size % board.execute("PRAGMA page_size").fetchone()[0]:
-        raise BoardError(_damaged(path, "its last page is cut off"))  # SQLite would fill it up with zeros
-    found = board.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if found != "ok":
-        raise BoardError(_damaged(path, f"SQLite finds: {' '.join(found.split())}"))
-
-
-def _check_identity(path: Path, application_id: int, version: int) -> None:
-    if application_id != APPLICATION_ID:
-        raise BoardError(
-            f"The file {path} is an SQLite file of another program, not a board: set KIT_BOARD to another file."
-        )
-    if version > FORMAT_VERSION:
-        raise BoardError(
-            f"The board {path} was written by a newer kit (version {version}, this kit reads {FORMAT_VERSION}): "
-            "update the kit, or set KIT_BOARD to another file."
-        )
-    if version != FORMAT_VERSION:
-        raise BoardError(_damaged(path, f"it says version {version}, which never was"))
-
-
-def _damaged(path: Path, reason: str) -> str:
-    return f"The board {path} is damaged or not a board ({reason}): move it away, or set KIT_BOARD to another file."
-
-
-def _explain(error: sqlite3.Error, path: Path, elsewhere: str) -> str:
-    """Return one sentence for what SQLite reports, with the way out."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the primary code
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return (
-            f"The board {path} was locked by another program for {_BUSY_SECONDS:g} seconds: "
-            "close what holds it open and try again, or set KIT_BOARD to another file."
-        )
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return f"The board {path} cannot be written ({error}): {elsewhere}."
-    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return f"The disk refused to read or write the board {path} ({error}): free some space, or {elsewhere}."
-    return _damaged(path, f"SQLite says: {error}")
+    """The board inside one transaction; all errors of the file as BoardError."""
+    with _STORE.transaction(default_path() if path is None else Path(path), write=write) as board:
+        yield board
 
 
 # --- arguments --------------------------------------------------------------------------------------------------

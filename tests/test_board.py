@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -416,7 +417,7 @@ def test_a_text_that_is_damaged_is_refused(filled: Path) -> None:
 
 
 def test_a_locked_board_is_refused_after_the_wait(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board, "_BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(board, "_STORE", dataclasses.replace(board._STORE, busy_seconds=0.2))
     holder = sqlite3.connect(filled, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     start = time.monotonic()

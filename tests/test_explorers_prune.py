@@ -742,7 +742,7 @@ def test_a_board_that_cannot_be_used_is_refused_and_left_alone(
 def test_a_locked_board_is_refused_and_free_again_later(
     explorer: PruningExplorer, own_board: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(board, "_BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(board, "_STORE", dataclasses.replace(board._STORE, busy_seconds=0.1))
     explorer.pin("before")
     explorer.wait(PATIENCE)
     lock = sqlite3.connect(own_board, isolation_level=None)

@@ -21,7 +21,7 @@ KIT = ROOT / "kit"
 # Room -> the rooms it may import. Its own parts are always allowed; `search` is looked at part by part.
 NOTHING: frozenset[str] = frozenset()
 LEARNING = frozenset({"data", "models", "training"})
-MEASURING = LEARNING | {"files", "cohort", "measure", "board"}
+MEASURING = LEARNING | {"files", "cohort", "measure", "store", "board"}
 SMALLER = frozenset({"prune", "distill", "compress"})
 COMPUTING = MEASURING | SMALLER | {"search", "cluster"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
@@ -31,11 +31,13 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "training": frozenset({"data", "models"}),
     "cohort": frozenset({"data", "models", "training", "measure"}),
     "measure": frozenset({"data", "training", "files"}),
-    "board": frozenset({"measure"}),
+    "store": NOTHING,
+    "board": frozenset({"measure", "store"}),
     "prune": MEASURING,
     "distill": MEASURING,
     "compress": MEASURING,
-    "search": NOTHING,
+    "search": frozenset({"store"}),
+    "search.networks": MEASURING,
     "search.gradient": MEASURING,
     "search.architecture": MEASURING,
     "cluster": frozenset({"search"}),
@@ -47,7 +49,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 DRAWING = frozenset({"matplotlib", "plotly"})
 WIDGETS = frozenset({"ipywidgets", "IPython"})
 HEAVY = DRAWING | WIDGETS | {"torch", "numpy", "scipy", "sklearn", "pandas", "torch_pruning", "safetensors", "ray"}
-WITHOUT_TORCH = frozenset(f"search.{part}" for part in ("space", "study", "grid", "random", "halving", "bayes"))
+LIGHT_SEARCH = (
+    *("space", "trials", "study", "grid", "random", "halving"),
+    *("acquisition", "surrogate", "bayes", "functions", "estimators", "replay"),
+)
+WITHOUT_TORCH = frozenset(f"search.{part}" for part in LIGHT_SEARCH)
 IMPORT_MILLISECONDS = 50
 
 # Started once with torch and scikit-learn loaded, once with nothing. Each module is imported in a fork of its own, so

@@ -1,0 +1,44 @@
+"""Search: one loop, many methods, one record a trial, and a budget in trials or epochs.
+
+| to | call |
+|---|---|
+| say what may be chosen | `Space({"lr": Float(1e-4, 1, log=True), "width": Int(4, 64)})` |
+| choose a method | `Grid`, `Random`, `Sobol`, `SuccessiveHalving`, `Hyperband`, `ASHA`, `Bayes`, `Listed` |
+| search | `Study(space, maximise=True).run(objective, Random(seed=0), budget=60)` |
+| practise where the answer is known | `functions.branin()`, `functions.hartmann(6)` ... |
+| search for scikit-learn | `estimators.CrossValidation(Ridge(), inputs, labels)` |
+| search for networks | `networks.Networks(digits, epochs=20)`, `networks.landscape(...)` (loads torch) |
+
+An objective is any callable: a configuration in, a number out.
+"""
+
+from kit.search import functions
+from kit.search.bayes import Bayes
+from kit.search.grid import Grid, Listed
+from kit.search.halving import ASHA, Hyperband, SuccessiveHalving
+from kit.search.random import Random, Sobol
+from kit.search.space import Choice, Config, Float, Int, Space
+from kit.search.study import Study, StudyError
+from kit.search.trials import Method, Proposal, Trial
+
+__all__ = [
+    "ASHA",
+    "Bayes",
+    "Choice",
+    "Config",
+    "Float",
+    "Grid",
+    "Hyperband",
+    "Int",
+    "Listed",
+    "Method",
+    "Proposal",
+    "Random",
+    "Sobol",
+    "Space",
+    "Study",
+    "StudyError",
+    "SuccessiveHalving",
+    "Trial",
+    "functions",
+]

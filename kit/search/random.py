@@ -1,0 +1,101 @@
+"""Random search: pure chance, or chance spread evenly (Sobol points)."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import qmc
+
+from kit.search.space import Config, Space, key
+from kit.search.trials import Proposal, Trial, check_whole
+
+SOBOL_BLOCK = 1024  # points made at once
+
+
+@dataclass(frozen=True)
+class Random:
+    """Every configuration drawn on its own, evenly over the unit cube.
+
+    Where the space is finite, none is tried twice, and the search ends when all are tried.
+
+    Attributes:
+        seed: of the draws; trial number i draws by (seed, i).
+
+    Source: Bergstra & Bengio (2012), Random search for hyper-parameter optimization, JMLR 13.
+    """
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no seed."""
+        check_whole("seed", self.seed, 0)
+
+    def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
+        """As in `trials.Method`."""
+        config = drawn(space, trials, self.seed)
+        return None if config is None else Proposal(config)
+
+
+@dataclass(frozen=True)
+class Sobol:
+    """Quasi-random points: each next one falls into the largest gap, so that they cover the cube more evenly.
+
+    Attributes:
+        seed: of the scrambling, which makes each point uniform by itself.
+
+    Source: Sobol (1967); Owen (1998), Scrambling Sobol and Niederreiter-Xing points. The points are SciPy's.
+    """
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no seed."""
+        check_whole("seed", self.seed, 0)
+
+    def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
+        """As in `trials.Method`."""
+        tried = {key(trial.config) for trial in trials}
+        if len(tried) >= space.count:
+            return None
+        n = len(trials)
+        for at in (*range(n, -1, -1), *range(n + 1, n + SOBOL_BLOCK)):  # backwards: a lost trial's point comes again
+            config = space.decode(sobol_points(len(space), at + 1, self.seed)[at])
+            if key(config) not in tried:
+                return Proposal(config)
+        left = drawn(space, trials, self.seed)  # a few odd ones
+        return None if left is None else Proposal(left)
+
+
+def drawn(space: Space, trials: Sequence[Trial], seed: int) -> Config | None:
+    """A configuration by chance that is not tried; None where all are."""
+    tried = {key(trial.config) for trial in trials}
+    if len(tried) >= space.count:
+        return None
+    for at in range(len(trials), -1, -1):  # backwards: a lost trial's draw comes again
+        config = space.decode(np.random.default_rng([seed, at]).random(len(space)))
+        if key(config) not in tried:
+            return config
+    dice = np.random.default_rng([seed, len(trials)])
+    while key(config) in tried:
+        config = space.decode(dice.random(len(space)))
+    return config
+
+
+def sobol_points(d: int, n: int, seed: int) -> np.ndarray:
+    """The first points of a scrambled Sobol sequence, at least `n`. -> [n or more, d]."""
+    return _sobol(d, -(-n // SOBOL_BLOCK) * SOBOL_BLOCK, seed)
+
+
+@functools.lru_cache(maxsize=64)
+def _sobol(d: int, n: int, seed: int) -> np.ndarray:
+    with (
+        warnings.catch_warnings()
+    ):  # SciPy warns of numbers that are no power of 2; the first ones are taken one by one
+        warnings.simplefilter("ignore", UserWarning)
+        points = qmc.Sobol(d, scramble=True, rng=np.random.default_rng(seed)).random(n)
+    points.setflags(write=False)
+    return points

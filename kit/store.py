@@ -1,0 +1,158 @@
+"""What the kit remembers on disk: one SQLite file, opened with care.
+
+Several programs may use a file at once. Each call opens it, does one short transaction and closes it. A call that
+writes takes the write lock first (BEGIN IMMEDIATE), so nobody decides on what is already old; a call that finds the
+file locked waits for some seconds. A process that dies in the middle leaves the file as it was before its call: SQLite
+rolls it back.
+
+The file says what it is: `application_id` is four letters, `user_version` is the version of its tables. A file that
+says something else, or is damaged, is refused and not touched.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_MAGIC: Final = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat2.html, section 1.3
+
+
+@dataclass(frozen=True)
+class Store:
+    """A kind of file.
+
+    Attributes:
+        noun: what messages call it, such as "board".
+        letters: four letters that a file of this kind says it is.
+        version: of its tables.
+        tables: the statements that make them.
+        way_out: how another path is named, such as "set KIT_BOARD to".
+        error: what is raised for all errors of the file.
+        busy_seconds: how long a call waits for another program's lock.
+    """
+
+    noun: str
+    letters: bytes
+    version: int
+    tables: tuple[str, ...]
+    way_out: str
+    error: type[RuntimeError]
+    busy_seconds: float = 5.0
+
+    @property
+    def application_id(self) -> int:
+        """The four letters as SQLite keeps them."""
+        return int.from_bytes(self.letters, "big")
+
+    @property
+    def elsewhere(self) -> str:
+        """The way out where the file cannot be used."""
+        return f"{self.way_out} another file"
+
+    @contextmanager
+    def transaction(self, path: Path, *, write: bool) -> Iterator[sqlite3.Connection]:
+        """Open the file, hand it over inside one transaction, and close it; on an error nothing is written.
+
+        Args:
+            path: of the file; an absent or empty one reads as empty tables, and is made by the first writing.
+            write: whether the transaction may write.
+
+        Raises:
+            RuntimeError: of the kind `error`: absent folder, another kind of file, damaged, newer, locked, read-only.
+        """
+        writable = f"{self.way_out} a file in a folder that you can write to"
+        try:
+            if path.is_dir():
+                raise self.error(f"The {self.noun}'s path {path} is a folder: give a file in it, or {writable}.")
+            if not path.parent.is_dir():
+                raise self.error(f"The {self.noun}'s folder {path.parent} does not exist: make it, or {writable}.")
+            self._look_before_opening(path)
+            in_memory = not write and _is_empty(path)  # reads as an empty one; reading does not make a file
+            target = ":memory:" if in_memory else path
+            with closing(sqlite3.connect(target, timeout=self.busy_seconds, isolation_level=None)) as connection:
+                connection.row_factory = sqlite3.Row
+                connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                application_id = connection.execute("PRAGMA application_id").fetchone()[0]  # takes the lock
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                if in_memory or _is_empty(path):
+                    self._create(connection)
+                else:
+                    self._check_identity(path, application_id, version)
+                    self._check_whole(connection, path)
+                yield connection
+                connection.execute("COMMIT")  # on any error before, closing rolls back
+        except sqlite3.Error as error:
+            raise self.error(self._explain(error, path, writable)) from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise self.error(self.damaged(path, "a text in it cannot be read")) from error
+        except OSError as error:
+            raise self.error(f"The {self.noun} {path} cannot be read ({error.strerror}): {writable}.") from error
+
+    def damaged(self, path: Path, reason: str) -> str:
+        """The sentence for a file that cannot be trusted."""
+        return f"The {self.noun} {path} is damaged or not a {self.noun} ({reason}): move it away, or {self.elsewhere}."
+
+    def _look_before_opening(self, path: Path) -> None:
+        """Refuse a stranger's file by its first bytes, before SQLite may touch it or the journals beside it."""
+        if _is_empty(path) or path.with_name(f"{path.name}-journal").exists():
+            return  # with a journal beside it SQLite must look first: it may have to roll back a killed writer
+        with path.open("rb") as file:
+            head = file.read(100)
+        if len(head) < 100 or not head.startswith(_MAGIC):
+            raise self.error(self.damaged(path, "it is not an SQLite file"))
+        self._check_identity(path, int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big"))
+        page_size = int.from_bytes(head[16:18], "big")
+        if path.stat().st_size < (65_536 if page_size == 1 else page_size):  # SQLite would take it for an empty one
+            raise self.error(self.damaged(path, "it ends before its first page does"))
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        for table in self.tables:
+            connection.execute(table)
+        connection.execute(f"PRAGMA application_id = {self.application_id}")
+        connection.execute(f"PRAGMA user_version = {self.version}")
+
+    def _check_whole(self, connection: sqlite3.Connection, path: Path) -> None:
+        """Let SQLite read every page: these files are small, and a damaged one must not be half read."""
+        if path.stat().st_size % connection.execute("PRAGMA page_size").fetchone()[0]:
+            raise self.error(self.damaged(path, "its last page is cut off"))  # SQLite would fill it up with zeros
+        found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if found != "ok":
+            raise self.error(self.damaged(path, f"SQLite finds: {' '.join(found.split())}"))
+
+    def _check_identity(self, path: Path, application_id: int, version: int) -> None:
+        if application_id != self.application_id:
+            raise self.error(
+                f"The file {path} is an SQLite file of another program, not a {self.noun}: {self.elsewhere}."
+            )
+        if version > self.version:
+            raise self.error(
+                f"The {self.noun} {path} was written by a newer kit (version {version}, this kit reads "
+                f"{self.version}): update the kit, or {self.elsewhere}."
+            )
+        if version != self.version:
+            raise self.error(self.damaged(path, f"it says version {version}, which never was"))
+
+    def _explain(self, error: sqlite3.Error, path: Path, writable: str) -> str:
+        """Return one sentence for what SQLite reports, with the way out."""
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the primary code
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return (
+                f"The {self.noun} {path} was locked by another program for {self.busy_seconds:g} seconds: "
+                f"close what holds it open and try again, or {self.elsewhere}."
+            )
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            return f"The {self.noun} {path} cannot be written ({error}): {writable}."
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            return (
+                f"The disk refused to read or write the {self.noun} {path} ({error}): free some space, or {writable}."
+            )
+        return self.damaged(path, f"SQLite says: {error}")
+
+
+def _is_empty(path: Path) -> bool:
+    return not path.exists() or path.stat().st_size == 0

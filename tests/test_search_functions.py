@@ -1,0 +1,185 @@
+"""The test functions: their minima and known values, against the literature, SciPy and chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize, rosen
+
+from kit.search import functions
+from kit.search.functions import Function
+from kit.search.space import Config, Float
+
+ALL = (
+    functions.branin(),
+    functions.hartmann(3),
+    functions.hartmann(6),
+    functions.ackley(1),
+    functions.ackley(3),
+    functions.rosenbrock(2),
+    functions.rosenbrock(4),
+    functions.levy(1),
+    functions.levy(3),
+)
+PRINTED = {"Branin": 0.397887, "Hartmann-3": -3.86278, "Hartmann-6": -3.32237}  # all others: 0
+each_function = pytest.mark.parametrize("function", ALL, ids=lambda function: function.name)
+
+
+def at(*x: float) -> Config:
+    return {f"x{number}": value for number, value in enumerate(x, start=1)}
+
+
+@each_function
+def test_the_minimisers_reach_the_minimum(function: Function) -> None:
+    """The minimum is the printed one, to its digits."""
+    assert function.minimum == pytest.approx(PRINTED.get(function.name, 0.0), abs=5e-7)
+    for where in function.minimisers:
+        assert function(at(*where)) == pytest.approx(function.minimum, abs=6e-6)
+        assert function.regret(at(*where)) == pytest.approx(0.0, abs=6e-6)
+
+
+@each_function
+def test_nothing_lies_below_the_minimum(function: Function) -> None:
+    """Neither over the whole domain, nor close to a minimiser."""
+    dice = np.random.default_rng(0)
+    low, high = np.array(function.bounds).T
+    everywhere = low + (high - low) * dice.random((10_000, len(low)))
+    close = np.repeat(function.minimisers, 500, axis=0)
+    close = np.clip(close + 0.01 * (high - low) * dice.standard_normal(close.shape), low, high)
+    values = np.array([function.formula(x) for x in np.vstack([everywhere, close])])
+    assert values.min() >= function.minimum - 6e-6
+    assert values.max() > function.minimum + 0.5
+
+
+@each_function
+def test_a_local_search_stays_at_each_minimiser(function: Function) -> None:
+    for where in function.minimisers:
+        found = minimize(function.formula, where, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-10})
+        assert np.allclose(found.x, where, atol=1e-3)
+        assert found.fun == pytest.approx(function.minimum, abs=6e-6)
+
+
+@each_function
+def test_a_minimiser_lies_in_the_space(function: Function) -> None:
+    assert len(function.space) == len(function.bounds)
+    for (name, parameter), (low, high) in zip(function.space.parameters.items(), function.bounds, strict=True):
+        assert isinstance(parameter, Float)
+        assert (name[0], parameter.low, parameter.high, parameter.log) == ("x", low, high, False)
+    for where in function.minimisers:
+        assert function.space.check(at(*where)) == at(*where)
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "value"),
+    [
+        (functions.branin(), (0, 0), 55.602113),
+        (functions.branin(), (-5, 0), 308.129096),  # the worst corner
+        (functions.hartmann(6), (0,) * 6, -0.005089),
+        (functions.ackley(2), (0, 0), 0.0),
+        (functions.ackley(4), (1, -1, 1, 1), 20 * (1 - math.exp(-0.2))),  # whole numbers lie at the top of no ripple
+        (functions.rosenbrock(2), (0, 0), 1.0),
+        (functions.rosenbrock(5), (0,) * 5, 4.0),
+        (functions.levy(1), (-3,), 1.0),  # w = 0
+        (functions.levy(2), (1, -3), 1.0),  # w = 1, 0
+        (functions.levy(2), (-3, 1), 1 + 10 * math.sin(1) ** 2),  # w = 0, 1
+    ],
+)
+def test_known_values(function: Function, x: tuple[float, ...], value: float) -> None:
+    assert function(at(*x)) == pytest.approx(value, abs=1e-6)
+
+
+def test_rosenbrock_is_that_of_scipy() -> None:
+    function = functions.rosenbrock(5)
+    for x in np.random.default_rng(0).uniform(-5, 10, (20, 5)):
+        assert function.exact(at(*x)) == pytest.approx(rosen(x), rel=1e-12)
+
+
+# Surjanovic & Bingham's tables: four terms, each with its weight, its steepness and its centre (in 1/10000).
+HARTMANN_3 = """
+    1.0 |  3   10 30 | 3689 1170 2673
+    1.2 | 0.1  10 35 | 4699 4387 7470
+    3.0 |  3   10 30 | 1091 8732 5547
+    3.2 | 0.1  10 35 |  381 5743 8828"""
+HARTMANN_6 = """
+    1.0 |  10   3   17  3.5  1.7  8 | 1312 1696 5569  124 8283 5886
+    1.2 | 0.05 10   17  0.1   8  14 | 2329 4135 8307 3736 1004 9991
+    3.0 |   3  3.5 1.7  10   17   8 | 2348 1451 3522 2883 3047 6650
+    3.2 |  17   8  0.05 10  0.1  14 | 4047 8828 8732 5743 1091  381"""
+
+
+@pytest.mark.parametrize(("d", "table"), [(3, HARTMANN_3), (6, HARTMANN_6)])
+def test_hartmann_is_the_sum_of_its_terms(d: int, table: str) -> None:
+    for x in np.random.default_rng(0).random((20, d)):
+        total = 0.0
+        for line in table.strip().splitlines():
+            (weight,), steep, centre = ([float(word) for word in part.split()] for part in line.split("|"))
+            total += weight * math.exp(-sum(a * (b - c / 1e4) ** 2 for a, b, c in zip(steep, x, centre, strict=True)))
+        assert functions.hartmann(d)(at(*x)) == pytest.approx(-total, rel=1e-12)
+
+
+def test_coordinates_go_by_their_names() -> None:
+    function = functions.branin()
+    assert function({"x2": 1.0, "x1": 4.0}) == function({"x1": 4.0, "x2": 1.0}) != function({"x1": 1.0, "x2": 4.0})
+
+
+# -- noise -------------------------------------------------------------------------------------------------------------
+
+
+def test_noise_has_the_asked_deviation() -> None:
+    """The mean of n draws lies within 4 sigma / sqrt n, their deviation within 4 sigma / sqrt 2n."""
+    n, sigma = 2000, 0.7
+    function = functions.branin(noise=sigma)
+    draws = np.array([function(at(1, 2)) for _ in range(n)]) - functions.branin()(at(1, 2))
+    assert abs(draws.mean()) < 4 * sigma / math.sqrt(n)
+    assert abs(draws.std() - sigma) < 4 * sigma / math.sqrt(2 * n)
+    assert abs(np.corrcoef(draws[1:], draws[:-1])[0, 1]) < 4 / math.sqrt(n)
+
+
+def test_noise_is_that_of_the_seed() -> None:
+    def draws(seed: int) -> list[float]:
+        function = functions.ackley(2, noise=1.0, seed=seed)
+        return [function(at(0, 0)) for _ in range(5)]
+
+    assert draws(3) == draws(3) != draws(4)
+    assert len({*draws(3)}) == 5
+
+
+def test_regret_and_exact_see_no_noise() -> None:
+    noisy, plain = functions.levy(2, noise=5.0), functions.levy(2)
+    assert noisy.exact(at(3, 4)) == plain(at(3, 4)) == noisy.regret(at(3, 4))
+    assert noisy(at(3, 4)) != plain(at(3, 4))
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", [-0.1, math.nan, math.inf])
+def test_noise_must_be_a_deviation(noise: float) -> None:
+    with pytest.raises(ValueError, match=rf"noise must be 0 or more; got {noise!r}\."):
+        functions.branin(noise=noise)
+
+
+@pytest.mark.parametrize("d", [0, 2, 4, 3.5, "6"])
+def test_hartmann_has_3_or_6_dimensions(d: Any) -> None:
+    with pytest.raises(ValueError, match=rf"d must be 3 or 6; got {d!r}\."):
+        functions.hartmann(d)
+
+
+@pytest.mark.parametrize(
+    ("make", "least", "d"),
+    [
+        (functions.ackley, 1, 0),
+        (functions.ackley, 1, 2.0),
+        (functions.levy, 1, -1),
+        (functions.levy, 1, "2"),
+        (functions.rosenbrock, 2, 1),
+        (functions.rosenbrock, 2, None),
+    ],
+)
+def test_dimensions_must_be_enough(make: Callable[..., Function], least: int, d: Any) -> None:
+    with pytest.raises(ValueError, match=rf"d must be a whole number, {least} or more; got {d!r}\."):
+        make(d)
