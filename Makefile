@@ -37,7 +37,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test bench lint format notebooks lock
+.PHONY: help lab test bench peers lint format notebooks lock
 
 help: ## this list
 	@printf 'make TARGET, where TARGET is one of\n\n'
@@ -54,6 +54,9 @@ test: $(STAMP) ## run all tests: units, notebooks (strict nbval, no network), br
 
 bench: $(STAMP) ## print the benchmarks as a table (BENCH=name: one; BENCH_JSON=path: rows to a file)
 	@BENCH='$(BENCH)' BENCH_JSON='$(BENCH_JSON)' $(PY) -m tests.benchmarks
+
+peers: $(STAMP) ## install the rivals that only benchmarks need (Optuna, BoTorch), beside the pinned set
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements.lock -e '.[bench]'
 
 lint: $(STAMP) ## check style and types
 	$(PY) -m ruff check $(CODE) notebooks

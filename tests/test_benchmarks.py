@@ -129,6 +129,6 @@ def test_unknown_name_ends_the_command_in_one_sentence() -> None:
     )
     assert ended.returncode == 2
     assert ended.stdout == ""
-    names = "slider, sweep, channels, cohort, distillation, notebooks, import"
+    names = "slider, sweep, channels, cohort, distillation, search, notebooks, import"
     sentence = f"BENCH must be one of {names}, or empty for all; got 'speed'.\n"
     assert ended.stderr == sentence

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torch.nn.utils.prune as torch_prune
+from scipy.stats import norm
 from torch import nn
 
 from kit import exercises
@@ -44,6 +45,13 @@ ANSWERS = {
     "wrong_reduction": ("soft_loss",),
     "soft_gradient": ("soft_gradient",),
     "temperature_for": ("temperature",),
+    "log_uniform": ("log_uniform",),
+    "promoted": ("promoted",),
+    "halving_cost": ("halving_cost",),
+    "chance_to_hit": ("chance_to_hit",),
+    "one_point_posterior": ("one_point_posterior",),
+    "improvement": ("improvement",),
+    "next_place": ("next_place",),
 }
 
 
@@ -53,7 +61,7 @@ def test_every_exercise_has_a_solution_here() -> None:
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_the_notebooks_solution_passes(name: str) -> None:
-    names: dict[str, Any] = {"torch": torch, "torch_prune": torch_prune, "F": F}
+    names: dict[str, Any] = {"torch": torch, "torch_prune": torch_prune, "F": F, "norm": norm}
     exec(solutions()[name], names)
     verdict = getattr(exercises, name)(*(names[answer] for answer in ANSWERS[name]))
     assert verdict.right, verdict
@@ -304,3 +312,114 @@ def test_wrong_gradients(wrong: Callable[..., Any], reason: str) -> None:
 )
 def test_wrong_temperatures(wrong: float, reason: str) -> None:
     refused(exercises.temperature_for(wrong), reason)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda low, high, u: low + u * (high - low), "draw evenly"),
+        (lambda low, high, u: low**u * high ** (1 - u), "ends are swapped"),
+        (lambda low, high, u: (1 - u) * math.log(low) + u * math.log(high), "this is a logarithm"),
+        (lambda low, high, u: low * 10**u, "the answer is"),
+    ],
+)
+def test_wrong_draws_of_a_learning_rate(wrong: Callable[[float, float, float], float], reason: str) -> None:
+    refused(exercises.log_uniform(wrong), reason)
+
+
+def by_accuracy(accuracies: Any, *, best_first: bool) -> list[int]:
+    return sorted(range(len(accuracies)), key=lambda at: accuracies[at], reverse=best_first)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda a, eta: by_accuracy(a, best_first=False)[: len(a) // eta], "you take the worst"),
+        (lambda a, eta: by_accuracy(a, best_first=True)[:eta], "rounded down"),
+        (lambda a, eta: by_accuracy(a, best_first=True)[: -(-len(a) // eta)], "rounded down"),
+        (lambda a, eta: sorted(a, reverse=True)[: len(a) // eta], "numbers of the trials"),
+        (lambda a, eta: list(range(len(a) // eta)), "is the best|you take the worst"),
+    ],
+)
+def test_wrong_promotions(wrong: Callable[[Any, int], Any], reason: str) -> None:
+    refused(exercises.promoted(wrong), reason)
+
+
+def from_scratch(n: int, least: int, most: int, eta: int) -> int:
+    total, epochs = 0, least
+    while epochs <= most and n:
+        total, n, epochs = total + n * epochs, n // eta, epochs * eta
+    return total
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (from_scratch, "only the new epochs"),
+        (lambda n, least, most, eta: n * most, "train all of them in full"),
+        (lambda n, least, most, eta: n * least, "first rung only"),
+        (lambda n, least, most, eta: n + most, "it is .* epochs"),
+    ],
+)
+def test_wrong_costs_of_a_bracket(wrong: Callable[[int, int, int, int], int], reason: str) -> None:
+    refused(exercises.halving_cost(wrong), reason)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda k, d, w: (1 - (1 - w) ** (k**d), 1 - (1 - w) ** (k**d)), "different values only"),
+        (lambda k, d, w: (k * w, 1 - (1 - w) ** k), r"k\^d"),
+        (lambda k, d, w: (k * w, k**d * w), "do not add up"),
+        (lambda k, d, w: (k**d * w, 1 - (1 - w) ** (k**d)), "k w ="),
+        (lambda k, d, w: 1 - (1 - w) ** (k**d), "two probabilities"),
+    ],
+)
+def test_wrong_chances_to_hit(wrong: Callable[[int, int, float], Any], reason: str) -> None:
+    refused(exercises.chance_to_hit(wrong), reason)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda y, k, s2: (k * y, 1 - k**2 / (1 + s2)), "noise is missing"),
+        (lambda y, k, s2: (k * y / (1 + s2), 1 - k / (1 + s2)), "comes twice"),
+        (lambda y, k, s2: (k * y / (1 + s2), (1 - k**2 / (1 + s2)) ** 0.5), "standard deviation"),
+        (lambda y, k, s2: (y, 1 - k**2), "the mean is"),
+        (lambda y, k, s2: k * y / (1 + s2), "two numbers"),
+    ],
+)
+def test_wrong_posteriors_of_one_point(wrong: Callable[[float, float, float], Any], reason: str) -> None:
+    refused(exercises.one_point_posterior(wrong), reason)
+
+
+def minimising(mean: float, std: float, best: float) -> float:
+    z = (best - mean) / std
+    return float(std * (norm.pdf(z) + z * norm.cdf(z)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (minimising, "for minimising"),
+        (lambda mean, std, best: minimising(-mean, std, -best) / std, "factor sigma"),
+        (lambda mean, std, best: norm.cdf((mean - best) / std), "probability of an improvement"),
+        (lambda mean, std, best: max(mean - best, 0.0), "forgets the uncertainty"),
+        (lambda mean, std, best: 1.0, "it is .*; got 1"),
+    ],
+)
+def test_wrong_improvements(wrong: Callable[[float, float, float], float], reason: str) -> None:
+    refused(exercises.improvement(wrong), reason)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda m, s, beta: max(range(len(m)), key=lambda at: m[at] - beta * s[at]), "cautious bound"),
+        (lambda m, s, beta: min(range(len(m)), key=lambda at: m[at] - beta * s[at]), "rule for minimising"),
+        (lambda m, s, beta: max(range(len(m)), key=lambda at: m[at]), "mean alone|cautious bound"),
+        (lambda m, s, beta: 0, "it is place"),
+    ],
+)
+def test_wrong_next_places(wrong: Callable[[Any, Any, float], int], reason: str) -> None:
+    refused(exercises.next_place(wrong), reason)

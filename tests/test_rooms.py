@@ -51,12 +51,12 @@ WIDGETS = frozenset({"ipywidgets", "IPython"})
 HEAVY = DRAWING | WIDGETS | {"torch", "numpy", "scipy", "sklearn", "pandas", "torch_pruning", "safetensors", "ray"}
 LIGHT_SEARCH = (
     *("space", "trials", "study", "grid", "random", "halving"),
-    *("acquisition", "surrogate", "bayes", "functions", "estimators", "replay"),
+    *("acquisition", "surrogate", "bayes", "functions", "estimators", "replay", "belief"),
 )
 WITHOUT_TORCH = frozenset(f"search.{part}" for part in LIGHT_SEARCH)
 IMPORT_MILLISECONDS = 50
 
-# Started once with torch and scikit-learn loaded, once with nothing. Each module is imported in a fork of its own, so
+# Started once with torch and scikit-learn loaded, once without torch. Each module is imported in a fork of its own, so
 # modules do not see each other, and torch is loaded once instead of once a module.
 PROBE = """
 import json, os, sys, traceback
@@ -120,8 +120,10 @@ def imported(name: str, source: str) -> set[str]:
 @functools.cache
 def probed() -> dict[str, dict[str, Any]]:
     """Import each module in a process of its own; return what each one loaded, or its error."""
-    light = [name for name in MODULES if name.split(".")[0] == "search"]
-    jobs = [([], light), (["torch", "sklearn"], [name for name in MODULES if name not in light])]
+    light = [name for name in MODULES if name in WITHOUT_TORCH]
+    slow = ["scipy.stats", "sklearn.gaussian_process", "sklearn.model_selection"]  # these load no torch
+    heavy = [name for name in MODULES if name not in light]
+    jobs = [(slow, light), (["torch", *slow], heavy[::2]), (["torch", *slow], heavy[1::2])]
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROBE, json.dumps([preload, [f"kit.{name}" for name in names], sorted(HEAVY)])],

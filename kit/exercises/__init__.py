@@ -4,16 +4,25 @@ Every check takes what the reader wrote and returns a `Verdict`; an exercise tha
 never an exception, so that a notebook runs from top to bottom without its answers.
 """
 
+from kit.exercises.bayes import improvement, next_place, one_point_posterior
 from kit.exercises.distill import missing_factor, soft_gradient, temperature_for, wrong_reduction
 from kit.exercises.prune import ratio_for_a_tenth, repaired_listing, smallest_mask, sparse_break_even
+from kit.exercises.search import chance_to_hit, halving_cost, log_uniform, promoted
 from kit.exercises.start import images_needed, pareto_front
 from kit.exercises.verdict import Verdict
 
 __all__ = [
     "Verdict",
+    "chance_to_hit",
+    "halving_cost",
     "images_needed",
+    "improvement",
+    "log_uniform",
     "missing_factor",
+    "next_place",
+    "one_point_posterior",
     "pareto_front",
+    "promoted",
     "ratio_for_a_tenth",
     "repaired_listing",
     "smallest_mask",

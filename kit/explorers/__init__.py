@@ -1,19 +1,23 @@
 """Explorers: a figure with its controls. Move a slider, and a real model is really pruned, trained or searched."""
 
+from kit.explorers.bayes import BayesExplorer
 from kit.explorers.board import BoardExplorer
 from kit.explorers.distill import DistillationExplorer
 from kit.explorers.interval import IntervalExplorer
 from kit.explorers.predict import Prediction
 from kit.explorers.prune import PruningExplorer
+from kit.explorers.search import SearchExplorer
 from kit.explorers.sensitivity import SensitivityExplorer
 from kit.explorers.table import table
 
 __all__ = [
+    "BayesExplorer",
     "BoardExplorer",
     "DistillationExplorer",
     "IntervalExplorer",
     "Prediction",
     "PruningExplorer",
+    "SearchExplorer",
     "SensitivityExplorer",
     "table",
 ]

@@ -35,11 +35,13 @@ _CSS = """<style>
 .kit-explorer .kit-wide { height: auto; flex-wrap: wrap; }
 .kit-explorer .kit-wide .slider-container { order: 3; flex: 1 1 100%; margin: 0 10px; }
 .kit-explorer .kit-wide { margin-bottom: 8px; }
+.kit-explorer .kit-wide > select { order: 3; flex: 1 1 100%; height: 28px; }
 /* the readout shows; the slider sets */
 .kit-explorer .kit-wide .widget-readout { pointer-events: none; margin-left: auto; font-weight: bold; }
 .kit-explorer .kit-status .widget-html-content { line-height: 1.4; }
 .kit-explorer .kit-status { color: var(--jp-ui-font-color1, inherit); min-height: 6.5em; padding-left: 8px; }
 .kit-explorer .kit-error { color: var(--jp-error-color0, #b00020); }
+.kit-explorer .kit-note .widget-html-content { line-height: 1.3; }
 .kit-explorer .kit-note { color: var(--jp-ui-font-color2, inherit); font-size: 12px; line-height: 1.3; }
 </style>"""
 

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from kit.plots import bayes as bayes_plots
+from kit.plots import search as search_plots
 from kit.plots import style
 from kit.plots.board import TECHNIQUES, BoardInfo, front_line, look
 from kit.plots.distill import TEMPERATURE_TICKS, CurveInfo, curve_layout
@@ -85,6 +87,56 @@ def curve_png(info: CurveInfo, here: Sequence[float]) -> bytes:
     axes.set_xticks(TEMPERATURE_TICKS, [f"{tick:g}" for tick in TEMPERATURE_TICKS], minor=False)
     axes.minorticks_off()
     return _finished(figure, axes, "Students' accuracy, means over seeds with 95 % intervals")
+
+
+def race_png(info: search_plots.RaceInfo) -> bytes:
+    """What each method's choice is worth against the budget as a PNG of 900 x 420 pixels on white."""
+    figure, axes = _canvas()
+    for name, course in info.courses.items():
+        if course.budget:
+            curve = Line(name, course.budget, course.worth, course.low, course.high, course.budget)
+            _curve(axes, style.LOOKS[name], name, course.budget, curve)
+    if info.best is not None:
+        axes.axhline(info.best, color=style.NEUTRAL, linestyle=":", label="best cell")
+    low, high = search_plots.race_layout(info)["yaxis"]["range"]
+    axes.set(xlabel="budget, epochs trained", ylabel="worth of the chosen one, %", ylim=(low, high))
+    return _finished(figure, axes, "What each method found, means over repeats with 95 % intervals")
+
+
+def bayes_png(info: bayes_plots.BeliefInfo) -> bytes:
+    """What a model believes of one hyper-parameter as a PNG of 900 x 420 pixels on white."""
+    figure, axes = _canvas()
+    model, you, proposal = (style.LOOKS[name] for name in ("Bayesian", "you", "proposal"))
+    if info.truth.size:
+        axes.fill_between(info.truth.size, info.truth.low, info.truth.high, color=style.NEUTRAL, alpha=0.2, linewidth=0)
+        axes.plot(info.truth.size, info.truth.accuracy, color=style.NEUTRAL, linestyle=":", label="measured")
+    axes.fill_between(info.model.size, info.model.low, info.model.high, color=model.colour, alpha=0.2, linewidth=0)
+    axes.plot(info.model.size, info.model.accuracy, color=model.colour, label="model, with its 95 % band")
+    for sample in info.samples:
+        axes.plot(info.model.size, sample, color=style.SKY, linestyle="--", linewidth=1)
+    axes.scatter(*info.start, s=70, zorder=3, label="start", facecolors="none", edgecolors=you.colour, linewidths=2)
+    axes.scatter(*info.yours, s=70, zorder=3, label="your trials", marker=_MARKERS[you.marker], color=you.colour)
+    if info.proposal:
+        value, mean = info.proposal[:2]
+        axes.axvline(value, color=proposal.colour, linestyle=_DASHES[proposal.dash], linewidth=1)
+        axes.plot(
+            value,
+            mean,
+            marker=_MARKERS[proposal.marker],
+            markersize=14,
+            color=proposal.colour,
+            linestyle="",
+            zorder=4,
+            label="where it would try next",
+        )
+    axes.set(
+        xscale="log" if info.axis.log else "linear",
+        xlim=(info.axis.low, info.axis.high),
+        ylim=(bayes_plots.BOTTOM, bayes_plots.TOP),
+        xlabel=info.axis.layout["title"],
+        ylabel="validation accuracy, %",
+    )
+    return _finished(figure, axes, "What the model believes")
 
 
 def intervals_png(info: IntervalsInfo) -> bytes:

@@ -40,6 +40,11 @@ LOOKS = {
     "hard labels": Look(ORANGE, "diamond", "dash"),
     "label smoothing": Look(GREEN, "triangle-down", "dashdot"),
     "teacher": Look(NEUTRAL, "star", "dot"),
+    "grid": Look(GREEN, "square", "dot"),
+    "halving": Look(PURPLE, "triangle-up", "dashdot"),
+    "Bayesian": Look(BLUE, "circle", "solid"),
+    "you": Look(VERMILION, "x", "solid"),
+    "proposal": Look(GREEN, "star", "dash"),
     # What a pin on the board was made by.
     "pruning": Look(BLUE, "circle", "solid"),
     "distillation": Look(SKY, "square", "dash"),

@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 
 from kit.search import acquisition as acquisitions
 from kit.search.random import Sobol, drawn, sobol_points
-from kit.search.space import Choice, Float, Space, key
+from kit.search.space import Choice, Float, Int, Space, key
 from kit.search.surrogate import MAX_FIT, Kernel, Posterior, fit
 from kit.search.trials import Proposal, Trial, check_whole, losses
 
@@ -29,6 +29,7 @@ CANDIDATES = 512  # places where the acquisition function is looked at first
 CLIMBS = 6  # of which so many are climbed from
 CLIMB_STEPS = 30
 APART = 0.1  # and so far apart, so that they do not all climb one hill
+MAX_TABLE = 10_000  # values of which a table is kept
 BIG = 1e100  # larger values are cut to it, so that no sum overflows
 
 
@@ -153,7 +154,11 @@ class _Encoding:
         places = places.copy()
         for at in np.flatnonzero(~self.smooth):
             parameter = self.parameters[at]
-            places[:, at] = [parameter.encode(parameter.decode(place)) for place in places[:, at].tolist()]
+            if parameter.count <= MAX_TABLE:  # the middles and, half way between two values, the borders
+                middles, borders = _table(parameter)
+                places[:, at] = middles[np.searchsorted(borders, places[:, at], side="right")]
+            else:
+                places[:, at] = [parameter.encode(parameter.decode(place)) for place in places[:, at].tolist()]
         return places
 
     def features(self, places: np.ndarray) -> np.ndarray:
@@ -194,6 +199,17 @@ class _Encoding:
                 other[at] = parameter.encode(value)
                 found.append(other)
         return np.array(found).reshape(-1, len(place))
+
+
+@functools.lru_cache(maxsize=64)
+def _table(parameter: Int | Choice) -> tuple[np.ndarray, np.ndarray]:
+    """Places of all values, and the borders between them. -> [n], [n - 1]."""
+    if isinstance(parameter, Choice):
+        n = len(parameter.options)
+        return (np.arange(n) + 0.5) / n, np.arange(1, n) / n
+    values = range(parameter.low, parameter.high + 1)
+    middles = np.array([parameter.encode(value) for value in values])
+    return middles, np.array([parameter.encode(value + 0.5) for value in values[:-1]])
 
 
 def _candidates(encoding: _Encoding, model: Posterior, seed: int, number: int) -> np.ndarray:

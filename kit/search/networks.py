@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import Any
@@ -16,8 +16,10 @@ import numpy as np
 
 from kit import cohort, models, training
 from kit.data import Dataset
+from kit.search.replay import Track, track
 from kit.search.space import Choice, Config, Space
-from kit.search.trials import check_whole
+from kit.search.study import Study
+from kit.search.trials import Method, Trial, check_whole
 
 TUNABLE = ("lr", "weight_decay", "dropout", "label_smoothing", "width", "beta1", "beta2")
 CHUNK = 128  # networks that are trained at once while a landscape grows
@@ -70,18 +72,25 @@ class Networks:
         """
         for config in configs:
             _check_tunable(config)
+        epochs = self.epochs if epochs is None else epochs
+        check_whole("epochs", epochs, 1)
         members = [
-            cohort.Member(seed=_drawn(self.seed, config) + number, **config)
+            cohort.Member(seed=_drawn(self.seed, config) + number, **{"width": self.hidden, **config})
             for config in configs
             for number in range(self.n)
         ]
-        widest = max(config.get("width", self.hidden) for config in configs)
-        members = [replace(member, width=member.width or self.hidden) for member in members]
-        networks = cohort.Cohort(_template(self.dataset, widest), members)
-        cohort.fit(
-            networks, self.dataset.train, epochs=epochs or self.epochs, batch_size=self.batch_size, cancel=cancel
-        )
-        return _accuracies(networks, self.dataset).reshape(len(configs), self.n).tolist()
+        # Dropout throws its dice for the widest of a cohort. So that a score does not depend on what else is in the
+        # batch, networks with dropout are trained with those of their own width only.
+        together: dict[int | None, list[int]] = {}
+        for at, member in enumerate(members):
+            together.setdefault(member.width if member.dropout else None, []).append(at)
+        scores = np.empty(len(members))
+        for places in together.values():
+            part = [members[at] for at in places]
+            networks = cohort.Cohort(_template(self.dataset, max(member.width or 0 for member in part)), part)
+            cohort.fit(networks, self.dataset.train, epochs=epochs, batch_size=self.batch_size, cancel=cancel)
+            scores[places] = _accuracies(networks, self.dataset)
+        return scores.reshape(len(configs), self.n).tolist()
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ class Landscape:
     Attributes:
         space: of the hyper-parameters.
         axes: the values along each, ascending.
-        curves: validation accuracy, [seeds, *axes, epochs]; NaN where not trained, 0 where a network diverged at once.
+        curves: validation accuracy, [seeds, *axes, epochs]; NaN where not trained, 0 from where a network diverged on.
         hidden: units of the one hidden layer, where `width` is not an axis.
     """
 
@@ -168,8 +177,8 @@ class LandscapeObjective:
 
     def seed(self, config: Config) -> int:
         """Which network of the cell a trial reads."""
-        cell = self.cell(config)
-        return int(np.random.default_rng([self.repeat, *cell]).integers(self.landscape.seeds))
+        # Five digits: trials that differ in rounding only are the same, and other trials in one cell are not.
+        return _drawn(self.repeat, {name: f"{value:.5g}" for name, value in config.items()}) % self.landscape.seeds
 
     def __call__(self, config: Config, *, epochs: int | None = None) -> float:
         """The accuracy.
@@ -187,6 +196,45 @@ class LandscapeObjective:
         last = self.landscape.curves[..., -1]  # [seeds, *axes]
         at = np.ravel_multi_index(self.cell(config), last.shape[1:])
         return float(np.delete(last.reshape(len(last), -1)[:, at], self.seed(config)).mean())
+
+
+def search(
+    landscape: Landscape,
+    method: Method,
+    *,
+    budget: int,
+    repeat: int = 0,
+    on_trial: Callable[[tuple[Trial, ...]], None] | None = None,
+    cancel: Event | None = None,
+) -> Track:
+    """Search a landscape, and measure what was chosen anew on the other networks of its cell.
+
+    Args:
+        landscape: complete.
+        method: proposes.
+        budget: epochs; a trial of which the method does not say how long is trained in full.
+        repeat: which networks are read.
+        on_trial: called after each trial with all of them.
+        cancel: looked at between trials.
+
+    Raises:
+        training.Cancelled: `cancel` was set.
+        ValueError: a budget that is too small for one trial.
+    """
+    objective = landscape.objective(repeat)
+    study = Study(landscape.space, maximise=True)
+    study.run(
+        objective,
+        method,
+        budget=budget,
+        unit="epochs",
+        epochs=landscape.epochs,
+        on_trial=None if on_trial is None else lambda _: on_trial(study.trials),
+        cancel=cancel,
+    )
+    if cancel is not None and cancel.is_set():
+        raise training.Cancelled("cancelled in the middle of a search.")
+    return track(study.trials, objective.fresh, maximise=True)
 
 
 def network(dataset: Dataset, landscape: Landscape, cell: Sequence[int], seed: int) -> models.MLP:
@@ -249,7 +297,8 @@ def grow(
         cancel: looked at before each batch.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or a space with a value that no network can have.
+        TypeError: a number that must be whole and is not.
         training.Cancelled: `cancel` was set; what was yielded before is whole.
     """
     training.check_dataset(dataset)
@@ -264,8 +313,7 @@ def grow(
         cohort.fit(networks, dataset.train, epochs=begun.epochs, callbacks=[record], cancel=cancel)
         curves = curves.copy()
         for place, curve in zip(part, np.stack(record.accuracies, 1), strict=True):
-            # A network that diverged at once is marked as trained: it knows nothing.
-            curves[place] = curve if np.isfinite(curve).any() else np.zeros(begun.epochs)
+            curves[place] = np.nan_to_num(curve)  # one that diverged knows nothing; NaN would mean not trained
         yield replace(begun, curves=curves)
     if not waiting:
         yield begun
@@ -282,12 +330,15 @@ def blank(space: Space, *, points: int = 20, seeds: int = 3, epochs: int = 20, h
         ("epochs", epochs, 1),
         ("hidden", hidden, 1),
     ):
-        if value < least:
-            raise ValueError(f"{name} must be {least} or more; got {value!r}.")
+        check_whole(name, value, least)
     axes = tuple(
         tuple(dict.fromkeys(parameter.decode(place) for place in np.linspace(0, 1, points).tolist()))
         for parameter in space.parameters.values()
     )
+    for name, axis in zip(space.names, axes, strict=True):
+        for end in (axis[0], axis[-1]):  # what no network can have is said before any is trained
+            one: Config = {name: end}
+            cohort.Member(**one)
     return Landscape(space, axes, np.full((seeds, *map(len, axes), epochs), np.nan), hidden)
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from tests.benchmarks import channels, cohort, distillation, imports, notebooks, slider, sweep
+from tests.benchmarks import channels, cohort, distillation, imports, notebooks, search, slider, sweep
 from tests.benchmarks.registry import Benchmark, choose, run
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "channels": channels.benchmark,
     "cohort": cohort.benchmark,
     "distillation": distillation.benchmark,
+    "search": search.benchmark,
     "notebooks": notebooks.benchmark,
     "import": imports.benchmark,
 }

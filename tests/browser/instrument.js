@@ -44,6 +44,7 @@ window.kitLab = (() => {
   //   {kind: 'image', root}          the image under it
   //   {kind: 'marker', root, trace}  the places of the points of the plotly trace of that name under it
   //   {kind: 'bars', root, mark}     the tops of the bars (SVG rect) in the element `mark` under it
+  //   {kind: 'attribute', root, mark, name}  an attribute of the element `mark` under it
   //   {kind: 'place', root, mark}    the place (SVG transform) of the element `mark` under it
   function target(probe) {
     const root = document.querySelector(probe.root);
@@ -73,6 +74,9 @@ window.kitLab = (() => {
     }
     if (probe.kind === 'place') {
       return {node: root, read: () => root.querySelector(probe.mark)?.getAttribute('transform') ?? null};
+    }
+    if (probe.kind === 'attribute') {
+      return {node: root, read: () => root.querySelector(probe.mark)?.getAttribute(probe.name) ?? null};
     }
     throw new Error(`unknown kind of probe ${probe.kind}`);
   }

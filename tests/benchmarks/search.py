@@ -1,0 +1,152 @@
+"""Searches: many networks as one cohort against scikit-learn, the budget slider under a hand, regret against peers."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import tempfile
+import textwrap
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from scipy.stats import loguniform, uniform
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import RandomizedSearchCV
+from sklearn.neural_network import MLPClassifier
+
+from kit import data
+from kit.data import Dataset
+from kit.search import Float, Random, Space, Study, networks
+from tests.benchmarks import regret, slider
+from tests.benchmarks.registry import Say, UnavailableError
+from tests.benchmarks.rows import Row, Target
+from tests.browser.chromium import HOW_TO_GET, find_chromium
+from tests.browser.lab import NotebookPage, browse, serve
+from tests.browser.scratch import write_notebook
+
+CONFIGURATIONS, EPOCHS, HIDDEN, BATCH = 256, 20, 16, 64
+ROUNDS = 3
+SLIDER_ROUNDS, NEW_SEARCHES = 6, 6
+
+EXPLORER = """
+from kit.explorers import SearchExplorer
+explorer = SearchExplorer(digits)
+explorer.wait_sweep()
+explorer
+"""
+# Answers with milliseconds, from now until other trials are drawn.
+NEW_TRIALS = """async () => {
+    const dots = () => [...document.querySelectorAll('.kit-trials .kit-dot')].map(dot => dot.getAttribute('cx')).join();
+    const before = dots(), began = performance.now();
+    while (performance.now() - began < 20000) {
+        await new Promise(requestAnimationFrame);
+        if (dots() !== before) return performance.now() - began;
+    }
+    return null;
+}"""
+
+
+def benchmark(say: Say) -> Iterator[Row]:
+    """Rows of the three parts; the last one needs Optuna and BoTorch."""
+    yield _against_scikit_learn(say)
+    if find_chromium() is None:
+        raise UnavailableError(HOW_TO_GET)
+    yield from _under_a_hand(say)
+    yield from regret.benchmark(say)
+
+
+def _against_scikit_learn(say: Say) -> Row:
+    digits = data.digits()
+    _cohort(digits)  # warm
+    ours, rival = [], []
+    for number in range(ROUNDS):
+        (took, best), (search_took, search_best) = _cohort(digits), _randomised(digits)
+        ours.append(took)
+        rival.append(search_took)
+        say(f"round {number + 1} of {ROUNDS}: cohort {took:.2f} s, best {best:.3f}; search {search_took:.2f} s, best ")
+        say(f"{search_best:.3f}")
+    what = f"random search over {CONFIGURATIONS} MLPs, {EPOCHS} epochs: RandomizedSearchCV(n_jobs=2) / one cohort"
+    return Row.of("search.cohort", what, statistics.median(ours), statistics.median(rival), "s", Target("at least", 8))
+
+
+def _cohort(digits: Dataset) -> tuple[float, float]:
+    space = Space({"lr": Float(1e-4, 1e-1, log=True), "beta1": Float(0.5, 0.99)})
+    objective = networks.Networks(digits, hidden=HIDDEN, epochs=EPOCHS, batch_size=BATCH)
+    began = time.perf_counter()
+    study = Study(space, maximise=True)
+    study.run(objective, Random(0), budget=CONFIGURATIONS, batch=CONFIGURATIONS)
+    best = study.best.value
+    assert best is not None
+    return time.perf_counter() - began, best
+
+
+def _randomised(digits: Dataset) -> tuple[float, float]:
+    """As many fits on the same split; scoring is part of both searches."""
+    inputs = torch.cat([digits.train.inputs, digits.validation.inputs]).flatten(1).numpy()
+    labels = torch.cat([digits.train.labels, digits.validation.labels]).numpy()
+    n_train = len(digits.train)
+    one_split = [(range(n_train), range(n_train, len(labels)))]
+    network = MLPClassifier((HIDDEN,), batch_size=BATCH, max_iter=EPOCHS, alpha=0.0, n_iter_no_change=EPOCHS)
+    laws = {"learning_rate_init": loguniform(1e-4, 1e-1), "beta_1": uniform(0.5, 0.49)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        search = RandomizedSearchCV(
+            network, laws, n_iter=CONFIGURATIONS, cv=one_split, n_jobs=2, refit=False, random_state=0
+        )
+        began = time.perf_counter()
+        search.fit(inputs, labels)
+    return time.perf_counter() - began, float(search.best_score_)
+
+
+def _under_a_hand(say: Say) -> Iterator[Row]:
+    """The budget slider after all searches are done; then new methods and seeds."""
+    contest = {
+        "echo": slider.rivals()["echo"],
+        "budget": slider.Rival(
+            [slider.TRAIN, EXPLORER],
+            '.kit-explorer [role="slider"]',
+            {"kind": "attribute", "root": ".kit-explorer", "mark": ".kit-trials", "name": "data-shown"},
+        ),
+    }
+    taken: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="kit-bench-") as folder, ExitStack() as stack:
+        for name, rival in contest.items():
+            write_notebook(Path(folder) / f"{name}.ipynb", [textwrap.dedent(cell) for cell in rival.cells])
+        server = stack.enter_context(serve(Path(folder)))
+        browser = stack.enter_context(browse())
+        pages = {name: slider.open_page(browser, server, name, rival, say) for name, rival in contest.items()}
+        chance = random.Random(0)
+        for number in range(SLIDER_ROUNDS):
+            for name, page in pages.items():
+                slider.one_round(page, contest[name], number, chance)
+            medians = ", ".join(f"{name} {rival.median:.0f}" for name, rival in contest.items())
+            say(f"round {number + 1} of {SLIDER_ROUNDS}, medians so far in ms: {medians}")
+        for number in range(NEW_SEARCHES):
+            taken.append(_new_search(pages["budget"], number))
+            say(f"new seed, {METHODS[number % 2]}: first trials after {taken[-1]:.0f} ms")
+    echo, budget = (contest[name].median for name in ("echo", "budget"))
+    what = "key press to trials that appear, searches done / slider and label"
+    yield Row.of("search.budget", what, budget, echo, "ms", Target("at most", 1.5))
+    what = "new seed: click to the first trials, the slowest of several (limit 1000 ms)"
+    yield Row.of("search.first", what, max(taken), 1000.0, "ms", Target("at most", 1))
+
+
+METHODS = ("random", "Bayesian")
+
+
+def _new_search(page: NotebookPage, number: int) -> float:
+    """Press "New seeds" and wait for other trials."""
+    page.page.bring_to_front()
+    explorer = page.explorers()[0]
+    page.execute(f"explorer.method.value = {METHODS[number % 2]!r}; explorer.wait_sweep()")
+    page.wait_still(explorer)
+    pending = page.page.evaluate_handle(f"() => ({{answer: ({NEW_TRIALS})()}})")
+    explorer.locator("button", has_text="New seeds").click()
+    answer = pending.evaluate("pending => pending.answer")
+    if answer is None:
+        raise RuntimeError("search: new seeds were not answered within 20 seconds.")
+    return float(answer)
