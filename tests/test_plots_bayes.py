@@ -47,7 +47,7 @@ def test_a_log_axis_is_written_in_powers_of_ten() -> None:
     assert axis == AXIS
     layout = axis.layout
     assert layout["title"] == "learning rate"
-    assert layout["ticktext"] == ["1e-5", "1e-4", "0.001", "0.01", "0.1", "1", "10"]
+    assert layout["ticktext"] == ["10<sup>-5</sup>", "10<sup>-4</sup>", "10<sup>-3</sup>", "0.01", "0.1", "1", "10"]
     assert layout["tickvals"] == pytest.approx([1e-5, 1e-4, 1e-3, 0.01, 0.1, 1, 10])
     low, high = layout["range"]
     assert low < -5 < 1 < high and high - low < 6.2

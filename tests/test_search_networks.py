@@ -51,10 +51,10 @@ def close(one: Any, other: Any, dataset: Dataset) -> bool:
     return bool(np.allclose(one, other, rtol=0, atol=2.1 / len(dataset.validation)))
 
 
-def alone(dataset: Dataset, seed: int, *, width: int = 4, epochs: int = 2, lr: float = 1e-3) -> float:
+def alone(dataset: Dataset, seed: int, order: int, *, width: int = 4, epochs: int = 2, lr: float = 1e-3) -> float:
     """What one network reaches, trained by the ordinary loop."""
     net = models.MLP((64, width, 10), seed=seed)
-    training.fit(net, dataset, epochs=epochs, seed=seed, lr=lr)
+    training.fit(net, dataset, epochs=epochs, seed=order, lr=lr)
     return measure.accuracy(net, dataset.validation).value
 
 
@@ -69,7 +69,7 @@ def numbers(scores: Iterable[Iterable[float]]) -> set[float]:
 def test_scores_are_those_of_networks_trained_alone(few: Dataset, config: Config) -> None:
     (scores,) = Networks(few, hidden=4, epochs=2, n=2)([config])
     first = networks._drawn(0, config)
-    wanted = [alone(few, first + number, **({"width": 4} | config)) for number in range(2)]
+    wanted = [alone(few, first + number, number, **({"width": 4} | config)) for number in range(2)]
     assert close(scores, wanted, few)
     assert not close(wanted[0], wanted[1], few)  # the two seeds can be told apart
 
@@ -97,7 +97,7 @@ def test_another_seed_gives_fresh_numbers(few: Dataset) -> None:
     configs = [SLOW, FAST]
     found = [Networks(few, hidden=4, epochs=2, n=2, seed=seed)(configs) for seed in (0, 0, 1)]
     assert found[0] == found[1]
-    assert not numbers(found[0]) & numbers(found[2])
+    assert len(numbers(found[0]) & numbers(found[2])) < 2  # of four; one may be equal by chance
 
 
 def test_configurations_share_no_seed(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_configurations_share_no_seed(few: Dataset, monkeypatch: pytest.MonkeyPa
 def test_more_epochs_where_the_trial_says_so(few: Dataset) -> None:
     objective = Networks(few, hidden=4, epochs=1)
     (longer,) = objective([FAST], epochs=6)
-    assert close(longer, [alone(few, networks._drawn(0, FAST), epochs=6, **FAST)], few)
+    assert close(longer, [alone(few, networks._drawn(0, FAST), 0, epochs=6, **FAST)], few)
     assert longer[0] > objective([FAST])[0][0]
 
 

@@ -18,7 +18,7 @@ from kit.plots import style
 from kit.plots.distill import spread
 from kit.plots.prune import Line as Curve
 from kit.plots.prune import Traces, band, band_style, line
-from kit.plots.search import title
+from kit.plots.search import tick, title
 from kit.search.space import Float
 
 BOTTOM, TOP = -8.0, 116.0  # of the accuracy axis; the model's band may leave 0 .. 100
@@ -62,11 +62,11 @@ class Axis(NamedTuple):
         settings = {"title": title(self.name), "type": "log", "range": [low - margin, high + margin]}
         if high - low < 2:  # too few powers of ten
             return settings
-        return {**settings, "tickvals": [10.0**power for power in powers], "ticktext": [_power(p) for p in powers]}
-
-
-def _power(power: int) -> str:
-    return f"{10.0**power:g}" if -4 < power < 5 else f"1e{power}"
+        return {
+            **settings,
+            "tickvals": [10.0**power for power in powers],
+            "ticktext": [tick(10.0**power) for power in powers],
+        }
 
 
 class BeliefInfo(NamedTuple):
@@ -162,6 +162,7 @@ def belief_traces(info: BeliefInfo) -> Traces:
             "x": list(info.yours[0]),
             "y": list(info.yours[1]),
             "text": [""] * len(info.yours[0][1:]) + ["latest"] * len(info.yours[0][:1]),
+            "textposition": f"bottom {'left' if info.yours[0] and info.yours[0][-1] == info.axis.high else 'center'}",
         },
         {
             "x": [value] * 3,
@@ -221,7 +222,6 @@ def belief_figure(info: BeliefInfo) -> go.Figure:
             "name": "your trials",
             "mode": "markers+text",
             "marker": {"symbol": you.marker, "size": 11, "color": you.colour},
-            "textposition": "bottom center",
             "textfont": {"size": style.SMALL_SIZE},
             "hovertemplate": hover,
         },

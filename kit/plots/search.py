@@ -242,10 +242,10 @@ def axis_ticks(space: Space, name: str) -> tuple[tuple[float, ...], tuple[str, .
     if not isinstance(parameter, Float):
         values = sorted({round(value) for value in values if low <= round(value) <= high})
     places = tuple(parameter.encode(min(max(value, low), high)) for value in values)
-    return places, tuple(_short(value) for value in values)
+    return places, tuple(tick(value) for value in values)
 
 
-def _short(value: float) -> str:
+def tick(value: float) -> str:
     """A number for an axis: powers of ten below 0.001 as such."""
     exponent = math.log10(value) if value > 0 else 0.0
     if exponent < -2.5 and abs(exponent - round(exponent)) < 1e-9:

@@ -74,8 +74,13 @@ class Networks:
             _check_tunable(config)
         epochs = self.epochs if epochs is None else epochs
         check_whole("epochs", epochs, 1)
+        # Weights of its own for each network; the order of the samples is shared, which is quicker.
         members = [
-            cohort.Member(seed=_drawn(self.seed, config) + number, **{"width": self.hidden, **config})
+            cohort.Member(
+                seed=_drawn(self.seed, config) + number,
+                order=self.seed * self.n + number,
+                **{"width": self.hidden, **config},
+            )
             for config in configs
             for number in range(self.n)
         ]
