@@ -323,7 +323,7 @@ def test_the_curves_hold_what_networks_reach_after_each_epoch(few: Dataset) -> N
     for cell in ((1, 0), (2, 3)):
         config = made.config(cell)
         for seed in (0, 1):
-            wanted = [alone(few, seed, epochs=epochs, **config) for epochs in (1, 2)]
+            wanted = [alone(few, seed, seed, epochs=epochs, **config) for epochs in (1, 2)]
             assert close(made.curves[(seed, *cell)], wanted, few)
 
 
