@@ -45,7 +45,7 @@ ANSWERS = {
     "wrong_reduction": ("soft_loss",),
     "soft_gradient": ("soft_gradient",),
     "temperature_for": ("temperature",),
-    "log_uniform": ("log_uniform",),
+    "trials_needed": ("trials_needed",),
     "promoted": ("promoted",),
     "halving_cost": ("halving_cost",),
     "chance_to_hit": ("chance_to_hit",),
@@ -317,14 +317,15 @@ def test_wrong_temperatures(wrong: float, reason: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (lambda low, high, u: low + u * (high - low), "draw evenly"),
-        (lambda low, high, u: low**u * high ** (1 - u), "ends are swapped"),
-        (lambda low, high, u: (1 - u) * math.log(low) + u * math.log(high), "this is a logarithm"),
-        (lambda low, high, u: low * 10**u, "the answer is"),
+        (lambda share, p: math.log(1 - p) / math.log(1 - share), "round up"),
+        (lambda share, p: math.floor(math.log(1 - p) / math.log(1 - share)), "round down"),
+        (lambda share, p: math.ceil(p / share), "do not add up"),
+        (lambda share, p: math.ceil(math.log(p) / math.log(1 - share)), "all miss with"),
+        (lambda share, p: 10, "it takes"),
     ],
 )
-def test_wrong_draws_of_a_learning_rate(wrong: Callable[[float, float, float], float], reason: str) -> None:
-    refused(exercises.log_uniform(wrong), reason)
+def test_wrong_numbers_of_trials(wrong: Callable[[float, float], float], reason: str) -> None:
+    refused(exercises.trials_needed(wrong), reason)
 
 
 def by_accuracy(accuracies: Any, *, best_first: bool) -> list[int]:
@@ -371,6 +372,8 @@ def test_wrong_costs_of_a_bracket(wrong: Callable[[int, int, int, int], int], re
         (lambda k, d, w: (1 - (1 - w) ** (k**d), 1 - (1 - w) ** (k**d)), "different values only"),
         (lambda k, d, w: (k * w, 1 - (1 - w) ** k), r"k\^d"),
         (lambda k, d, w: (k * w, k**d * w), "do not add up"),
+        (lambda k, d, w: (k * w, k * w), "do not share values"),
+        (lambda k, d, w: (1 - (1 - w) ** k, 1 - (1 - w) ** (k**d)), "shifted as a whole"),
         (lambda k, d, w: (k**d * w, 1 - (1 - w) ** (k**d)), "k w ="),
         (lambda k, d, w: 1 - (1 - w) ** (k**d), "two probabilities"),
     ],
@@ -384,6 +387,8 @@ def test_wrong_chances_to_hit(wrong: Callable[[int, int, float], Any], reason: s
     [
         (lambda y, k, s2: (k * y, 1 - k**2 / (1 + s2)), "noise is missing"),
         (lambda y, k, s2: (k * y / (1 + s2), 1 - k / (1 + s2)), "comes twice"),
+        (lambda y, k, s2: (k * y / (1 + s2), 1 - k**2), "missing from the variance"),
+        (lambda y, k, s2: (k * y / (1 + s2), 1 + s2 - k**2 / (1 + s2)), "new reading"),
         (lambda y, k, s2: (k * y / (1 + s2), (1 - k**2 / (1 + s2)) ** 0.5), "standard deviation"),
         (lambda y, k, s2: (y, 1 - k**2), "the mean is"),
         (lambda y, k, s2: k * y / (1 + s2), "two numbers"),
@@ -402,6 +407,7 @@ def minimising(mean: float, std: float, best: float) -> float:
     ("wrong", "reason"),
     [
         (minimising, "for minimising"),
+        (lambda mean, std, best: -minimising(-mean, std, -best), "never below 0"),
         (lambda mean, std, best: minimising(-mean, std, -best) / std, "factor sigma"),
         (lambda mean, std, best: norm.cdf((mean - best) / std), "probability of an improvement"),
         (lambda mean, std, best: max(mean - best, 0.0), "forgets the uncertainty"),
@@ -415,9 +421,12 @@ def test_wrong_improvements(wrong: Callable[[float, float, float], float], reaso
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (lambda m, s, beta: max(range(len(m)), key=lambda at: m[at] - beta * s[at]), "cautious bound"),
-        (lambda m, s, beta: min(range(len(m)), key=lambda at: m[at] - beta * s[at]), "rule for minimising"),
-        (lambda m, s, beta: max(range(len(m)), key=lambda at: m[at]), "mean alone|cautious bound"),
+        (lambda m, s, beta: max(range(len(m)), key=lambda at: m[at] - beta * s[at]), "take uncertainty off"),
+        (lambda m, s, beta: min(range(len(m)), key=lambda at: m[at] - beta * s[at]), "lowest of all cautious|alone"),
+        (lambda m, s, beta: max(range(len(m)), key=lambda at: m[at]), "mean alone"),
+        (lambda m, s, beta: max(range(len(m)), key=lambda at: s[at]), "uncertainty alone|lowest of all"),
+        (lambda m, s, beta: max(range(len(m)), key=lambda at: m[at] + beta**2 * s[at]), "mean alone|it is place"),
+        (lambda m, s, beta: max(range(len(m)), key=lambda at: m[at] + beta**0.5 * s[at]), "it is place"),
         (lambda m, s, beta: 0, "it is place"),
     ],
 )

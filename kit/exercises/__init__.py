@@ -7,7 +7,7 @@ never an exception, so that a notebook runs from top to bottom without its answe
 from kit.exercises.bayes import improvement, next_place, one_point_posterior
 from kit.exercises.distill import missing_factor, soft_gradient, temperature_for, wrong_reduction
 from kit.exercises.prune import ratio_for_a_tenth, repaired_listing, smallest_mask, sparse_break_even
-from kit.exercises.search import chance_to_hit, halving_cost, log_uniform, promoted
+from kit.exercises.search import chance_to_hit, halving_cost, promoted, trials_needed
 from kit.exercises.start import images_needed, pareto_front
 from kit.exercises.verdict import Verdict
 
@@ -17,7 +17,6 @@ __all__ = [
     "halving_cost",
     "images_needed",
     "improvement",
-    "log_uniform",
     "missing_factor",
     "next_place",
     "one_point_posterior",
@@ -29,5 +28,6 @@ __all__ = [
     "soft_gradient",
     "sparse_break_even",
     "temperature_for",
+    "trials_needed",
     "wrong_reduction",
 ]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 from scipy.stats import norm
 
 from kit.exercises.verdict import Verdict, Wrong, answered, verdict
 
 
-def one_point_posterior(answer: Callable[[float, float, float], tuple[float, float]]) -> Verdict:
+def one_point_posterior(answer: Callable[[float, float, float], Any]) -> Verdict:
     """The posterior of a Gaussian process that has seen one value.
 
     Args:
@@ -23,7 +25,7 @@ def one_point_posterior(answer: Callable[[float, float, float], tuple[float, flo
         for y, k, s2 in ((2.0, 0.5, 0.0), (-1.0, 0.8, 0.5), (3.0, 1.0, 0.0), (1.0, 0.0, 0.1)):
             found = answered(answer(y, k, s2))
             try:
-                mean, variance = (float(each) for each in found)
+                mean, variance = (float(np.squeeze(each)) for each in found)
             except (TypeError, ValueError):
                 raise Wrong("Return two numbers: the mean and the variance.") from None
             case = f"For y = {y:g}, k = {k:g} and s2 = {s2:g}"
@@ -33,6 +35,10 @@ def one_point_posterior(answer: Callable[[float, float, float], tuple[float, flo
                     raise Wrong(f"{case} the noise is missing: K is 1 + s2 here.")
                 raise Wrong(f"{case} the mean is {want:.4g}; got {mean:.4g}.")
             if not math.isclose(variance, want_variance, rel_tol=1e-6, abs_tol=1e-9):
+                if math.isclose(variance, 1 - k**2, rel_tol=1e-6, abs_tol=1e-9):
+                    raise Wrong(f"{case} the noise is missing from the variance: K is 1 + s2 here.")
+                if math.isclose(variance, want_variance + s2, rel_tol=1e-6, abs_tol=1e-9):
+                    raise Wrong(f"{case} this is the variance of a new reading; that of f has no noise of its own.")
                 if math.isclose(variance, 1 - k / (1 + s2), rel_tol=1e-6, abs_tol=1e-9):
                     raise Wrong(f"{case} the correlation comes twice: once from each side of K^-1.")
                 if math.isclose(variance**2, want_variance, rel_tol=1e-6, abs_tol=1e-9):
@@ -60,6 +66,7 @@ def improvement(answer: Callable[[float, float, float], float]) -> Verdict:
             case = f"For mean {mean:g}, standard deviation {std:g} and best {best:g}"
             for value, reason in (
                 (std * (norm.pdf(z) - z * norm.cdf(-z)), "the sign is that for minimising; here more is better."),
+                (-want, "the sign: an improvement is never below 0."),
                 (norm.pdf(z) + z * norm.cdf(z), "the factor sigma is missing."),
                 (norm.cdf(z), "this is the probability of an improvement, not its expected size."),
                 (max(mean - best, 0.0), "this forgets the uncertainty: it is the improvement of the mean."),
@@ -81,8 +88,8 @@ def next_place(answer: Callable[[list[float], list[float], float], int]) -> Verd
     """
 
     def check() -> str:
-        means, stds = [0.90, 0.94, 0.80, 0.93], [0.02, 0.00, 0.20, 0.015]
-        for beta in (0.0, 1.0, 2.0):
+        means, stds = [0.90, 0.94, 0.80, 0.93], [0.06, 0.00, 0.25, 0.02]
+        for beta in (0.0, 0.1, 0.2, 0.3, 0.6, 0.75, 1.0, 2.0):
             bounds = [mean + beta * std for mean, std in zip(means, stds, strict=True)]
             want = bounds.index(max(bounds))
             got = int(answered(answer(list(means), list(stds), beta)))
@@ -90,12 +97,12 @@ def next_place(answer: Callable[[list[float], list[float], float], int]) -> Verd
                 continue
             case = f"For means {means}, standard deviations {stds} and beta = {beta:g}"
             lower = [mean - beta * std for mean, std in zip(means, stds, strict=True)]
-            if got == lower.index(max(lower)):
-                raise Wrong(f"{case} you take the cautious bound: an optimist adds the uncertainty.")
-            if got == lower.index(min(lower)):
-                raise Wrong(f"{case} this is the rule for minimising; an accuracy is to be large.")
             if got == means.index(max(means)):
-                raise Wrong(f"{case} you look at the mean alone: beta weighs the uncertainty.")
+                raise Wrong(f"{case} you look at the mean alone, or take uncertainty off: an optimist adds beta std.")
+            if got == stds.index(max(stds)) and got != lower.index(min(lower)):
+                raise Wrong(f"{case} you look at the uncertainty alone: the mean counts too.")
+            if got == lower.index(min(lower)):
+                raise Wrong(f"{case} this is the lowest of all cautious bounds; the highest optimistic one is asked.")
             raise Wrong(f"{case} it is place {want}; got {got}.")
         return "beta = 0 only exploits; a large beta only explores."
 

@@ -8,27 +8,32 @@ from collections.abc import Callable, Sequence
 from kit.exercises.verdict import Verdict, Wrong, answered, verdict
 
 
-def log_uniform(answer: Callable[[float, float, float], float]) -> Verdict:
-    """Draw a learning rate so that every factor of ten is equally likely.
+def trials_needed(answer: Callable[[float, float], float]) -> Verdict:
+    """How many random trials find a good configuration?
 
     Args:
-        answer: takes low and high, both above 0, and u in [0, 1]; returns low^(1 - u) high^u.
+        answer: takes the share of good configurations and the wanted probability, both in (0, 1); returns the smallest
+            whole number n with 1 - (1 - share)^n >= probability.
     """
 
     def check() -> str:
-        for low, high, u in ((1e-4, 1.0, 0.5), (1e-5, 10.0, 0.25), (2.0, 32.0, 0.75), (1e-3, 1e-1, 0.0)):
-            got, want = float(answered(answer(low, high, u))), low ** (1 - u) * high**u
-            if math.isclose(got, want, rel_tol=1e-6):
+        for share, probability in ((0.05, 0.95), (0.1, 0.5), (0.01, 0.9), (0.3, 0.99)):
+            exact = math.log(1 - probability) / math.log(1 - share)
+            got = float(answered(answer(share, probability)))
+            if got == math.ceil(exact):
                 continue
-            case = f"For low = {low:g}, high = {high:g} and u = {u:g}"
-            if math.isclose(got, low + u * (high - low), rel_tol=1e-6):
-                raise Wrong(f"{case} you draw evenly: nine of ten draws lie in the highest factor of ten.")
-            if got > 0 and math.isclose(got, low**u * high ** (1 - u), rel_tol=1e-6):
-                raise Wrong(f"{case} the ends are swapped: u = 0 must give low.")
-            if got < 0 or math.isclose(got, math.log(want), rel_tol=1e-6, abs_tol=1e-9):
-                raise Wrong(f"{case} this is a logarithm: take its exponential at the end.")
-            raise Wrong(f"{case} the answer is {want:.4g}; got {got:.4g}.")
-        return "Equal steps of u are equal factors of the learning rate."
+            case = f"For a share of {share:g} and a probability of {probability:g}"
+            for value, reason in (
+                (exact, "round up to a whole number."),
+                (math.floor(exact), "you round down: that is one trial too few."),
+                (probability / share, "chances of several trials do not add up: start from all of them missing."),
+                (math.ceil(probability / share), "chances of several trials do not add up: start from all missing."),
+                (math.ceil(math.log(probability) / math.log(1 - share)), "all miss with 1 - probability."),
+            ):
+                if math.isclose(got, value, rel_tol=1e-9):
+                    raise Wrong(f"{case} {reason}")
+            raise Wrong(f"{case} it takes {math.ceil(exact)} trials; got {got:g}.")
+        return "59 trials find one of the best 5 %, with 95 % probability, in any number of dimensions."
 
     return verdict(check)
 
@@ -121,12 +126,16 @@ def chance_to_hit(answer: Callable[[int, int, float], tuple[float, float]]) -> V
             if not math.isclose(grid, want_grid, rel_tol=1e-6):
                 if math.isclose(grid, want, rel_tol=1e-6):
                     raise Wrong(f"{case} the grid tries {k} different values only, however many trials it has.")
+                if math.isclose(grid, 1 - (1 - w) ** k, rel_tol=1e-6):
+                    raise Wrong(f"{case} the grid's {k} values are shifted as a whole: they do not miss one by one.")
                 raise Wrong(f"{case} the grid hits with probability k w = {want_grid:.3g}; got {grid:.3g}.")
             if not math.isclose(chance, want, rel_tol=1e-6):
                 if math.isclose(chance, 1 - (1 - w) ** k, rel_tol=1e-6):
                     raise Wrong(f"{case} random search has k^d = {n} trials, each with a value of its own.")
                 if math.isclose(chance, n * w, rel_tol=1e-6):
                     raise Wrong(f"{case} chances of several trials do not add up: start from all of them missing.")
+                if math.isclose(chance, want_grid, rel_tol=1e-6):
+                    raise Wrong(f"{case} random trials do not share values: the n = k^d of them miss one by one.")
                 raise Wrong(f"{case} random search hits with probability {want:.3g}; got {chance:.3g}.")
         return "With each parameter that does not matter, the grid gets worse; random search does not notice."
 
