@@ -240,7 +240,7 @@ def test_what_makes_no_landscape_is_refused_before_any_training(
     with pytest.raises(ValueError, match=sentence):
         networks.blank(space, **settings)
     with pytest.raises(ValueError, match=sentence):
-        next(networks.grow(few, space, **settings, cancel=set_event()))
+        networks.landscape(few, space, **settings, cancel=set_event())
 
 
 def test_half_a_point_and_no_data_set_are_refused(few: Dataset) -> None:
@@ -249,7 +249,7 @@ def test_half_a_point_and_no_data_set_are_refused(few: Dataset) -> None:
     with pytest.raises(TypeError, match="width must be a whole number; got 2.0"):
         networks.blank(Space({"width": Float(2, 8)}))
     with pytest.raises(TypeError, match="dataset must be a Dataset"):
-        next(networks.grow(few.train, PLANE))  # type: ignore[arg-type]
+        next(networks.grow(few.train, networks.blank(PLANE)))  # type: ignore[arg-type]
 
 
 # Landscapes: growing
@@ -257,7 +257,7 @@ def test_half_a_point_and_no_data_set_are_refused(few: Dataset) -> None:
 
 @pytest.mark.usefixtures("small_chunks")
 def test_each_part_adds_networks_until_every_cell_is_filled(few: Dataset, plane: Landscape) -> None:
-    grown = list(networks.grow(few, PLANE, **TINY))
+    grown = list(networks.grow(few, networks.blank(PLANE, **TINY)))
     assert [each.missing for each in grown] == [23, 14, 5, 0]
     for before, after in itertools.pairwise(grown):
         known = np.isfinite(before.curves)
@@ -272,7 +272,7 @@ def test_every_fourth_of_each_axis_comes_first(few: Dataset, monkeypatch: pytest
     monkeypatch.setattr(networks, "CHUNK", 1)
     order: list[tuple[int, ...]] = []
     before = networks.blank(PLANE, points=points, seeds=2, epochs=1, hidden=1)
-    for after in networks.grow(few, PLANE, start=before):
+    for after in networks.grow(few, before):
         order += [tuple(map(int, new)) for new in np.argwhere(np.isnan(before.curves) & np.isfinite(after.curves))]
         before = after
     cells = [place[1:3] for place in order]
@@ -291,7 +291,7 @@ def test_every_fourth_of_each_axis_comes_first(few: Dataset, monkeypatch: pytest
 @pytest.mark.usefixtures("small_chunks")
 def test_a_landscape_goes_on_where_it_stopped(few: Dataset, plane: Landscape) -> None:
     event = Event()
-    growing = networks.grow(few, PLANE, **TINY, cancel=event)
+    growing = networks.grow(few, networks.blank(PLANE, **TINY), cancel=event)
     kept = next(growing)
     event.set()
     with pytest.raises(training.Cancelled):
@@ -299,11 +299,11 @@ def test_a_landscape_goes_on_where_it_stopped(few: Dataset, plane: Landscape) ->
     assert kept.missing == 32 - 9
     assert np.isfinite(kept.curves).all(-1).sum() == 9  # what was yielded is whole
     untouched = kept.curves.copy()
-    rest = list(networks.grow(few, PLANE, start=kept, points=99, epochs=99))  # start alone counts
+    rest = list(networks.grow(few, kept))
     assert [each.missing for each in rest] == [14, 5, 0]
     assert close(rest[-1].curves, plane.curves, few)
     assert np.array_equal(kept.curves, untouched, equal_nan=True)
-    (again,) = networks.grow(few, PLANE, start=rest[-1], cancel=set_event())  # nothing is left to train
+    (again,) = networks.grow(few, rest[-1], cancel=set_event())  # nothing is left to train
     assert again is rest[-1]
 
 

@@ -446,7 +446,7 @@ class BayesExplorer(Explorer):
         began, total = time.monotonic(), self._landscape.seeds * len(self._places)
         try:
             self._say(self._training(total))
-            for grown in networks.grow(self.dataset, self.space, start=self._landscape, cancel=cancel):
+            for grown in networks.grow(self.dataset, self._landscape, cancel=cancel):
                 self._landscape = grown
                 if settings.truth:
                     info = plots.belief_info(self._axis, truth=self._truth())

@@ -249,7 +249,7 @@ class SearchExplorer(PinningExplorer):
         self._busy(True)
         began, left = time.monotonic(), self._landscape.missing
         try:
-            for grown in networks.grow(self.dataset, self._landscape.space, start=self._landscape, cancel=cancel):
+            for grown in networks.grow(self.dataset, self._landscape, cancel=cancel):
                 self._landscape = grown
                 info = plots.landscape_info(self._landscape)
                 self._paint(self._plane, plots.landscape_traces(info), **plots.landscape_layout(info))

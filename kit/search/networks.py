@@ -273,59 +273,54 @@ def landscape(
     hidden: int = 16,
     cancel: Event | None = None,
 ) -> Landscape:
-    """Train a network at every cell; arguments and errors as in `grow`, whose last landscape this is."""
-    *_, last = grow(dataset, space, points=points, seeds=seeds, epochs=epochs, hidden=hidden, cancel=cancel)
+    """Train a network at every cell of a line or plane: `grow` from `blank` to its end, whose arguments these are."""
+    start = blank(space, points=points, seeds=seeds, epochs=epochs, hidden=hidden)
+    *_, last = grow(dataset, start, cancel=cancel)
     return last
 
 
-def grow(
-    dataset: Dataset,
-    space: Space,
-    *,
-    points: int = 20,
-    seeds: int = 3,
-    epochs: int = 20,
-    hidden: int = 16,
-    start: Landscape | None = None,
-    cancel: Event | None = None,
-) -> Iterator[Landscape]:
-    """Train a network at every cell of a line or plane, some at a time, evenly spread; the landscape after each part.
+def grow(dataset: Dataset, start: Landscape, *, cancel: Event | None = None) -> Iterator[Landscape]:
+    """Train what a landscape lacks, some at a time, evenly spread; the landscape after each part.
 
     Args:
         dataset: train fits, validation scores; test is not read.
+        start: `blank(...)`, or what an earlier growing left.
+        cancel: looked at before each batch.
+
+    Raises:
+        training.Cancelled: `cancel` was set; what was yielded before is whole.
+    """
+    training.check_dataset(dataset)
+    curves = start.curves
+    waiting = [place for place in _spread(curves.shape[:-1]) if np.isnan(curves[place]).all()]
+    for at in range(0, len(waiting), CHUNK):
+        part = waiting[at : at + CHUNK]
+        members = [cohort.Member(seed=seed, **start.config(cell)) for seed, *cell in part]
+        networks = cohort.Cohort(_template(dataset, start.widest), members)
+        record = _Record(dataset)
+        cohort.fit(networks, dataset.train, epochs=start.epochs, callbacks=[record], cancel=cancel)
+        curves = curves.copy()
+        for place, curve in zip(part, np.stack(record.accuracies, 1), strict=True):
+            curves[place] = np.nan_to_num(curve)  # one that diverged knows nothing; NaN would mean not trained
+        yield replace(start, curves=curves)
+    if not waiting:
+        yield start
+
+
+def blank(space: Space, *, points: int = 20, seeds: int = 3, epochs: int = 20, hidden: int = 16) -> Landscape:
+    """A landscape of which nothing is trained.
+
+    Args:
         space: one or two hyper-parameters of `TUNABLE`, numbers.
         points: values along each, 2 or more.
         seeds: networks a cell, 2 or more, so that a cell has a spread.
         epochs: of each network, 1 or more.
         hidden: units of the one hidden layer, where `width` is not an axis.
-        start: go on from here, in place of points, seeds, epochs and hidden.
-        cancel: looked at before each batch.
 
     Raises:
         ValueError: an argument out of range, or a space with a value that no network can have.
         TypeError: a number that must be whole and is not.
-        training.Cancelled: `cancel` was set; what was yielded before is whole.
     """
-    training.check_dataset(dataset)
-    begun = start or blank(space, points=points, seeds=seeds, epochs=epochs, hidden=hidden)
-    curves = begun.curves
-    waiting = [place for place in _spread(curves.shape[:-1]) if np.isnan(curves[place]).all()]
-    for at in range(0, len(waiting), CHUNK):
-        part = waiting[at : at + CHUNK]
-        members = [cohort.Member(seed=seed, **begun.config(cell)) for seed, *cell in part]
-        networks = cohort.Cohort(_template(dataset, begun.widest), members)
-        record = _Record(dataset)
-        cohort.fit(networks, dataset.train, epochs=begun.epochs, callbacks=[record], cancel=cancel)
-        curves = curves.copy()
-        for place, curve in zip(part, np.stack(record.accuracies, 1), strict=True):
-            curves[place] = np.nan_to_num(curve)  # one that diverged knows nothing; NaN would mean not trained
-        yield replace(begun, curves=curves)
-    if not waiting:
-        yield begun
-
-
-def blank(space: Space, *, points: int = 20, seeds: int = 3, epochs: int = 20, hidden: int = 16) -> Landscape:
-    """A landscape of which nothing is trained; arguments and errors as in `grow`."""
     if len(space) > 2 or any(isinstance(parameter, Choice) for parameter in space.parameters.values()):
         raise ValueError(f"space must have one or two parameters, Float or Int; got {', '.join(space.names)}.")
     _check_tunable(dict.fromkeys(space.names))

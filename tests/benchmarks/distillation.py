@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import random
 import statistics
-import tempfile
-import textwrap
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 from tests.benchmarks import slider
 from tests.benchmarks.registry import Say, UnavailableError
 from tests.benchmarks.rows import Row, Target
 from tests.browser.chromium import HOW_TO_GET, find_chromium
-from tests.browser.lab import NotebookPage, browse, serve
-from tests.browser.scratch import write_notebook
+from tests.browser.lab import NotebookPage
 
 TEMPERATURES, SEEDS, EPOCHS = 8, 8, 20
 ROUNDS = 6
@@ -67,12 +62,7 @@ def benchmark(say: Say) -> Iterator[Row]:
         ),
     }
     moves: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory(prefix="kit-bench-") as folder, ExitStack() as stack:
-        for name, rival in contest.items():
-            write_notebook(Path(folder) / f"{name}.ipynb", [textwrap.dedent(cell) for cell in rival.cells])
-        server = stack.enter_context(serve(Path(folder)))
-        browser = stack.enter_context(browse())
-        pages = {name: slider.open_page(browser, server, name, rival, say) for name, rival in contest.items()}
+    with slider.pages_of(contest, say) as pages:
         chance = random.Random(0)
         for number in range(ROUNDS):
             for name, page in pages.items():

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import random
 import statistics
-import tempfile
-import textwrap
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import torch
 from scipy.stats import loguniform, uniform
@@ -25,8 +21,7 @@ from tests.benchmarks import regret, slider
 from tests.benchmarks.registry import Say, UnavailableError
 from tests.benchmarks.rows import Row, Target
 from tests.browser.chromium import HOW_TO_GET, find_chromium
-from tests.browser.lab import NotebookPage, browse, serve
-from tests.browser.scratch import write_notebook
+from tests.browser.lab import NotebookPage
 
 CONFIGURATIONS, EPOCHS, HIDDEN, BATCH = 256, 20, 16, 64
 ROUNDS = 3
@@ -113,12 +108,7 @@ def _under_a_hand(say: Say) -> Iterator[Row]:
         ),
     }
     taken: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="kit-bench-") as folder, ExitStack() as stack:
-        for name, rival in contest.items():
-            write_notebook(Path(folder) / f"{name}.ipynb", [textwrap.dedent(cell) for cell in rival.cells])
-        server = stack.enter_context(serve(Path(folder)))
-        browser = stack.enter_context(browse())
-        pages = {name: slider.open_page(browser, server, name, rival, say) for name, rival in contest.items()}
+    with slider.pages_of(contest, say) as pages:
         chance = random.Random(0)
         for number in range(SLIDER_ROUNDS):
             for name, page in pages.items():

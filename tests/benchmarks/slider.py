@@ -22,7 +22,7 @@ import statistics
 import tempfile
 import textwrap
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,12 +135,7 @@ def benchmark(say: Say) -> Iterator[Row]:
     if find_chromium() is None:
         raise UnavailableError(HOW_TO_GET)
     contest = rivals()
-    with tempfile.TemporaryDirectory(prefix="kit-bench-") as folder, ExitStack() as stack:
-        for name, rival in contest.items():
-            write_notebook(Path(folder) / f"{name}.ipynb", [textwrap.dedent(cell) for cell in rival.cells])
-        server = stack.enter_context(serve(Path(folder)))
-        browser = stack.enter_context(browse())
-        pages = {name: open_page(browser, server, name, rival, say) for name, rival in contest.items()}
+    with pages_of(contest, say) as pages:
         chance = random.Random(0)
         for number in range(ROUNDS):
             order = list(contest)
@@ -171,6 +166,19 @@ def _verdicts(contest: dict[str, Rival], say: Say) -> Iterator[Row]:
     yield Row.of("slider.filling", what, filling, echo, "ms", Target("at most", 3))
     what = "key press to picture: interact + matplotlib / explorer, swept"
     yield Row.of("slider.stock", what, swept, stock, "ms", Target("at least", 3))
+
+
+@contextmanager
+def pages_of(contest: dict[str, Rival], say: Say) -> Iterator[dict[str, NotebookPage]]:
+    """Every rival's notebook in a page of its own, in one JupyterLab and one browser; run, and shown."""
+    with (
+        tempfile.TemporaryDirectory(prefix="kit-bench-") as folder,
+        serve(Path(folder)) as server,
+        browse() as browser,
+    ):
+        for name, rival in contest.items():
+            write_notebook(Path(folder) / f"{name}.ipynb", [textwrap.dedent(cell) for cell in rival.cells])
+        yield {name: open_page(browser, server, name, rival, say) for name, rival in contest.items()}
 
 
 def open_page(browser: Browser, server: Server, name: str, rival: Rival, say: Say) -> NotebookPage:
