@@ -72,6 +72,9 @@ class Sobol:
 
 def drawn(space: Space, trials: Sequence[Trial], seed: int) -> Config | None:
     """A configuration by chance that is not tried; None where all are."""
+    config = space.decode(np.random.default_rng([seed, len(trials)]).random(len(space)))
+    if space.count == np.inf and all(trial.config != config for trial in trials):
+        return config  # nearly always, and quick
     tried = {key(trial.config) for trial in trials}
     if len(tried) >= space.count:
         return None
@@ -92,9 +95,7 @@ def sobol_points(d: int, n: int, seed: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def _sobol(d: int, n: int, seed: int) -> np.ndarray:
-    with (
-        warnings.catch_warnings()
-    ):  # SciPy warns of numbers that are no power of 2; the first ones are taken one by one
+    with warnings.catch_warnings():  # SciPy warns of numbers of points that are no power of 2
         warnings.simplefilter("ignore", UserWarning)
         points = qmc.Sobol(d, scramble=True, rng=np.random.default_rng(seed)).random(n)
     points.setflags(write=False)

@@ -171,14 +171,11 @@ def _verdicts(contest: dict[str, Rival], say: Say) -> Iterator[Row]:
 @contextmanager
 def pages_of(contest: dict[str, Rival], say: Say) -> Iterator[dict[str, NotebookPage]]:
     """Every rival's notebook in a page of its own, in one JupyterLab and one browser; run, and shown."""
-    with (
-        tempfile.TemporaryDirectory(prefix="kit-bench-") as folder,
-        serve(Path(folder)) as server,
-        browse() as browser,
-    ):
+    with tempfile.TemporaryDirectory(prefix="kit-bench-") as folder:
         for name, rival in contest.items():
             write_notebook(Path(folder) / f"{name}.ipynb", [textwrap.dedent(cell) for cell in rival.cells])
-        yield {name: open_page(browser, server, name, rival, say) for name, rival in contest.items()}
+        with serve(Path(folder)) as server, browse() as browser:  # it serves a copy of what is there now
+            yield {name: open_page(browser, server, name, rival, say) for name, rival in contest.items()}
 
 
 def open_page(browser: Browser, server: Server, name: str, rival: Rival, say: Say) -> NotebookPage:
