@@ -386,7 +386,7 @@ def test_reset(explorer: SearchExplorer) -> None:
         ({"trainings": 8}, "trainings must be 9 or more; got 8"),
         ({"points": 1}, "points must be 2 or more; got 1"),
         ({"epochs": 0}, "epochs must be 1 or more; got 0"),
-        ({"space": Space({"lr": Float(0.1, 1)})}, "space must have two parameters; got lr"),
+        ({"space": Space({"lr": Float(0.1, 1)})}, "space must have two parameters, Float or Int; got lr"),
         ({"space": Space({"lr": Float(0.1, 1), "batch": Int(1, 9)})}, "networks can be tuned by .*; got 'batch'"),
         (
             {"landscape": networks.blank(room.PLANE, points=2)},
@@ -857,3 +857,16 @@ def test_the_display_bundle_has_a_still_where_one_is_asked_for(
     assert picture.shape[:2] == (420, 900)
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20  # something is drawn
     assert set(explorer.race()) == set(METHODS)  # and the race was complete
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"space": {"lr": 1}}, "space must be a Space; got"),
+        ({"landscape": 3}, "landscape must be a Landscape; got 3"),
+        ({"trainings": "9"}, "trainings must be a whole number; got '9'"),
+    ],
+)
+def test_a_start_of_a_wrong_kind_is_refused(few_digits: Dataset, settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(TypeError, match=sentence):
+        SearchExplorer(few_digits, **settings)

@@ -512,3 +512,16 @@ def test_other_data_than_images(one_thread: None) -> None:
     made = networks.landscape(flat, Space({"width": Int(1, 3)}), points=3, seeds=2, epochs=20)
     assert networks.network(flat, made, (2,), 1).sizes == (5, 3, 3)
     assert made.mean[2] > 1 / 3
+
+
+def test_another_data_set_than_the_landscapes_is_refused(few: Dataset, digits: Dataset, plane: Landscape) -> None:
+    assert plane.trained_on == few.key
+    with pytest.raises(ValueError, match=f"dataset must be that of the landscape, {few.key}; got {digits.key}"):
+        networks.network(digits, plane, (0, 0), 0)
+    with pytest.raises(ValueError, match="dataset must be that of the landscape"):
+        next(networks.grow(digits, plane))
+
+
+def test_one_configuration_is_no_batch(few: Dataset) -> None:
+    with pytest.raises(TypeError, match="configs must be a list of configurations: call `run` with batch"):
+        Networks(few)(FAST)  # type: ignore[arg-type]

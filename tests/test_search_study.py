@@ -880,3 +880,79 @@ def test_a_locked_study_is_waited_for(path: Path) -> None:
     assert time.monotonic() - began > 0.1
     timer.join()
     assert study.best.value == 1.0
+
+
+# what a newcomer gave by mistake
+
+
+@pytest.mark.parametrize("method", ["random", None, Random])
+def test_what_is_no_method_is_refused(method: Any) -> None:
+    for call in (lambda: Study(LINE).run(lambda config: 0.0, method, budget=1), lambda: Study(LINE).ask(method)):
+        with pytest.raises(TypeError, match=r"method must be one such as Random\(seed=0\).*; got "):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "sentence"),
+    [
+        ({"limit": "5"}, ValueError, "limit must be above 0 seconds; got '5'"),
+        ({"on_trial": 3}, TypeError, "on_trial must be callable; got 3"),
+        ({"cancel": True}, TypeError, "cancel must be a threading.Event; got True"),
+        ({"epochs": 2}, TypeError, "objective must have a parameter epochs: its trials are trained for 2 epochs here"),
+    ],
+)
+def test_what_a_run_cannot_use_is_refused(settings: dict[str, Any], error: type[Exception], sentence: str) -> None:
+    study = Study(LINE)
+    with pytest.raises(error, match=sentence):
+        study.run(lambda config: 0.0, Random(), budget=1, **settings)
+    assert not [trial for trial in study.trials if trial.status not in ("lost",)]
+
+
+def test_an_objective_of_any_keywords_takes_epochs() -> None:
+    study = Study(LINE).run(lambda config, **settings: settings["epochs"], Random(), budget=1, epochs=3)
+    assert study.best.value == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"spent": "x"}, "spent must be a whole number; got 'x'"),
+        ({"spent": -100}, "spent must be 0 or more; got -100"),
+        ({"seconds": "x"}, "seconds must be a number, 0 or more; got 'x'"),
+        ({"seconds": float("nan")}, "seconds must be a number, 0 or more; got nan"),
+    ],
+)
+def test_a_wrong_cost_is_not_written_down(settings: dict[str, Any], sentence: str) -> None:
+    study = Study(LINE)
+    trial = study.ask(Random())
+    assert trial is not None
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        study.tell(trial.number, 1.0, **settings)
+    assert study.trials[0].status == "asked"
+
+
+def test_a_trial_is_told_by_its_number_and_asked_for_whole_epochs() -> None:
+    study = Study(LINE)
+    trial = study.ask(Random())
+    with pytest.raises(TypeError, match="number must be a whole number; got Trial"):
+        study.tell(trial, 1.0)  # type: ignore[arg-type]
+    for wrong, sentence in (("seven", "epochs must be a whole number; got 'seven'"), (-1, "epochs must be 1 or more")):
+        with pytest.raises((TypeError, ValueError), match=sentence):
+            study.ask(Random(), epochs=wrong)  # type: ignore[arg-type]
+        with pytest.raises((TypeError, ValueError), match=sentence):
+            study.enqueue({"x": 0.5}, epochs=wrong)  # type: ignore[arg-type]
+    assert len(study.trials) == 1
+
+
+def test_texts_are_no_switches_and_numbers_no_paths() -> None:
+    with pytest.raises(TypeError, match="maximise must be True or False; got 'no'"):
+        Study(LINE, maximise="no")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="path must be a path or None; got 3"):
+        Study(LINE, path=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="log must be True or False; got 'yes'"):
+        Float(1, 2, log="yes")  # type: ignore[arg-type]
+
+
+def test_a_batch_answered_by_a_dict_fails() -> None:
+    study = Study(LINE).run(lambda configs: {0: 1.0, 1: 2.0}, Random(), budget=2, batch=2)
+    assert [trial.status for trial in study.trials] == ["failed", "failed"]

@@ -31,7 +31,7 @@ from kit.search.networks import Landscape, LandscapeObjective
 from kit.search.random import sobol_points
 from kit.search.replay import track
 from kit.search.surrogate import Kernel, Posterior
-from kit.search.trials import Trial
+from kit.search.trials import Trial, check_whole
 
 LENGTHS: tuple[float, ...] = (0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2)
 NOISES: tuple[float, ...] = (0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1)
@@ -120,7 +120,12 @@ class BayesExplorer(Explorer):
         """Build the widgets, ask for the networks and the first answer."""
         training.check_dataset(dataset)
         self.dataset = dataset
+        if landscape is not None and not isinstance(landscape, Landscape):
+            raise TypeError(f"landscape must be a Landscape; got {landscape!r}.")
+        check_whole("points", points, LEAST_POINTS)
+        check_whole("start", start, 0)
         self._landscape = _checked(space, points, seeds, epochs, landscape)
+        self._landscape.check_dataset(dataset)
         cells = len(self._landscape.axes[0])
         if not 2 <= start <= cells // 2:
             raise ValueError(f"start must lie in 2 .. {cells // 2}, half of the cells; got {start!r}.")
@@ -691,8 +696,6 @@ def _checked(space: Space | None, points: int, seeds: int, epochs: int, landscap
         kinds = ", ".join(f"{name} ({type(each).__name__})" for name, each in named.parameters.items())
         raise ValueError(f"space must have one parameter, a Float; got {kinds}.")
     if landscape is None:
-        if points < LEAST_POINTS:
-            raise ValueError(f"points must be {LEAST_POINTS} or more; got {points!r}.")
         return networks.blank(named, points=points, seeds=seeds, epochs=epochs)
     if space is not None and space.as_json() != landscape.space.as_json():
         raise ValueError("space is another than the landscape's: give one of them.")

@@ -25,7 +25,7 @@ from kit.plots import still
 from kit.search import Bayes, Float, Grid, Random, Space, SuccessiveHalving, networks
 from kit.search.networks import Landscape
 from kit.search.replay import Track
-from kit.search.trials import Method, Trial
+from kit.search.trials import Method, Trial, check_whole
 
 REPEATS: tuple[int, ...] = (4, 8, 16, 32)
 NEW_SEEDS = 1000  # from one set of seeds to the next
@@ -89,14 +89,19 @@ class SearchExplorer(PinningExplorer):
         training.check_dataset(dataset)
         if method not in plots.METHODS:
             raise ValueError(f"method must be one of {', '.join(plots.METHODS)}; got {method!r}.")
-        if trainings < 9:
-            raise ValueError(f"trainings must be 9 or more; got {trainings!r}.")
+        check_whole("trainings", trainings, 9)
+        for name, given, kind in (("space", space, Space), ("landscape", landscape, Landscape)):
+            if given is not None and not isinstance(given, kind):
+                raise TypeError(f"{name} must be a {kind.__name__}; got {given!r}.")
+        if space is not None and len(space) != 2:
+            raise ValueError(f"space must have two parameters, Float or Int; got {', '.join(space.names)}.")
         if landscape is not None and space is not None:
             raise ValueError("space must be left out where a landscape is given: it has one.")
         if landscape is None:
             landscape = networks.blank(PLANE if space is None else space, points=points, epochs=epochs)
         elif landscape.missing:
             raise ValueError(f"landscape must be complete; {landscape.missing} networks are not trained.")
+        landscape.check_dataset(dataset)
         if len(landscape.space) != 2:
             raise ValueError(f"space must have two parameters; got {', '.join(landscape.space.names)}.")
         self.dataset = dataset

@@ -12,6 +12,9 @@
 An objective is any callable: a configuration in, a number out.
 """
 
+from importlib import import_module
+from types import ModuleType
+
 from kit.search import functions
 from kit.search.bayes import Bayes
 from kit.search.grid import Grid, Listed
@@ -20,6 +23,18 @@ from kit.search.random import Random, Sobol
 from kit.search.space import Choice, Config, Float, Int, Space
 from kit.search.study import Study, StudyError
 from kit.search.trials import Method, Proposal, Trial
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load the parts that need much when they are first named: `kit.search.estimators`, `kit.search.networks`.
+
+    Raises:
+        AttributeError: no such part.
+    """
+    if name not in ("estimators", "networks"):
+        raise AttributeError(f"kit.search has no part {name!r}.")
+    return import_module(f"{__name__}.{name}")
+
 
 __all__ = [
     "ASHA",

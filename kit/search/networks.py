@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import Any
@@ -70,6 +70,8 @@ class Networks:
             ValueError: a key that is not tunable, or a value that no network can have.
             training.Cancelled: `cancel` was set.
         """
+        if isinstance(configs, Mapping):
+            raise TypeError("configs must be a list of configurations: call `run` with batch=1 or more.")
         for config in configs:
             _check_tunable(config)
         epochs = self.epochs if epochs is None else epochs
@@ -107,12 +109,25 @@ class Landscape:
         axes: the values along each, ascending.
         curves: validation accuracy, [seeds, *axes, epochs]; NaN where not trained, 0 from where a network diverged on.
         hidden: units of the one hidden layer, where `width` is not an axis.
+        trained_on: key of the data set; empty while nothing is trained.
     """
 
     space: Space
     axes: tuple[tuple[float, ...], ...]
     curves: np.ndarray
     hidden: int = 16
+    trained_on: str = ""
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Refuse another data set than the landscape was trained on.
+
+        Raises:
+            TypeError: no data set.
+            ValueError: another one.
+        """
+        training.check_dataset(dataset)
+        if self.trained_on not in ("", dataset.key):
+            raise ValueError(f"dataset must be that of the landscape, {self.trained_on}; got {dataset.key}.")
 
     @property
     def epochs(self) -> int:
@@ -252,8 +267,9 @@ def network(dataset: Dataset, landscape: Landscape, cell: Sequence[int], seed: i
         seed: which network of the cell.
 
     Raises:
-        ValueError: a seed that the landscape does not have.
+        ValueError: a seed that the landscape does not have, or another data set.
     """
+    landscape.check_dataset(dataset)
     if not 0 <= seed < landscape.seeds:
         raise ValueError(f"seed must lie in 0 .. {landscape.seeds - 1}; got {seed!r}.")
     one = cohort.Cohort(_template(dataset, landscape.widest), [cohort.Member(seed=seed, **landscape.config(cell))])
@@ -289,8 +305,9 @@ def grow(dataset: Dataset, start: Landscape, *, cancel: Event | None = None) -> 
 
     Raises:
         training.Cancelled: `cancel` was set; what was yielded before is whole.
+        ValueError: another data set than the one before.
     """
-    training.check_dataset(dataset)
+    start.check_dataset(dataset)
     curves = start.curves
     waiting = [place for place in _spread(curves.shape[:-1]) if np.isnan(curves[place]).all()]
     for at in range(0, len(waiting), CHUNK):
@@ -302,7 +319,7 @@ def grow(dataset: Dataset, start: Landscape, *, cancel: Event | None = None) -> 
         curves = curves.copy()
         for place, curve in zip(part, np.stack(record.accuracies, 1), strict=True):
             curves[place] = np.nan_to_num(curve)  # one that diverged knows nothing; NaN would mean not trained
-        yield replace(start, curves=curves)
+        yield replace(start, curves=curves, trained_on=dataset.key)
     if not waiting:
         yield start
 

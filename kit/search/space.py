@@ -305,6 +305,8 @@ def _check_range(parameter: Float | Int, kind: type) -> None:
             raise TypeError(f"{name} must be a {'whole ' * (kind is Integral)}number; got {bound!r}.")
         if not math.isfinite(bound):
             raise ValueError(f"{name} must be finite; got {bound!r}.")
+    if not isinstance(parameter.log, bool):
+        raise TypeError(f"log must be True or False; got {parameter.log!r}.")
     if not parameter.low < parameter.high:
         raise ValueError(f"low must be below high; got low {parameter.low!r} and high {parameter.high!r}.")
     if parameter.log and parameter.low <= 0:

@@ -80,7 +80,11 @@ class Study:
         """Take up what the file holds."""
         if not isinstance(space, Space):
             raise TypeError(f"space must be a Space; got {space!r}.")
-        self.space, self.maximise = space, bool(maximise)
+        if not isinstance(maximise, bool):
+            raise TypeError(f"maximise must be True or False; got {maximise!r}.")
+        if path is not None and not isinstance(path, (str, Path)):
+            raise TypeError(f"path must be a path or None; got {path!r}.")
+        self.space, self.maximise = space, maximise
         self._path = None if path is None else Path(path)
         self._trials: dict[int, Trial] = {}  # what a study without a file holds
         self._lock = threading.RLock()
@@ -175,6 +179,9 @@ class Study:
         Raises:
             ValueError: the method proposed what is not in the space.
         """
+        if epochs is not None:
+            check_whole("epochs", epochs, 1)
+        _check_method(method)
         return self._ask(method, epochs)
 
     def enqueue(self, config: Mapping[str, Any], *, epochs: int | None = None) -> Trial:
@@ -183,6 +190,8 @@ class Study:
         Raises:
             ValueError: it is not in the space.
         """
+        if epochs is not None:
+            check_whole("epochs", epochs, 1)
         with self._book(write=True) as book:
             return book.add(Proposal(self.space.check(config), epochs), epochs or 0)
 
@@ -202,7 +211,12 @@ class Study:
         Raises:
             ValueError: the trial was never asked, or is told already.
         """
-        return self._finish(number, replace(_judged(result), seconds=seconds), spent)
+        check_whole("number", number, 0)
+        if spent is not None:
+            check_whole("spent", spent, 0)
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds must be a number, 0 or more; got {seconds!r}.")
+        return self._finish(number, replace(_judged(result), seconds=float(seconds)), spent)
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
@@ -225,11 +239,12 @@ class Study:
 
         Args:
             objective: called with a configuration; gives a number, or several (one a fold or seed) whose mean counts.
-                It is also given `epochs=` where the trial has them, and `cancel=` (an event that is set when it should
-                stop) where it has a parameter of that name. With an attribute `resumes` that is true, it goes on
-                from where the trial before stopped, so that only new epochs are spent.
+                It is also given `epochs=` where the trial has them (it must then take them), and `cancel=` (an event
+                that is set when it should stop) where it has a parameter of that name. With an attribute `resumes`
+                that is true, it goes on from where the trial before stopped, so that only new epochs are spent.
             method: proposes.
-            budget: of the whole study, earlier runs and asked trials included, lost ones not; never overspent.
+            budget: of the whole study, and of its file (so another objective needs another path): earlier runs and
+                asked trials included, lost ones not; never overspent.
             unit: "trials", or "epochs" that were trained, so that methods which stop trials early compare fairly.
             epochs: of each trial, where the method does not say.
             batch: with a number, the objective is called with a list of up to so many configurations (of equal epochs)
@@ -246,7 +261,7 @@ class Study:
             ValueError: a budget that is too small for one trial, or another argument out of range.
             TypeError: an objective that cannot be called.
         """
-        _check_run(objective, budget, unit, epochs, batch, limit)
+        _check_run(objective, method, budget, unit, epochs, batch, limit, on_trial, cancel)
         call = _Call(objective, limit, cancel)
 
         def affords(price: int, trials: Sequence[Trial]) -> bool:
@@ -409,10 +424,12 @@ class _Call:
 
     def __init__(self, objective: Objective, limit: float | None, cancel: Event | None) -> None:
         self._objective, self._limit, self._cancel = objective, limit, cancel
-        self._takes_cancel = _takes(objective, "cancel")
+        self._takes_cancel, self._takes_epochs = _takes(objective, "cancel"), _takes(objective, "epochs", or_any=True)
 
     def __call__(self, configs: list[Config], epochs: int | None, *, batched: bool) -> list[Trial]:
         """One outcome a configuration: a trial with nothing but what the call says of it."""
+        if epochs is not None and not self._takes_epochs:
+            raise TypeError(f"objective must have a parameter epochs: its trials are trained for {epochs} epochs here.")
         stop = Event()
         keywords: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
         if self._takes_cancel:
@@ -422,7 +439,8 @@ class _Call:
         def work() -> None:
             try:
                 result = self._objective(configs if batched else configs[0], **keywords)
-                answer.append(list(result) if batched and isinstance(result, Iterable) else result)
+                listed = batched and isinstance(result, Iterable) and not isinstance(result, (Mapping, str))
+                answer.append(list(result) if listed else result)
             except BaseException as error:
                 answer.append(error)
 
@@ -481,11 +499,13 @@ def _cost(trial: Trial, unit: Unit) -> int:
     return 1 if unit == "trials" else trial.spent
 
 
-def _takes(objective: Objective, name: str) -> bool:
+def _takes(objective: Objective, name: str, *, or_any: bool = False) -> bool:
+    """Whether a callable has a parameter of that name; with `or_any`, also where it takes any keyword."""
     try:
-        return name in inspect.signature(objective).parameters
+        parameters = inspect.signature(objective).parameters
     except (TypeError, ValueError):  # some builtins have no signature
-        return False
+        return or_any
+    return name in parameters or (or_any and any(each.kind is each.VAR_KEYWORD for each in parameters.values()))
 
 
 def _worker() -> str:
@@ -511,15 +531,33 @@ def _check_unit(unit: str) -> None:
         raise ValueError(f"unit must be one of {', '.join(get_args(Unit))}; got {unit!r}.")
 
 
+def _check_method(method: Any) -> None:
+    if isinstance(method, type) or not callable(getattr(method, "propose", None)):
+        raise TypeError(f"method must be one such as Random(seed=0), with a propose of its own; got {method!r}.")
+
+
 def _check_run(
-    objective: Any, budget: Any, unit: str, epochs: int | None, batch: int | None, limit: float | None
+    objective: Any,
+    method: Any,
+    budget: Any,
+    unit: str,
+    epochs: int | None,
+    batch: int | None,
+    limit: Any,
+    on_trial: Any,
+    cancel: Any,
 ) -> None:
     if not callable(objective):
         raise TypeError(f"objective must be callable; got {objective!r}.")
+    _check_method(method)
+    if on_trial is not None and not callable(on_trial):
+        raise TypeError(f"on_trial must be callable; got {on_trial!r}.")
+    if cancel is not None and not hasattr(cancel, "is_set"):
+        raise TypeError(f"cancel must be a threading.Event; got {cancel!r}.")
     _check_unit(unit)
     check_whole("budget", budget, 1)
     for name, value in {"epochs": epochs, "batch": batch}.items():
         if value is not None:
             check_whole(name, value, 1)
-    if limit is not None and not limit > 0:
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0):
         raise ValueError(f"limit must be above 0 seconds; got {limit!r}.")
