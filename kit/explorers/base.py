@@ -6,7 +6,8 @@ import base64
 import html
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Event
 from typing import Any
 
@@ -131,6 +132,8 @@ class Explorer(widgets.VBox):
         stoppable: whether there is work long enough for a stop button and a progress bar.
     """
 
+    _quiet = False  # controls are being set together: a move of one is none yet
+
     def __init__(
         self,
         title: str,
@@ -212,6 +215,15 @@ class Explorer(widgets.VBox):
         super().close()
 
     # -- for subclasses ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Set several controls as one move."""
+        self._quiet = True
+        try:
+            yield
+        finally:
+            self._quiet = False
 
     def _idle(self, cancel: Event) -> bool:
         """One step of background work; False when none is left, as here."""

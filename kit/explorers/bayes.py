@@ -7,8 +7,7 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from threading import Event
@@ -149,7 +148,6 @@ class BayesExplorer(Explorer):
         self._moves: deque[Callable[[], None]] = deque()
         self._refusals: list[ValueError] = []
         self._answered: Answer | None = None
-        self._quiet = False
         self._explorations = {name: start for name, (_, start, _) in MEANING.items()}
         self._defaults: dict[str, Any] = {
             **{"place": self._landscape.axes[0][cells // 2], "length": 0.15, "noise": 0.05, "fitted": False},
@@ -373,15 +371,6 @@ class BayesExplorer(Explorer):
         self.exploration.value = self._explorations[name]
         self.exploration.disabled = name == "Thompson"
         self.length.disabled = self.noise.disabled = self.fitted.value
-
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Set several controls as one move."""
-        self._quiet = True
-        try:
-            yield
-        finally:
-            self._quiet = False
 
     def _clicked(self, change: Any) -> None:
         """A click on the figure: the axis has a margin, which belongs to the ends of the range."""

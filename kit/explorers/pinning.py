@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import Event
 from typing import Any
 
@@ -74,7 +72,7 @@ class PinningExplorer(Explorer):
 
     def _make_pin_controls(self) -> list[widgets.Widget]:
         """Watch the controls named in `_defaults`; make those for pinning and going back."""
-        self._halted = self._quiet = False
+        self._halted = False
         self._answered: Any = None
         self._pins: list[dict[str, Any]] = []
         self._board_trouble = ""
@@ -98,15 +96,6 @@ class PinningExplorer(Explorer):
         if not self._quiet:
             settings, self._halted = self.settings, False
             self._request(lambda cancel: self._answer(settings, cancel))
-
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Set several controls as one move."""
-        self._quiet = True
-        try:
-            yield
-        finally:
-            self._quiet = False
 
     def _answer(self, settings: Any, cancel: Event) -> None:
         """Compute and show what the settings ask for; in the worker."""

@@ -197,7 +197,10 @@ class SearchExplorer(PinningExplorer):
         return settings
 
     def _found(self) -> tuple[Trial, float]:
-        settings = self._ready()
+        return self._choice(self._ready())
+
+    def _choice(self, settings: Settings) -> tuple[Trial, float]:
+        """The chosen trial of a search that is done, and its worth."""
         found = self._tracks[settings.method, settings.seeds[0]].at(settings.budget)
         if found is None:
             raise RuntimeError(f"no trial of {settings.method} is done within {settings.budget} epochs.")
@@ -350,10 +353,7 @@ class SearchExplorer(PinningExplorer):
             raise RuntimeError("nothing to pin yet: wait for the first answer.")
         self._grow(cancel)
         self._search(settings.method, settings.seeds[0], cancel)
-        found = self._tracks[settings.method, settings.seeds[0]].at(settings.budget)
-        if found is None:
-            raise RuntimeError(f"no trial of {settings.method} is done within {settings.budget} epochs.")
-        trial = found[0]
+        trial, _ = self._choice(settings)
         profile = measure.profile(self._network(settings, trial), self.dataset.validation)
         said = ", ".join(f"{plots.title(key)} {value:.3g}" for key, value in trial.config.items())
         name = name or f"MLP found by {settings.method} search, {settings.budget} epochs: {said}"
@@ -379,13 +379,8 @@ class SearchExplorer(PinningExplorer):
 
     def _race(self, settings: Settings, budget: int) -> dict[str, Estimate]:
         """What each method's choice is worth under a budget; not of methods of which a repeat has chosen nothing."""
-        found: dict[str, Estimate] = {}
-        for method in plots.METHODS:
-            chosen = [each.at(budget) for each in self._known(method, settings.seeds)]
-            values = [pair[1] for pair in chosen if pair is not None]
-            if values and len(values) == len(chosen):
-                found[method] = plots.estimate(values)
-        return found
+        found = {method: plots.worth_at(self._known(method, settings.seeds), budget) for method in plots.METHODS}
+        return {method: worth for method, worth in found.items() if worth is not None}
 
     def _dots(self, trials: Sequence[Trial], spent: Sequence[int]) -> list[list[float]]:
         """Each trial as x, y, spent, value, size."""

@@ -95,9 +95,9 @@ def course(tracks: Sequence[Track], budgets: Sequence[int]) -> Course:
     """What repeats of one method reach; a budget at which one of them has chosen nothing yet is left out."""
     found: list[tuple[int, Estimate]] = []
     for budget in budgets:
-        chosen = [each.at(budget) for each in tracks]
-        if chosen and all(chosen):
-            found.append((budget, estimate([pair[1] for pair in chosen if pair is not None])))
+        worth = worth_at(tracks, budget)
+        if worth is not None:
+            found.append((budget, worth))
     return Course(
         tuple(budget for budget, _ in found),
         tuple(100 * each.value for _, each in found),
@@ -105,6 +105,13 @@ def course(tracks: Sequence[Track], budgets: Sequence[int]) -> Course:
         tuple(100 * each.high for _, each in found),
         len(tracks),
     )
+
+
+def worth_at(tracks: Sequence[Track], budget: int) -> Estimate | None:
+    """What repeats of one method reach under a budget; None where there is none, or one has chosen nothing yet."""
+    chosen = [each.at(budget) for each in tracks]
+    values = [pair[1] for pair in chosen if pair is not None]
+    return estimate(values) if values and len(values) == len(chosen) else None
 
 
 def estimate(values: Sequence[float]) -> Estimate:
