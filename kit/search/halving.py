@@ -49,13 +49,13 @@ class SuccessiveHalving:
         _check(self)
         check_whole("n", self.n, 2)
 
+    def plan(self, bracket: int) -> tuple[tuple[int, int], ...]:
+        """Trials and epochs of each rung of a bracket: of all alike."""
+        return _plan(self.n, rungs(self.least, self.most, self.eta), self.eta)
+
     def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
         """As in `trials.Method`."""
-        bracket = _latest(trials)
-        plan = _plan(self.n, rungs(self.least, self.most, self.eta), self.eta)
-        if _finished(trials, bracket, plan):
-            bracket += 1
-        return _next(space, trials, bracket, plan, self.seed, maximise=maximise)
+        return _next(self, space, trials, maximise=maximise)
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,7 @@ class Hyperband:
 
     def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
         """As in `trials.Method`."""
-        bracket = _latest(trials)
-        if _finished(trials, bracket, self.plan(bracket)):
-            bracket += 1
-        return _next(space, trials, bracket, self.plan(bracket), self.seed, maximise=maximise)
+        return _next(self, space, trials, maximise=maximise)
 
 
 @dataclass(frozen=True)
@@ -166,22 +163,20 @@ def _finished(trials: Sequence[Trial], bracket: int, plan: Sequence[tuple[int, i
 
 
 def _next(
-    space: Space,
-    trials: Sequence[Trial],
-    bracket: int,
-    plan: Sequence[tuple[int, int]],
-    seed: int,
-    *,
-    maximise: bool,
+    method: SuccessiveHalving | Hyperband, space: Space, trials: Sequence[Trial], *, maximise: bool
 ) -> Proposal | None:
-    """What the bracket needs next; None while a rung waits for trials that are asked."""
+    """What the latest bracket needs next, or the one after it; None while a rung waits for trials that are asked."""
+    bracket = _latest(trials)
+    if _finished(trials, bracket, method.plan(bracket)):
+        bracket += 1
+    plan = method.plan(bracket)
     of_bracket = [trial for trial in trials if trial.bracket == bracket]
     below: list[Trial] = []
     for rung, (count, epochs) in enumerate(plan):
         here = [trial for trial in of_bracket if trial.epochs == epochs]
         if len(here) < count:
             if rung == 0:
-                proposal = _new(space, trials, epochs, seed)
+                proposal = _new(space, trials, epochs, method.seed)
                 return None if proposal is None else proposal._replace(bracket=bracket)
             if any(trial.status == "asked" for trial in below):
                 return None
