@@ -2,6 +2,7 @@
 
 The rooms of this package:
 
+    checks       refuse a bad argument early, in one sentence
     data         data sets in three splits: the digits, or your own arrays
     models       small networks to work on: MLP, ConvNet, ResNet
     training     fit and evaluate; fires callbacks, never draws
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # type checkers do not follow __getattr__
     from kit import (
         board,
+        checks,
         cohort,
         data,
         distill,
@@ -55,6 +57,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "board",
+    "checks",
     "cohort",
     "data",
     "distill",
@@ -78,7 +81,7 @@ def __getattr__(name: str) -> ModuleType:
         AttributeError: if the kit has no room of that name.
     """
     if name not in __all__:
-        raise AttributeError(f"kit has no room {name!r}; it has {', '.join(__all__)}.")
+        raise AttributeError(f"kit has no module {name!r}; it has {', '.join(__all__)}.")
     return import_module(f"{__name__}.{name}")
 
 

@@ -1,0 +1,77 @@
+"""Refuse a bad argument early, in one sentence: its name, what came, what is allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+
+def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int:
+    """A whole number of `least` or more, and of `most` or less; True and False are none.
+
+    Raises:
+        TypeError: no whole number.
+        ValueError: too small or too large.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number; got {value!r}.")
+    if most is not None and not least <= int(value) <= most:
+        raise ValueError(f"{name} must lie in {least} .. {most}; got {value!r}.")
+    if int(value) < least:
+        raise ValueError(f"{name} must be {least} or more; got {value!r}.")
+    return int(value)
+
+
+def number(name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf) -> float:
+    """A finite number above `above`, and of `least` or more.
+
+    Raises:
+        TypeError: no number.
+        ValueError: NaN, infinite, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number; got {value!r}.")
+    if not (math.isfinite(value) and value > above and value >= least):
+        allowed = f"above {above:g}" if above > -math.inf else f"{least:g} or more" if least > -math.inf else "finite"
+        raise ValueError(f"{name} must be {allowed}; got {value!r}.")
+    return float(value)
+
+
+def share(name: str, value: Any, *, one: bool = True) -> float:
+    """A number in [0, 1], or in [0, 1) where `one` is False.
+
+    Raises:
+        TypeError: no number.
+        ValueError: outside.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number; got {value!r}.")
+    if not (0 <= value <= 1 if one else 0 <= value < 1):
+        raise ValueError(f"{name} must lie in [0, 1{']' if one else ')'}; got {value!r}.")
+    return float(value)
+
+
+def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
+    """One of the allowed values.
+
+    Raises:
+        ValueError: another value.
+    """
+    known = tuple(allowed)
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}; got {value!r}.")
+
+
+def instance(name: str, value: Any, kind: type | tuple[type, ...], words: str = "") -> None:
+    """An instance of `kind`; `words` say what that is, where its name does not.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        wanted = words or " or ".join(each.__name__ for each in kinds)
+        article = "" if words else "an " if wanted[0] in "AEIOU" else "a "
+        raise TypeError(f"{name} must be {article}{wanted}; got {value!r}.")
