@@ -27,26 +27,6 @@ from __future__ import annotations
 import os
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # type checkers do not follow __getattr__
-    from kit import (
-        board,
-        checks,
-        cohort,
-        data,
-        distill,
-        exercises,
-        explorers,
-        files,
-        measure,
-        models,
-        plots,
-        prune,
-        search,
-        store,
-        training,
-    )
 
 # An explorer computes in a thread while the notebook goes on. By default GNU's OpenMP threads spin for milliseconds
 # while they wait, and take each other's cores: two computations at once are then many times slower. A short spin costs
@@ -75,11 +55,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Load a room when it is first entered.
-
-    Raises:
-        AttributeError: if the kit has no room of that name.
-    """
+    """Load a room when it is first entered; AttributeError where the kit has none of that name."""
     if name not in __all__:
         raise AttributeError(f"kit has no module {name!r}; it has {', '.join(__all__)}.")
     return import_module(f"{__name__}.{name}")

@@ -1,22 +1,23 @@
 """The trade-off board: every model that any notebook pins, on one plane, kept in one SQLite file (`kit.store`).
 
-Several notebooks may use the board at once. A file that is no board, or is damaged, is refused and not touched.
+Several notebooks may use the board at once. A file that is not a board, or is damaged, is refused and left untouched.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-import operator
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from kit import checks
 from kit.store import Store
 
 if TYPE_CHECKING:  # both load much, and neither is needed to keep a pin
@@ -36,7 +37,7 @@ _COLUMNS: Final = {
     **dict.fromkeys(("latency_n", "batch_size"), "INTEGER NOT NULL"),
     **dict.fromkeys(("note", "settings", "pinned_at"), "TEXT NOT NULL"),
 }
-_SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM pins"
+_MOST: Final = 2**63 - 1  # of a whole number in SQLite
 
 
 class BoardError(RuntimeError):
@@ -45,8 +46,7 @@ class BoardError(RuntimeError):
 
 def default_path() -> Path:
     """Return where the board is kept: the environment variable KIT_BOARD, else data/board.sqlite beside `kit`."""
-    given = os.environ.get("KIT_BOARD")
-    return Path(given) if given else Path(__file__).resolve().parent.parent / "data" / "board.sqlite"
+    return Path(os.environ.get("KIT_BOARD") or Path(__file__).resolve().parents[1] / "data" / "board.sqlite")
 
 
 def pin(
@@ -63,7 +63,7 @@ def pin(
     """Keep one measured model on the board.
 
     Args:
-        name: the pin's own name, one line of text; each name is there once.
+        name: the pin's own, one line of text; no two pins share one.
         profile: what `measure.profile` returned: accuracies as shares 0 .. 1, latency in milliseconds.
         dataset: what the accuracy was measured on; only pins with the same text are compared.
         technique: how the model was made, for example "magnitude" or "random".
@@ -84,7 +84,7 @@ def pin(
         "technique": _line("technique", technique),
         **_numbers(profile),
         "note": _text("note", note),
-        "settings": json.dumps(_checked_settings(settings), ensure_ascii=False),
+        "settings": json.dumps(_checked_settings({} if settings is None else settings), ensure_ascii=False),
         "pinned_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     verb = "INSERT OR REPLACE" if replace else "INSERT"
@@ -94,14 +94,13 @@ def pin(
             board.execute(insert, row)
         except sqlite3.IntegrityError as error:
             old = board.execute("SELECT * FROM pins WHERE name = ?", [name]).fetchone()
-            raise ValueError(
-                f"name {name!r} is taken: {old['technique']} on {old['dataset']}, accuracy {old['accuracy']:.3f}, "
-                f"pinned {old['pinned_at']}; take another, for example {_free_name(board, name)!r}, or clear it."
-            ) from error
+            about = f"{old['technique']} on {old['dataset']}, accuracy {old['accuracy']:.3f}, pinned {old['pinned_at']}"
+            other = f"take another, for example {_free_name(_names(board), name)!r}, or clear it"
+            raise ValueError(f"name {name!r} is taken: {about}; {other}.") from error
 
 
 def frame(dataset: str | None = None, *, path: Path | None = None) -> DataFrame:
-    """Return the board as a tidy table, one row a pin, oldest first; empty where nothing is pinned.
+    """Return the board as a tidy table, one row per pin, oldest first; empty where nothing is pinned.
 
     Columns: name, dataset, technique, accuracy with accuracy_low and accuracy_high (shares 0 .. 1) over n samples,
     parameters, nonzeros, dense_bytes, file_bytes, flops, latency with latency_low and latency_high (milliseconds
@@ -109,26 +108,21 @@ def frame(dataset: str | None = None, *, path: Path | None = None) -> DataFrame:
 
     Args:
         dataset: only the pins of this data set; all where None.
-        path: the board's file; `default_path()` where None.
-
-    Raises:
-        ValueError: `dataset` is empty text.
-        BoardError: as for `pin`.
+        path: as for `pin`, like the errors.
     """
     import pandas as pd
 
-    where, values = ("", []) if dataset is None else (" WHERE dataset = ?", [_line("dataset", dataset)])
+    where, values = ("", []) if dataset is None else ("WHERE dataset = ?", [_line("dataset", dataset)])
+    select = f"SELECT {', '.join(_COLUMNS)} FROM pins {where} ORDER BY rowid"
     with _transaction(path, write=False) as board:
-        rows = [dict(row) for row in board.execute(f"{_SELECT}{where} ORDER BY rowid", values)]
-        for row in rows:
-            row["settings"] = json.loads(row["settings"])
+        rows = [{**row, "settings": json.loads(row["settings"])} for row in board.execute(select, values)]
     kinds = {"INTEGER": "int64", "REAL": "float64", "TEXT": "object"}
     dtypes = {column: kinds[declared.split()[0]] for column, declared in _COLUMNS.items()}
     return pd.DataFrame(rows, columns=list(_COLUMNS), dtype=object).astype(dtypes)
 
 
 def front(dataset: str, size: Size = "nonzeros", *, path: Path | None = None) -> DataFrame:
-    """Return the Pareto front of one data set: the pins that no other pin beats, smallest first.
+    """Return the Pareto front of one data set, with the columns of `frame`: what no other pin beats, smallest first.
 
     A pin beats another when it is at least as accurate and at most as large, and one of the two strictly. Equal
     pins do not beat each other. Latencies are compared only between pins with the same batch size.
@@ -136,43 +130,30 @@ def front(dataset: str, size: Size = "nonzeros", *, path: Path | None = None) ->
     Args:
         dataset: the data set; pins of others are never compared with it.
         size: "nonzeros", "parameters", "file_bytes", "dense_bytes", "flops" or "latency".
-        path: the board's file; `default_path()` where None.
-
-    Returns:
-        The columns of `frame`.
-
-    Raises:
-        ValueError: unknown `size`, empty `dataset`.
-        BoardError: as for `pin`.
+        path: as for `pin`, like the errors.
     """
-    if size not in get_args(Size):
-        raise ValueError(f"size must be one of {', '.join(get_args(Size))}, not {size!r}.")
+    checks.one_of("size", size, get_args(Size))
     pins = frame(_line("dataset", dataset), path=path).sort_values(size, kind="stable", ignore_index=True)
-    accuracy, sizes = pins["accuracy"].to_numpy(), pins[size].to_numpy()  # [pins]
+    accuracy, sizes, batch_sizes = (pins[name].to_numpy() for name in ("accuracy", size, "batch_size"))  # [pins]
     at_least_as_good = (accuracy[:, None] >= accuracy) & (sizes[:, None] <= sizes)  # [pins, pins]
     beats = at_least_as_good & ((accuracy[:, None] > accuracy) | (sizes[:, None] < sizes))  # row beats column
     if size == "latency":
-        batch_sizes = pins["batch_size"].to_numpy()
         beats &= batch_sizes[:, None] == batch_sizes
     return pins[~beats.any(axis=0)].reset_index(drop=True)
 
 
 def clear(names: str | Iterable[str] | None = None, *, path: Path | None = None) -> int:
-    """Take pins off the board, and return how many went.
+    """Take pins off the board, and return how many went; for a name that is not on it a ValueError, and none goes.
 
     Args:
         names: one name or several; None takes all pins away.
-        path: the board's file; `default_path()` where None.
-
-    Raises:
-        ValueError: a name is not on the board; then nothing is removed.
-        BoardError: as for `pin`.
+        path: as for `pin`, like the other errors.
     """
     wanted = None if names is None else sorted({names} if isinstance(names, str) else set(names))
     with _transaction(path, write=True) as board:
         if wanted is None:
             return board.execute("DELETE FROM pins").rowcount
-        there = {row["name"] for row in board.execute("SELECT name FROM pins")}
+        there = _names(board)
         if unknown := [name for name in wanted if name not in there]:
             some = ", ".join(repr(name) for name in sorted(there)[:10]) or "nothing"
             raise ValueError(f"names must be on the board, and {unknown[0]!r} is not; pinned are {some}.")
@@ -180,106 +161,66 @@ def clear(names: str | Iterable[str] | None = None, *, path: Path | None = None)
         return len(wanted)
 
 
-def suggest_name(name: str, *, path: Path | None = None) -> str:
-    """Return `name` if it is free, else the next free one: "pruned", "pruned (2)", "pruned (3)".
-
-    Another notebook may take it before you do; `pin` then refuses it.
-
-    Raises:
-        ValueError: `name` is empty or not one line.
-        BoardError: as for `pin`.
-    """
-    _line("name", name)
-    with _transaction(path, write=False) as board:
-        return _free_name(board, name)
+def _names(board: sqlite3.Connection) -> set[str]:
+    return {row["name"] for row in board.execute("SELECT name FROM pins")}
 
 
-def _free_name(board: sqlite3.Connection, name: str) -> str:
-    there = {row["name"] for row in board.execute("SELECT name FROM pins")}
+def _free_name(there: set[str], name: str) -> str:
     numbered = re.fullmatch(r"(.+) \((\d{1,9})\)", name)
     base, number = (numbered[1], int(numbered[2])) if numbered else (name, 1)
-    while name in there:
-        number += 1
-        name = f"{base} ({number})"
-    return name
+    return next(free for at in itertools.count(number + 1) if (free := f"{base} ({at})") not in there)
 
 
-# --- the file ---------------------------------------------------------------------------------------------------
+_TABLE = f"CREATE TABLE pins ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})"
+_STORE = Store(noun="board", letters=b"kitb", version=1, tables=(_TABLE,), way_out="set KIT_BOARD to", error=BoardError)
 
 
-_STORE = Store(
-    noun="board",
-    letters=b"kitb",
-    version=1,
-    tables=(f"CREATE TABLE pins ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})",),
-    way_out="set KIT_BOARD to",
-    error=BoardError,
-)
+def _transaction(path: Path | None, *, write: bool) -> AbstractContextManager[sqlite3.Connection]:
+    return _STORE.transaction(default_path() if path is None else Path(path), write=write)
 
 
-@contextmanager
-def _transaction(path: Path | None, *, write: bool) -> Iterator[sqlite3.Connection]:
-    """The board inside one transaction; all errors of the file as BoardError."""
-    with _STORE.transaction(default_path() if path is None else Path(path), write=write) as board:
-        yield board
-
-
-# --- arguments --------------------------------------------------------------------------------------------------
-
-
-def _text(argument: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{argument} must be text, not {type(value).__name__}.")
+def _text(argument: str, value: Any) -> str:
+    checks.instance(argument, value, str, "text")
     if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ValueError(f"{argument} must be text that can be written as UTF-8, not {value!r}.")
+        raise ValueError(f"{argument} must be text that can be written as UTF-8; got {value!r}.")
     return value
 
 
 def _line(argument: str, value: object) -> str:
-    text = _text(argument, value)
+    text, allowed = _text(argument, value), "one line of 1 to 200 letters without blanks at its ends"
     if not text or text != text.strip() or not text.isprintable() or len(text) > 200:
-        raise ValueError(
-            f"{argument} must be one line of 1 to 200 letters without blanks at its ends, not {text[:250]!r}."
-        )
+        raise ValueError(f"{argument} must be {allowed}; got {text[:250]!r}.")
     return text
 
 
 def _numbers(profile: Profile) -> dict[str, float | int]:
-    """Return the columns of a profile, after looking at each number."""
     try:
-        counts = {name: operator.index(getattr(profile, name)) for name in _COUNTS}
-        accuracy, latency = _interval("accuracy", profile.accuracy), _interval("latency", profile.latency)
-    except (AttributeError, TypeError) as error:
-        raise TypeError(f"profile must be a measure.Profile, not {profile!r} ({error}).") from error
-    for name, count in (*counts.items(), ("accuracy.n", accuracy["n"]), ("latency.n", latency["n"])):
-        smallest = 1 if name in ("batch_size", "accuracy.n", "latency.n") else 0
-        if not smallest <= count < 2**63:
-            raise ValueError(f"profile.{name} must be a whole number from {smallest} on, not {count}.")
-    if counts["nonzeros"] > counts["parameters"]:
-        raise ValueError(f"profile.nonzeros must be at most profile.parameters, not {counts['nonzeros']}.")
+        row = {name: checks.whole(f"profile.{name}", getattr(profile, name), 0, _MOST) for name in _COUNTS}
+        accuracy, latency = _interval("accuracy", profile.accuracy), _interval("latency", profile.latency, "latency_n")
+    except AttributeError as error:
+        raise TypeError(f"profile must be a measure.Profile; got {profile!r} ({error}).") from error
+    checks.whole("profile.batch_size", profile.batch_size, 1)
+    checks.whole("profile.nonzeros", profile.nonzeros, 0, profile.parameters)
     if accuracy["accuracy_high"] > 1:
-        raise ValueError(f"profile.accuracy must lie in 0 .. 1, not {profile.accuracy}.")
-    return {**accuracy, **counts, **{("latency_n" if key == "n" else key): latency[key] for key in latency}}
+        raise ValueError(f"profile.accuracy must lie in 0 .. 1; got {profile.accuracy}.")
+    return {**row, **accuracy, **latency}
 
 
-def _interval(name: str, estimate: Estimate) -> dict[str, float | int]:
+def _interval(name: str, estimate: Estimate, count: str = "n") -> dict[str, float | int]:
     value, low, high = float(estimate.value), float(estimate.low), float(estimate.high)
-    if not all(map(math.isfinite, (value, low, high))) or not 0 <= low <= value <= high:
-        raise ValueError(f"profile.{name} must be finite, with 0 <= low <= value <= high, not {estimate}.")
-    return {name: value, f"{name}_low": low, f"{name}_high": high, "n": operator.index(estimate.n)}
+    if not 0 <= low <= value <= high < math.inf:
+        raise ValueError(f"profile.{name} must be finite, with 0 <= low <= value <= high; got {estimate}.")
+    n = checks.whole(f"profile.{name}.n", estimate.n, 1, _MOST)
+    return {name: value, f"{name}_low": low, f"{name}_high": high, count: n}
 
 
-def _checked_settings(settings: object) -> dict[str, str | int | float | bool]:
-    if settings is None:
-        return {}
-    if not isinstance(settings, Mapping):
-        raise TypeError(f"settings must map names to text or numbers, not {type(settings).__name__}.")
+def _checked_settings(settings: Any) -> dict[str, str | int | float | bool]:
+    checks.instance("settings", settings, Mapping, "names with text or numbers, as in a dict")
     for key, value in settings.items():
         _line("settings' names", key)
-        if not isinstance(value, str | int | float):  # bool is an int
-            raise TypeError(f"settings[{key!r}] must be text, a number or a bool, not {type(value).__name__}.")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"settings[{key!r}] must be finite, not {value}.")
-        if isinstance(value, str):
+        checks.instance(f"settings[{key!r}]", value, (str, int, float), "text, a number or a bool")  # bool is an int
+        if isinstance(value, float):
+            checks.number(f"settings[{key!r}]", value)
+        elif isinstance(value, str):
             _text(f"settings[{key!r}]", value)
     return dict(settings)

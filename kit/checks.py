@@ -1,4 +1,7 @@
-"""Refuse a bad argument early, in one sentence: its name, what came, what is allowed."""
+"""Refuse a bad argument early, in one sentence: its name, what came, what is allowed.
+
+All raise TypeError for another kind of value, and ValueError for a value that is not allowed.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,7 @@ from typing import Any
 
 
 def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int:
-    """A whole number of `least` or more, and of `most` or less; True and False are none.
-
-    Raises:
-        TypeError: no whole number.
-        ValueError: too small or too large.
-    """
+    """A whole number of `least` or more, and of `most` or less; True and False are none."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number; got {value!r}.")
     if most is not None and not least <= int(value) <= most:
@@ -25,53 +23,39 @@ def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int
 
 
 def number(name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf) -> float:
-    """A finite number above `above`, and of `least` or more.
-
-    Raises:
-        TypeError: no number.
-        ValueError: NaN, infinite, or too small.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number; got {value!r}.")
-    if not (math.isfinite(value) and value > above and value >= least):
+    """A finite number above `above`, and of `least` or more."""
+    if not (math.isfinite(_real(name, value)) and value > above and value >= least):
         allowed = f"above {above:g}" if above > -math.inf else f"{least:g} or more" if least > -math.inf else "finite"
         raise ValueError(f"{name} must be {allowed}; got {value!r}.")
     return float(value)
 
 
-def share(name: str, value: Any, *, one: bool = True) -> float:
-    """A number in [0, 1], or in [0, 1) where `one` is False.
-
-    Raises:
-        TypeError: no number.
-        ValueError: outside.
-    """
+def _real(name: str, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number; got {value!r}.")
-    if not (0 <= value <= 1 if one else 0 <= value < 1):
+    return value
+
+
+def share(name: str, value: Any, *, one: bool = True) -> float:
+    """A number in [0, 1], or in [0, 1) where `one` is False."""
+    if not (0 <= _real(name, value) <= 1 and (one or value < 1)):
         raise ValueError(f"{name} must lie in [0, 1{']' if one else ')'}; got {value!r}.")
     return float(value)
 
 
 def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
-    """One of the allowed values.
-
-    Raises:
-        ValueError: another value.
-    """
+    """One of the allowed values."""
     known = tuple(allowed)
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(str, known))}; got {value!r}.")
 
 
 def instance(name: str, value: Any, kind: type | tuple[type, ...], words: str = "") -> None:
-    """An instance of `kind`; `words` say what that is, where its name does not.
-
-    Raises:
-        TypeError: anything else.
-    """
+    """An instance of `kind`; `words` say what that is, where its name does not. Of a long value its type is shown."""
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         wanted = words or " or ".join(each.__name__ for each in kinds)
         article = "" if words else "an " if wanted[0] in "AEIOU" else "a "
-        raise TypeError(f"{name} must be {article}{wanted}; got {value!r}.")
+        came = repr(value)
+        short = came if len(came) < 80 and "\n" not in came else f"an object of type {type(value).__name__}"
+        raise TypeError(f"{name} must be {article}{wanted}; got {short}.")

@@ -10,13 +10,15 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
+
+from kit import checks
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -42,8 +44,7 @@ class Split:
 
     def __repr__(self) -> str:
         """One line: how many samples, of which shape."""
-        shape = "x".join(str(side) for side in self.inputs.shape[1:])
-        return f"Split({len(self)} samples of {shape})"
+        return f"Split({len(self)} samples of {'x'.join(map(str, self.inputs.shape[1:]))})"
 
     def first(self, count: int) -> Split:
         """The first `count` samples (all of them when there are fewer)."""
@@ -56,9 +57,7 @@ class Dataset:
 
     Attributes:
         name: how plots and the board call it.
-        train: the samples to fit on.
-        validation: the samples to choose on.
-        test: the samples for the last word.
+        train, validation, test: the samples to fit on, to choose on, and for the last word.
         class_names: one name a class, in label order.
     """
 
@@ -75,8 +74,21 @@ class Dataset:
             ValueError: a split is empty, holds NaN or infinity, has labels outside 0 .. n_classes - 1, or its
                 samples differ in shape from those of train.
         """
-        for name in ("train", "validation", "test"):
-            _check_split(name, getattr(self, name), len(self.class_names), self.input_shape)
+        for name in get_args(SplitName):
+            split: Split = getattr(self, name)
+            x, y, shape = split.inputs, split.labels, tuple(split.inputs.shape[1:])
+            for fits, sentence in (
+                (len(y), "is empty; every split needs at least one sample"),
+                (y.ndim == 1, f"labels must have one dimension; got shape {tuple(y.shape)}"),
+                (len(x) == len(y), f"has {len(x)} inputs but {len(y)} labels; they must match"),
+                (x.dtype == torch.float32, f"must hold float32 inputs; got {x.dtype}"),
+                (y.dtype == torch.int64, f"must hold int64 labels; got {y.dtype}"),
+                (shape == self.input_shape, f"has samples of shape {shape}; those of train are {self.input_shape}"),
+                (bool(x.isfinite().all()), "inputs must be finite; some are NaN or infinity"),
+            ):
+                if not fits:
+                    raise ValueError(f"{name} {sentence}.")
+            _check_labels(f"{name} labels", y, self.n_classes)
 
     @property
     def n_classes(self) -> int:
@@ -94,8 +106,7 @@ class Dataset:
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             digest.update(str(tuple(split.inputs.shape)).encode())
-            digest.update(split.inputs.contiguous().numpy().tobytes())
-            digest.update(split.labels.numpy().tobytes())
+            digest.update(split.inputs.numpy().tobytes() + split.labels.numpy().tobytes())
         return digest.hexdigest()[:16]
 
     @property
@@ -105,9 +116,8 @@ class Dataset:
 
     def __repr__(self) -> str:
         """One line: name, shape, classes and the size of each split."""
-        shape = "x".join(str(side) for side in self.input_shape)
         sizes = f"{len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test"
-        return f"Dataset({self.name}: {shape}, {self.n_classes} classes, {sizes})"
+        return f"Dataset({self.name}: {'x'.join(map(str, self.input_shape))}, {self.n_classes} classes, {sizes})"
 
 
 def digits(seed: int = 0) -> Dataset:
@@ -115,11 +125,7 @@ def digits(seed: int = 0) -> Dataset:
 
     Half of them train, 30 % validate (wide enough for intervals of about one point), 20 % test.
 
-    Args:
-        seed: which stratified split to draw.
-
-    Returns:
-        Inputs [n, 1, 8, 8] in 0 .. 1.
+    Inputs are [n, 1, 8, 8] in 0 .. 1; `seed` says which stratified split to draw.
 
     Source: E. Alpaydin, C. Kaynak (1998), Optical Recognition of Handwritten Digits, UCI ML Repository.
     """
@@ -143,7 +149,7 @@ def from_arrays(
     Args:
         inputs: [n, ...] numbers, finite; images as [n, channels, height, width]. Bytes (uint8) become 0 .. 1.
         labels: [n] whole numbers 0 .. n_classes - 1.
-        name: how plots and the board call it.
+        name: as in `Dataset`.
         validation: share of the samples that validate, above 0.
         test: share of the samples that test, above 0; `validation + test` below 1.
         seed: which stratified split to draw.
@@ -156,34 +162,27 @@ def from_arrays(
     """
     values = _as_inputs(inputs)
     targets = _as_labels(labels, len(values))
-    for argument, share in (("validation", validation), ("test", test)):
-        if not 0 < share < 1:
-            raise ValueError(f"{argument} is the share of samples in that split, above 0 and below 1; got {share!r}.")
+    checks.number("validation, the share of samples in that split,", validation, above=0)
+    checks.number("test, the share of samples in that split,", test, above=0)
     if validation + test >= 1:
         raise ValueError(f"validation + test must stay below 1, to leave samples to train; got {validation + test:g}.")
-    n_classes = len(class_names) if class_names is not None else int(targets.max()) + 1
-    _check_labels("labels", targets, n_classes)
-    counts = np.bincount(targets, minlength=n_classes)
-    rarest = int(counts.argmin())
-    if counts[rarest] < 3:
-        raise ValueError(
-            f"labels: class {rarest} has {counts[rarest]} sample(s), too few to stratify; "
-            "each class needs at least 3, one a split, and labels count from 0."
-        )
-    everything = np.arange(len(targets))
+    names = tuple(map(str, range(int(targets.max()) + 1)) if class_names is None else class_names)
+    _check_labels("labels", targets, len(names))
+    counts = np.bincount(targets, minlength=len(names))
+    if counts.min() < 3:
+        rarest = f"class {counts.argmin()} has {counts.min()} sample(s), too few to stratify"
+        raise ValueError(f"labels: {rarest}; each class needs at least 3, one per split, and labels count from 0.")
+
+    def cut(rows: np.ndarray, size: float) -> list[np.ndarray]:
+        return train_test_split(rows, test_size=size, stratify=targets[rows], random_state=seed)
+
     try:
-        rest, test_rows = train_test_split(everything, test_size=test, stratify=targets, random_state=seed)
-        train_rows, validation_rows = train_test_split(
-            rest, test_size=validation / (1 - test), stratify=targets[rest], random_state=seed
-        )
+        rest, test_rows = cut(np.arange(len(targets)), test)
+        parts = [*cut(rest, validation / (1 - test)), test_rows]
     except ValueError as error:
         raise ValueError(f"labels: too few samples to stratify {len(targets)} into three splits ({error})") from None
-
-    def take(rows: np.ndarray) -> Split:
-        return Split(torch.from_numpy(values[rows]), torch.from_numpy(targets[rows]))
-
-    names = tuple(class_names) if class_names is not None else tuple(str(label) for label in range(n_classes))
-    return Dataset(name, take(train_rows), take(validation_rows), take(test_rows), names)
+    train, chosen, last = (Split(torch.from_numpy(values[rows]), torch.from_numpy(targets[rows])) for rows in parts)
+    return Dataset(name, train, chosen, last, names)
 
 
 def _as_array(argument: str, values: Any) -> np.ndarray:
@@ -199,11 +198,10 @@ def _as_inputs(inputs: Any) -> np.ndarray:
     array = _as_array("inputs", inputs)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"inputs must be an array of numbers; got dtype {array.dtype}.")
-    if array.ndim < 2 or len(array) == 0 or array.size == 0:
+    if array.ndim < 2 or array.size == 0:
         raise ValueError(f"inputs must have shape [n, ...] with at least one sample; got shape {array.shape}.")
-    scale = 255.0 if array.dtype == np.uint8 else 1.0
     with np.errstate(over="ignore"):  # a number too large for float32 becomes infinity, which is refused
-        values = array.astype(np.float32) / np.float32(scale)
+        values = array.astype(np.float32) / np.float32(255 if array.dtype == np.uint8 else 1)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).reshape(len(values), -1).any(1).sum())
         raise ValueError(f"inputs must be finite; {bad} of {len(values)} samples hold NaN or infinity.")
@@ -224,21 +222,3 @@ def _check_labels(argument: str, labels: Any, n_classes: int) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= n_classes:
         raise ValueError(f"{argument} must lie in 0 .. {n_classes - 1}; got values from {low} to {high}.")
-
-
-def _check_split(name: str, split: Split, n_classes: int, shape: tuple[int, ...]) -> None:
-    if len(split.labels) == 0:
-        raise ValueError(f"{name} is empty; every split needs at least one sample.")
-    if split.labels.ndim != 1:
-        raise ValueError(f"{name} labels must have one dimension; got shape {tuple(split.labels.shape)}.")
-    if len(split.inputs) != len(split.labels):
-        raise ValueError(f"{name} has {len(split.inputs)} inputs but {len(split.labels)} labels; they must match.")
-    if split.inputs.dtype != torch.float32 or split.labels.dtype != torch.int64:
-        raise ValueError(
-            f"{name} must hold float32 inputs and int64 labels; got {split.inputs.dtype} and {split.labels.dtype}."
-        )
-    if tuple(split.inputs.shape[1:]) != shape:
-        raise ValueError(f"{name} has samples of shape {tuple(split.inputs.shape[1:])}; those of train are {shape}.")
-    if not bool(torch.isfinite(split.inputs).all()):
-        raise ValueError(f"{name} inputs must be finite; some are NaN or infinity.")
-    _check_labels(f"{name} labels", split.labels, n_classes)

@@ -2,18 +2,12 @@
 
 A dense file is ordinary safetensors: any tool reads it. Zeros cost as much there as any other number.
 
-A sparse file holds the non-zero values and their positions. It follows Deep Compression (Han et al. 2016,
-arXiv:1510.00149, section 2): it stores not the position, but the gap to the neighbour before, in one byte. A
-gap that is too long for one byte is bridged by filler zeros. A float32 weight that is not zero then costs 5
-bytes, and a zero costs nothing (but for the fillers).
+A sparse file holds the non-zero values, and for each the gap to the neighbour before, in one byte, as Deep Compression
+does (Han et al. 2016, arXiv:1510.00149, section 2). A gap too long for one byte is bridged by filler zeros. A float32
+weight that is not zero then costs 5 bytes, and a zero costs nothing, apart from the fillers.
 
-The file, byte for byte (all numbers little-endian; the container is safetensors, so its tools can list it):
-
-| bytes          | what                                                                                     |
-|----------------|------------------------------------------------------------------------------------------|
-| 8              | length H of the header, an unsigned integer                                              |
-| H              | the header, JSON: name, dtype, shape and offsets of each part, and `__metadata__`        |
-| the rest       | the parts, one after the other                                                           |
+The container is safetensors, so its tools can list it: 8 bytes with the length of the header (unsigned, little-endian),
+the header (JSON: name, dtype, shape and offsets of each part, and `__metadata__`), and the parts, one after the other:
 
 | part           | what                                                                                     |
 |----------------|------------------------------------------------------------------------------------------|
@@ -21,10 +15,9 @@ The file, byte for byte (all numbers little-endian; the container is safetensors
 | `NAME#gaps`    | k bytes: how many zeros stand between this value and the one before it, 0 to 255         |
 | `NAME#dense`   | tensor NAME as it is, where the two parts above would not be smaller                     |
 
-`__metadata__` has one key, `kit`, a JSON text with these entries: `format` ("sparse" or "dense"), `version`,
-`shapes` (name to shape, for each tensor kept as values and gaps), `tied` (name to another name, which shares
-its memory and is stored for both), and `crc32` (over all parts and the other entries). A dense file has the
-same `kit` entry, and its parts carry the plain names.
+`__metadata__` has one key, `kit`, a JSON text with these entries: `format` ("sparse" or "dense"), `version`, `shapes`
+(name to shape, for each tensor kept as values and gaps), `tied` (name to another name, which shares its memory and is
+stored for both), and `crc32` (over all parts and the other entries). In a dense file the parts carry the plain names.
 
 Example, one row: `0 0 7 0 0 ... (600 zeros) ... 0 5` is stored as values `7 0 0 5`, gaps `2 255 255 88`.
 Each pair moves the position on by its gap and one more: 2, then 258, 514, 603.
@@ -46,6 +39,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from kit import checks
+
 FORMAT_VERSION: Final = 1
 _LONGEST_GAP: Final = 255  # the largest number in one byte
 _HEADER_ALLOWANCE: Final = 100  # bytes: a sparse tensor needs a second header entry and its shape
@@ -58,16 +53,10 @@ class WeightsFileError(RuntimeError):
 
 
 def pack(flat: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the non-zero values of a flat tensor, and the gaps between them.
-
-    Args:
-        flat: one-dimensional tensor [n].
+    """Return the non-zero values of a flat tensor [n] (ValueError for another shape), and the gaps between them.
 
     Returns:
         values [k], dtype of `flat`, and gaps [k], uint8, where k counts the non-zero values and the fillers.
-
-    Raises:
-        ValueError: `flat` is not one-dimensional.
     """
     if flat.ndim != 1:
         raise ValueError(f"flat must have one dimension, not {flat.ndim}: pass tensor.reshape(-1).")
@@ -95,10 +84,8 @@ def unpack(values: Tensor, gaps: Tensor, n: int) -> Tensor:
         ValueError: values and gaps do not belong together, or point outside the n elements.
     """
     if values.ndim != 1 or gaps.shape != values.shape or gaps.dtype != torch.uint8:
-        raise ValueError(
-            f"values and gaps must be two equally long rows, gaps in uint8, not shapes {tuple(values.shape)} "
-            f"and {tuple(gaps.shape)}, gaps in {gaps.dtype}."
-        )
+        came = f"shapes {tuple(values.shape)} and {tuple(gaps.shape)}, gaps in {gaps.dtype}"
+        raise ValueError(f"values and gaps must be two equally long rows, gaps in uint8; got {came}.")
     positions = torch.cumsum(gaps.to(torch.int64) + 1, dim=0) - 1
     if len(positions) and int(positions[-1]) >= n:
         raise ValueError(f"the gaps lead to position {int(positions[-1])}, but the tensor has {n} elements.")
@@ -110,23 +97,19 @@ def unpack(values: Tensor, gaps: Tensor, n: int) -> Tensor:
 def encode(state: nn.Module | Mapping[str, Tensor], *, sparse: bool) -> bytes:
     """Return the bytes of a weights file.
 
-    The tensors are copied to the CPU. Tensors that share all their memory (tied weights) are stored once.
+    The same state always gives the same bytes. Tensors that share all their memory (tied weights) are stored once.
+    `decode` gives tensors that are equal to the given ones (-0.0 in a sparse tensor comes back as 0.0, NaN as NaN).
 
     Args:
         state: a model, or its state dict: names to tensors of any shape. Float tensors (64, 32, 16 bits,
             bfloat16) may become sparse; integers and bool are stored as they are.
         sparse: True for the kit's sparse format, False for plain safetensors.
 
-    Returns:
-        The file's bytes. The same state always gives the same bytes. `decode` gives tensors that are equal to
-        the given ones (-0.0 in a sparse tensor comes back as 0.0, which is equal; NaN comes back as NaN).
-
     Raises:
         TypeError: `state` holds something other than tensors, or is neither a model nor a mapping.
         ValueError: a tensor is of a kind that cannot be stored (quantised, sparse layout, meta device).
     """
-    if not isinstance(sparse, bool):
-        raise TypeError(f"sparse must be True or False, not {sparse!r}.")
+    checks.instance("sparse", sparse, bool, "True or False")
     parts: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
     tied: dict[str, str] = {}
@@ -136,15 +119,14 @@ def encode(state: nn.Module | Mapping[str, Tensor], *, sparse: bool) -> bytes:
         if tensor.numel() and seen.setdefault(memory, name) != name:
             tied[name] = seen[memory]
             continue
-        packed = _pack_if_smaller(tensor) if sparse else None
-        if packed is not None:
+        if sparse and (packed := _pack_if_smaller(tensor)):
             parts[f"{name}#values"], parts[f"{name}#gaps"] = packed
             shapes[name] = list(tensor.shape)
         else:  # a copy of its own: safetensors refuses views that overlap
             part = f"{name}#dense" if sparse else name
             parts[part] = tensor.cpu().clone(memory_format=torch.contiguous_format)
-    about: dict[str, Any] = {"format": "sparse" if sparse else "dense", "version": FORMAT_VERSION}
-    about |= {"shapes": shapes, "tied": tied}
+    kind = "sparse" if sparse else "dense"
+    about: dict[str, Any] = {"format": kind, "version": FORMAT_VERSION, "shapes": shapes, "tied": tied}
     about["crc32"] = _checksum(parts, about)
     return safetensors.torch.save(parts, {"kit": json.dumps(about, separators=(",", ":"))})
 
@@ -158,8 +140,7 @@ def decode(data: bytes) -> dict[str, Tensor]:
         TypeError: `data` is not bytes.
         WeightsFileError: the bytes are not a weights file, are damaged, or come from a newer kit.
     """
-    if not isinstance(data, bytes):
-        raise TypeError(f"data must be bytes, not {type(data).__name__}: to read a path, call read(path).")
+    checks.instance("data", data, bytes, "bytes (to read a path, call read)")
     about = _about(data)
     try:
         parts = safetensors.torch.load(data)
@@ -183,12 +164,7 @@ def write(state: nn.Module | Mapping[str, Tensor], path: str | os.PathLike[str],
     """Write a weights file, all or nothing, and return its size in bytes.
 
     The bytes go to a temporary file in the same folder, which then takes the place of `path` in one step. If
-    anything fails, an older file at `path` stays as it was.
-
-    Args:
-        state: as for `encode`.
-        path: the file; its folder must exist.
-        sparse: as for `encode`.
+    anything fails, an older file at `path` stays as it was. `state` and `sparse` are those of `encode`.
 
     Raises:
         FileNotFoundError: the folder of `path` does not exist.
@@ -196,9 +172,7 @@ def write(state: nn.Module | Mapping[str, Tensor], path: str | os.PathLike[str],
         OSError: the folder cannot be written to, or the disk is full.
         TypeError, ValueError: as for `encode`.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"path {path} is a folder: give the name of a file in it.")
+    path = _no_folder(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path {path} is in a folder that does not exist: make {path.parent} first.")
     data = encode(state, sparse=sparse)
@@ -208,12 +182,10 @@ def write(state: nn.Module | Mapping[str, Tensor], path: str | os.PathLike[str],
             file.write(data)
             file.flush()
             os.fsync(file.fileno())  # on the disk before it takes the old file's place
-        size = temporary.stat().st_size
         temporary.replace(path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
-    return size
+    return len(data)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -224,9 +196,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         IsADirectoryError: `path` is a folder.
         WeightsFileError: as for `decode`; the sentence names the path.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"path {path} is a folder: give the name of a weights file in it.")
+    path = _no_folder(path)
     if not path.exists():
         raise FileNotFoundError(f"path {path} does not exist: check the name, or write the file first.")
     try:
@@ -243,29 +213,28 @@ def load_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
         FileNotFoundError, IsADirectoryError, WeightsFileError: as for `read`.
     """
     state = read(path)
-    stored = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    wanted = {name: tuple(tensor.shape) for name, tensor in _checked(model).items()}
+    stored, wanted = ({name: tuple(tensor.shape) for name, tensor in of.items()} for of in (state, _checked(model)))
     for name in sorted(stored.keys() | wanted.keys()):
-        if stored.get(name) != wanted.get(name):
-            raise ValueError(
-                f"model does not fit {path}: tensor {name!r} is {stored.get(name, 'absent')} in the file and "
-                f"{wanted.get(name, 'absent')} in the model; build the model with the file's layer sizes."
-            )
+        there, here = stored.get(name, "absent"), wanted.get(name, "absent")
+        if there != here:
+            which = f"tensor {name!r} is {there} in the file and {here} in the model"
+            raise ValueError(f"model does not fit {path}: {which}; build the model with the file's layer sizes.")
     model.load_state_dict(state)
 
 
-def _checked(state: object) -> dict[str, Tensor]:
-    """Return the state as a dict, after looking at every name and tensor."""
+def _no_folder(path: str | os.PathLike[str]) -> Path:
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"path {path} is a folder: give the name of a weights file in it.")
+    return Path(path)
+
+
+def _checked(state: Any) -> dict[str, Tensor]:
     if isinstance(state, nn.Module):
         state = state.state_dict()
-    if not isinstance(state, Mapping):
-        raise TypeError(f"state must be a model or map names to tensors, not {type(state).__name__}.")
+    checks.instance("state", state, Mapping, "a model, or map names to tensors")
     for name, tensor in state.items():
-        if not isinstance(name, str):
-            raise TypeError(f"state must have text as names, not {name!r}.")
-        if not isinstance(tensor, Tensor):
-            kind = type(tensor).__name__
-            raise TypeError(f"state[{name!r}] must be a tensor, not {kind}: leave it out, or convert it.")
+        checks.instance("each name in state", name, str, "text")
+        checks.instance(f"state[{name!r}]", tensor, Tensor, "a tensor (leave it out, or convert it)")
         if name == "__metadata__":
             raise ValueError("state must not use the name '__metadata__': safetensors keeps it for itself.")
         if tensor.layout is not torch.strided or tensor.is_meta:
@@ -291,7 +260,6 @@ def _pack_if_smaller(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def _join(parts: dict[str, Tensor], shapes: dict[str, list[int]]) -> dict[str, Tensor]:
-    """Put the parts of a sparse file together again."""
     state: dict[str, Tensor] = {}
     for part, tensor in parts.items():
         name, _, kind = part.rpartition("#")
@@ -315,25 +283,23 @@ def _join(parts: dict[str, Tensor], shapes: dict[str, list[int]]) -> dict[str, T
 def _about(data: bytes) -> dict[str, Any] | None:
     """Return what the kit wrote about the file, checked, or None where another tool wrote it."""
     if data[8:9] != b"{":
-        hint = ""
-        if data[:2] == b"PK" or data[:1] == b"\x80":  # torch.save writes a zip archive with a pickle inside
-            hint = " It looks like torch.save. The kit never unpickles: load it yourself, then write() it."
-        raise WeightsFileError(f"This is no weights file ({len(data)} bytes): give a safetensors file.{hint}")
+        pickled = data.startswith((b"PK", b"\x80"))  # torch.save writes a zip archive with a pickle inside
+        hint = " It looks like torch.save. The kit never unpickles: load it yourself, then write() it."
+        no_file = f"This is no weights file ({len(data)} bytes): give a safetensors file."
+        raise WeightsFileError(no_file + hint * pickled)
     length = int.from_bytes(data[:8], "little")
     try:
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
-        about = json.loads(metadata["kit"]) if "kit" in metadata else None
+        if "kit" not in metadata:
+            return None
+        about = json.loads(metadata["kit"])
+        kinds, version = {key: type(value) for key, value in about.items()}, about.get("version")
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged("its header cannot be read") from error
-    if about is None:
-        return None
-    version = about.get("version") if isinstance(about, dict) else None
     if type(version) is int and version > FORMAT_VERSION:
-        raise WeightsFileError(
-            f"This file has format version {version}, this kit reads up to {FORMAT_VERSION}: update the kit."
-        )
+        newer = f"This file has format version {version}, this kit reads up to {FORMAT_VERSION}"
+        raise WeightsFileError(f"{newer}: update the kit.")
     known = {"format": str, "version": int, "shapes": dict, "tied": dict, "crc32": int}
-    kinds = {key: type(value) for key, value in about.items()} if isinstance(about, dict) else {}
     if kinds != known or version != FORMAT_VERSION or about["format"] not in ("sparse", "dense"):
         raise _damaged("its description is not one that the kit writes")
     return about

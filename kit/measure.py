@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from threading import Event
-from typing import Literal, get_args
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Condition, Event, get_ident
+from typing import Any, Literal, get_args
 
 import torch
 from scipy import stats
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from kit import files, training
+from kit import checks, files, training
 from kit.data import Dataset, Split
 
 SizeName = Literal["nonzeros", "file_bytes", "flops", "latency", "parameters", "dense_bytes"]
@@ -36,8 +38,7 @@ class Estimate:
 
     Attributes:
         value: the estimate; a share 0 .. 1 where it is an accuracy.
-        low: lower end of the interval.
-        high: upper end of the interval.
+        low, high: the ends of the interval.
         n: what it rests on: samples, seeds or runs.
     """
 
@@ -50,12 +51,10 @@ class Estimate:
     def from_counts(cls, successes: int, total: int) -> Estimate:
         """A share from `successes` in `total` independent trials, with Wilson's score interval.
 
-        Unlike the textbook interval it stays inside 0 .. 1 and is not empty at 0 or at `total`.
+        Unlike the textbook interval it stays inside 0 .. 1 and is not empty at 0 or at `total`. ValueError unless
+        0 <= successes <= total and total >= 1.
 
         Source: E. B. Wilson (1927), Probable inference, the law of succession, and statistical inference.
-
-        Raises:
-            ValueError: unless 0 <= successes <= total and total >= 1.
         """
         if total < 1 or not 0 <= successes <= total:
             raise ValueError(f"successes must lie in 0 .. total and total be 1 or more; got {successes} of {total}.")
@@ -67,33 +66,18 @@ class Estimate:
 
     @classmethod
     def from_values(cls, values: Sequence[float]) -> Estimate:
-        """A mean over seeds with Student's t interval.
-
-        Args:
-            values: one finite number a seed, at least two.
-
-        Raises:
-            ValueError: fewer than two values, or one that is not finite.
-        """
+        """A mean over seeds with Student's t interval; ValueError for fewer than two values, or NaN or infinity."""
         if len(values) < 2 or not all(math.isfinite(value) for value in values):
             raise ValueError(f"values needs at least two finite numbers; got {list(values)}.")
-        mean = statistics.fmean(values)
-        quantile = float(stats.t.ppf(0.975, len(values) - 1))
-        half = quantile * statistics.stdev(values) / math.sqrt(len(values))
-        return cls(mean, mean - half, mean + half, len(values))
+        mean, n = statistics.fmean(values), len(values)
+        half = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+        return cls(mean, mean - half, mean + half, n)
 
     @classmethod
     def from_pairs(cls, first: Sequence[float], second: Sequence[float]) -> Estimate:
-        """The mean of `first - second` over the same seeds, with Student's t interval of the differences.
+        """The mean of `first - second`, seed by seed in the same order, with Student's t interval of the differences.
 
-        Pairing takes out what both have in common, such as a lucky start.
-
-        Args:
-            first: one finite number a seed, at least two.
-            second: as many, for the same seeds in the same order.
-
-        Raises:
-            ValueError: different lengths, fewer than two pairs, or a number that is not finite.
+        Pairing takes out what both share, such as a lucky start. ValueError for unequal lengths, and as `from_values`.
         """
         if len(first) != len(second):
             raise ValueError(f"first and second must have one value for each seed; got {len(first)} and {len(second)}.")
@@ -136,13 +120,8 @@ class Profile:
     batch_size: int
 
     def size(self, name: SizeName) -> float:
-        """The size called `name`, one of `SIZES` (latency in milliseconds).
-
-        Raises:
-            ValueError: another name.
-        """
-        if name not in SIZES:
-            raise ValueError(f"size must be one of {', '.join(SIZES)}; got {name!r}.")
+        """The size called `name`, one of `SIZES` (latency in milliseconds); ValueError for another name."""
+        checks.one_of("size", name, SIZES)
         value = getattr(self, name)
         return value.value if isinstance(value, Estimate) else value
 
@@ -153,12 +132,11 @@ def profile(model: nn.Module, split: Split, *, batch_size: int = 1, cancel: Even
     Args:
         model: maps inputs [n, ...] to logits [n, n_classes].
         split: gives the samples for accuracy, FLOPs and latency.
-        batch_size: samples a batch in the latency, 1 or more.
+        batch_size: samples per batch in the latency, 1 or more.
         cancel: looked at between batches and runs.
 
     Raises:
-        training.Cancelled: `cancel` was set.
-        ValueError: the model cannot take the samples.
+        Cancelled, ValueError: as in `training.evaluate`.
     """
     return Profile(
         accuracy=accuracy(model, split, cancel=cancel),
@@ -195,36 +173,27 @@ def nonzeros(model: nn.Module) -> int:
 
 def dense_bytes(model: nn.Module) -> int:
     """Memory that parameters and buffers take, zeros included."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
 
 
 def file_bytes(model: nn.Module) -> int:
-    """Length of the kit's sparse file of the model, after reading it back and comparing.
-
-    In it, each tensor is stored as indices and values, or dense where that is smaller.
+    """Length of the kit's sparse file of the model (`kit.files`).
 
     Raises:
         RuntimeError: what was read back differs (never seen; it would mean a broken format).
     """
-    state = model.state_dict()
-    data = files.encode(state, sparse=True)
-    back = files.decode(data)
-    for name, tensor in state.items():
+    back = files.decode(data := files.encode(model, sparse=True))
+    for name, tensor in model.state_dict().items():
         if not torch.equal(torch.nan_to_num(back[name]), torch.nan_to_num(tensor)):
             raise RuntimeError(f"the file written for {name} does not read back equal.")
     return len(data)
 
 
 def flops(model: nn.Module, inputs: Tensor) -> int:
-    """Floating-point operations of one forward pass of one sample, 2 a multiply-add.
+    """Floating-point operations of one forward pass of one sample, two for each multiply-add.
 
     Counted by `torch.utils.flop_counter`: matrix products and convolutions, whatever the zeros in them; no bias,
-    normalisation or activation.
-
-    Args:
-        model: any module.
-        inputs: [n, ...], at least one sample; the first is used.
+    normalisation or activation. Of `inputs` [n, ...] the first sample is used.
     """
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not look inside fused attention
@@ -236,34 +205,9 @@ def flops(model: nn.Module, inputs: Tensor) -> int:
     return counter.get_total_flops()
 
 
-def latency(
-    model: nn.Module,
-    inputs: Tensor,
-    *,
-    batch_size: int = 1,
-    runs: int = 21,
-    warm_up: int = 3,
-    cancel: Event | None = None,
-) -> Estimate:
-    """Milliseconds for one forward pass of a batch: the median of `runs` warm runs.
-
-    The interval is that of the median, read from the order statistics, so it assumes no law for the times
-    (Conover 1999, Practical Nonparametric Statistics, section 3.2).
-
-    Args:
-        model: any module; runs on this process's threads.
-        inputs: [n, ...], repeated or cut to `batch_size`.
-        batch_size: samples a run, 1 or more.
-        runs: counted runs, 6 or more (fewer allow no 95 % interval).
-        warm_up: runs before the clock starts, 0 or more.
-        cancel: looked at between runs.
-
-    Raises:
-        training.Cancelled: `cancel` was set.
-        ValueError: `batch_size`, `runs` or `warm_up` too small, or no inputs.
-    """
-    only = latencies([model], inputs, batch_size=batch_size, runs=runs, warm_up=warm_up, cancel=cancel)
-    return only[0]
+def latency(model: nn.Module, inputs: Tensor, **settings: Any) -> Estimate:
+    """As `latencies`, for one model, whose runs then follow each other; `settings` are the keywords of `latencies`."""
+    return latencies([model], inputs, **settings)[0]
 
 
 def latencies(
@@ -275,46 +219,46 @@ def latencies(
     warm_up: int = 3,
     cancel: Event | None = None,
 ) -> list[Estimate]:
-    """As `latency`, for several models in three turns: a slow moment of the machine then meets all, not just one.
+    """Milliseconds for one forward pass of a batch, for each model: the median of `runs` warm runs.
 
-    In its turn each model warms up first, so that no model pays for the one before it in the processor's caches.
+    The interval is that of the median, read from the order statistics, so it assumes no law for the times
+    (Conover 1999, Practical Nonparametric Statistics, section 3.2). The runs wait until no other thread is inside
+    `computing`, and no thread enters it before they end.
+
+    Several models are timed in three turns: a slow moment of the machine then meets all, not just one. In its turn each
+    model warms up first, so that no model pays for the one before it in the processor's caches.
 
     Args:
-        models: any modules that take the inputs.
-        inputs: as in `latency`, like the other arguments.
-        batch_size: samples a run.
-        runs: counted runs of each model, shared out over the turns.
-        warm_up: runs of each in each turn before the clock starts.
-        cancel: looked at between runs.
-
-    Returns:
-        One estimate a model, in their order.
+        models: any modules; they run on this process's threads.
+        inputs: [n, ...], repeated or cut to `batch_size`.
+        batch_size: samples per run, 1 or more.
+        runs: counted runs of each model, 6 or more (fewer allow no 95 % interval), shared out over the turns.
+        warm_up: runs before the clock starts, 0 or more.
+        cancel: looked at between runs, and while another thread computes.
 
     Raises:
-        As `latency`.
+        training.Cancelled: `cancel` was set.
+        ValueError: a number too small, or no inputs.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more; got {batch_size!r}.")
-    if runs < 6:
-        raise ValueError(f"runs must be 6 or more for a 95 % interval; got {runs!r}.")
-    if warm_up < 0:
-        raise ValueError(f"warm_up must be 0 or more; got {warm_up!r}.")
+    checks.whole("batch_size", batch_size, 1)
+    checks.whole("runs", runs, 6)
+    checks.whole("warm_up", warm_up)
     if not len(inputs):
         raise ValueError("inputs is empty; it needs at least one sample.")
     batch = inputs.repeat(math.ceil(batch_size / len(inputs)), *[1] * (inputs.ndim - 1))[:batch_size]
     times: list[list[float]] = [[] for _ in models]
     turns = TURNS if len(models) > 1 else 1
-    shares = [runs * (turn + 1) // turns - runs * turn // turns for turn in range(turns)]
-    for share in shares:
-        for model, own in zip(models, times, strict=True):
-            for run in range(-warm_up, share):
-                if cancel is not None and cancel.is_set():
-                    raise training.Cancelled(f"cancelled after {len(own)} of {runs} latency runs.")
-                began = time.perf_counter()
-                training.predict(model, batch)
-                milliseconds = 1000 * (time.perf_counter() - began)
-                if run >= 0:
-                    own.append(milliseconds)
+    with _alone(cancel):
+        for turn in range(turns):
+            share = runs * (turn + 1) // turns - runs * turn // turns
+            for model, own in zip(models, times, strict=True):
+                for run in range(-warm_up, share):
+                    training.check_cancel(cancel, f"after {len(own)} of {runs} latency runs")
+                    began = time.perf_counter()
+                    training.predict(model, batch)
+                    milliseconds = 1000 * (time.perf_counter() - began)
+                    if run >= 0:
+                        own.append(milliseconds)
     return [_median(own) for own in times]
 
 
@@ -322,3 +266,79 @@ def _median(times: Sequence[float]) -> Estimate:
     kept, runs = sorted(times), len(times)
     below = int(stats.binom.ppf(0.025, runs, 0.5))  # runs that may lie below the true median, at the 2.5 % point
     return Estimate(statistics.median(kept), kept[below - 1], kept[runs - below], runs)
+
+
+@dataclass
+class _Processor:
+    """Who uses the processor: threads that compute share it, a thread that times has it alone."""
+
+    changed: Condition = field(default_factory=Condition)
+    depths: Counter[int] = field(default_factory=Counter)  # of each thread that computes: how often it entered
+    patient: int | None = None  # the one thread that computes in idle time
+    timing: int | None = None
+    wanted: int = 0  # threads that wait to time
+
+
+_processor = _Processor()
+
+
+@contextmanager
+def computing(*, patient: bool = False, timeout: float | None = None) -> Iterator[bool]:
+    """Tell that this thread computes in the background: `latencies` does not time beside it.
+
+    Several threads may compute at once. Entering waits while another thread times. Entering again in the same thread
+    changes nothing.
+
+    Args:
+        patient: for work in idle time: one thread at a time in the whole process, and none while another waits to time.
+        timeout: seconds to wait at most; None waits without end.
+
+    Yields:
+        Whether the thread has entered; False only after `timeout`.
+    """
+    me, cpu = get_ident(), _processor
+
+    def free() -> bool:
+        return cpu.timing is None and not (patient and (cpu.patient is not None or cpu.wanted))
+
+    with cpu.changed:
+        again = me in cpu.depths
+        entered = again or cpu.timing == me or cpu.changed.wait_for(free, timeout)
+        if entered:
+            cpu.depths[me] += 1
+            if patient and not again:
+                cpu.patient = me
+    try:
+        yield entered
+    finally:
+        with cpu.changed:
+            if entered:
+                cpu.depths -= Counter([me])  # drops what reaches 0
+                if cpu.patient == me and me not in cpu.depths:
+                    cpu.patient = None
+            cpu.changed.notify_all()
+
+
+@contextmanager
+def _alone(cancel: Event | None) -> Iterator[None]:
+    """Wait until no other thread computes, and let none begin meanwhile."""
+    me, cpu = get_ident(), _processor
+    with cpu.changed:
+        depth = cpu.depths.pop(me, 0)  # else two threads that compute would wait for each other
+        cpu.wanted += 1
+        cpu.changed.notify_all()
+    try:
+        with cpu.changed:
+            while cpu.timing is not None or cpu.depths:
+                training.check_cancel(cancel, "while it waited for its turn to time")
+                cpu.changed.wait(0.02)
+            cpu.timing = me
+        yield
+    finally:
+        with cpu.changed:
+            cpu.wanted -= 1
+            if cpu.timing == me:
+                cpu.timing = None
+            if depth:
+                cpu.depths[me] = depth
+            cpu.changed.notify_all()

@@ -1,49 +1,42 @@
 """Networks to make smaller: an MLP, the chapter's ConvNet (repaired) and a small ResNet.
 
-Each takes a `seed` and draws its first weights from a generator of its own, so building one neither reads nor
-moves the global random state.
+Each draws its first weights by a `seed` of its own: building one neither reads nor moves the global random state.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from kit import checks
 
 
 class MLP(nn.Module):
     """Fully connected layers with ReLU between them: `sizes[0] -> ... -> sizes[-1]`.
 
     Args:
-        sizes: width of each layer, the input's and the classes' included; at least two, each at least 1.
-            Inputs of any shape are flattened to `sizes[0]` numbers.
+        sizes: width of each layer, the input's and the classes' included; at least two, each at least 1 (else a
+            ValueError). Inputs of any shape are flattened to `sizes[0]` numbers.
         seed: of the first weights.
-
-    Raises:
-        ValueError: fewer than two sizes, or one below 1.
     """
 
     def __init__(self, sizes: Sequence[int] = (64, 64, 10), *, seed: int = 0) -> None:
-        """Build the layers and draw their weights from `seed`."""
         super().__init__()
         if len(sizes) < 2:
             raise ValueError(f"sizes needs at least an input and an output width; got {list(sizes)}.")
-        _check_positive(sizes=sizes)
+        _check_sizes(sizes=sizes)
         self.sizes = tuple(sizes)
         with torch.device("meta"):  # no memory and no random numbers until `initialise`
             self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         initialise(self, seed)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [n, ...] to logits [n, sizes[-1]].
-
-        Raises:
-            ValueError: samples that do not flatten to sizes[0] numbers.
-        """
+        """Map [n, ...] to logits [n, sizes[-1]]; ValueError where samples do not flatten to sizes[0] numbers."""
         shape = tuple(x.shape[1:])
         x = x.flatten(1)  # [n, sizes[0]]
         if x.shape[1] != self.sizes[0]:
@@ -62,13 +55,10 @@ class ConvNet(nn.Module):
     Args:
         in_channels: 1 for grey images, 3 for colour.
         image_size: height and width in pixels, or one number for both; at least 2.
-        channels: output channels of the two convolutions.
+        channels: output channels of the two convolutions, each at least 1, as all sizes (else a ValueError).
         hidden: width of the hidden linear layer.
         n_classes: number of logits.
         seed: of the first weights.
-
-    Raises:
-        ValueError: a size below 1, or an image smaller than the pooling.
     """
 
     def __init__(
@@ -81,12 +71,10 @@ class ConvNet(nn.Module):
         *,
         seed: int = 0,
     ) -> None:
-        """Build the layers and draw their weights from `seed`."""
         super().__init__()
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        _check_positive(in_channels=[in_channels], channels=channels, hidden=[hidden], n_classes=[n_classes])
-        if min(height, width) < 2:
-            raise ValueError(f"image_size must be at least 2 pixels each way, for the pooling; got {image_size!r}.")
+        _check_sizes(in_channels=in_channels, channels=channels, hidden=hidden, n_classes=n_classes)
+        _check_sizes(2, image_size=(height, width))  # for the pooling
         self.input_shape = (in_channels, height, width)
         first, second = channels
         with torch.device("meta"):
@@ -97,11 +85,7 @@ class ConvNet(nn.Module):
         initialise(self, seed)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images [n, in_channels, height, width] to logits [n, n_classes].
-
-        Raises:
-            ValueError: images of another shape.
-        """
+        """Map images [n, in_channels, height, width] to logits [n, n_classes]; ValueError for another shape."""
         _check_images(x, self.input_shape)
         x = F.relu(self.conv1(x))  # [n, channels[0], h, w]
         # Pooling is several times faster with the channels of a pixel side by side in memory; the numbers are the same.
@@ -118,7 +102,6 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        """Build both branches; the shortcut is a 1x1 convolution where the shape changes."""
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
@@ -138,17 +121,15 @@ class ResidualBlock(nn.Module):
 class ResNet(nn.Module):
     """A small residual network: a stem, one stage of blocks a width, global average pooling, one linear layer.
 
+    Works on any image size. Source: He et al. 2016, arXiv:1512.03385.
+
     Args:
         in_channels: 1 for grey images, 3 for colour.
-        widths: channels of each stage; each stage after the first halves the image.
+        widths: channels of each stage, at least one, and all sizes at least 1 (else a ValueError); each stage after
+            the first halves the image.
         blocks: residual blocks a stage.
         n_classes: number of logits.
         seed: of the first weights.
-
-    Works on any image size. Source: He et al. 2016, arXiv:1512.03385.
-
-    Raises:
-        ValueError: a size below 1, or no widths.
     """
 
     def __init__(
@@ -160,9 +141,8 @@ class ResNet(nn.Module):
         *,
         seed: int = 0,
     ) -> None:
-        """Build the layers and draw their weights from `seed`."""
         super().__init__()
-        _check_positive(in_channels=[in_channels], widths=widths, blocks=[blocks], n_classes=[n_classes])
+        _check_sizes(in_channels=in_channels, widths=widths, blocks=blocks, n_classes=n_classes)
         if not widths:
             raise ValueError("widths needs at least one stage; got none.")
         self.in_channels = in_channels
@@ -170,21 +150,15 @@ class ResNet(nn.Module):
             self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
             self.stem_bn = nn.BatchNorm2d(widths[0])
             self.stages = nn.Sequential()
-            before = widths[0]
-            for stage, width in enumerate(widths):
-                for block in range(blocks):
-                    stride = 2 if stage > 0 and block == 0 else 1
-                    self.stages.append(ResidualBlock(before, width, stride))
-                    before = width
-            self.head = nn.Linear(before, n_classes)
+            for before, width in itertools.pairwise([widths[0], *widths]):
+                stride = 2 if len(self.stages) else 1
+                self.stages.append(ResidualBlock(before, width, stride))
+                self.stages.extend(ResidualBlock(width, width, 1) for _ in range(blocks - 1))
+            self.head = nn.Linear(widths[-1], n_classes)
         initialise(self, seed)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images [n, in_channels, height, width] to logits [n, n_classes].
-
-        Raises:
-            ValueError: images with another number of channels.
-        """
+        """Map images [n, in_channels, height, width] to logits [n, n_classes]; ValueError for other channels."""
         _check_images(x, (self.in_channels, None, None))
         x = F.relu(self.stem_bn(self.stem(x)))  # [n, widths[0], h, w]
         x = self.stages(x)  # [n, widths[-1], h', w']
@@ -199,11 +173,8 @@ def initialise(model: nn.Module, seed: int) -> None:
     shift 0. Parameters on the meta device get memory on the CPU first.
 
     Args:
-        model: any module of Linear, Conv, BatchNorm, LayerNorm and GroupNorm layers.
+        model: Linear, Conv, BatchNorm, LayerNorm and GroupNorm layers; a TypeError for others with parameters.
         seed: of the generator.
-
-    Raises:
-        TypeError: a module that holds parameters of its own and is none of these.
     """
     generator = torch.Generator().manual_seed(seed)
     if any(parameter.is_meta for parameter in model.parameters()):
@@ -217,16 +188,14 @@ def initialise(model: nn.Module, seed: int) -> None:
         elif isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)):
             module.reset_parameters()  # constants: no random numbers
         elif any(True for _ in module.parameters(recurse=False)):
-            raise TypeError(
-                f"model: cannot initialise {name or 'the module'} ({type(module).__name__}); "
-                "known are Linear, Conv, BatchNorm, LayerNorm and GroupNorm layers."
-            )
+            which = f"{name or 'the module'} ({type(module).__name__})"
+            raise TypeError(f"model: cannot initialise {which}; known are Linear, Conv and normalisation layers.")
 
 
-def _check_positive(**sizes: Sequence[int]) -> None:
+def _check_sizes(least: int = 1, **sizes: int | Iterable[int]) -> None:
     for argument, values in sizes.items():
-        if any(value < 1 for value in values):
-            raise ValueError(f"{argument} must be 1 or more; got {list(values)}.")
+        for value in values if isinstance(values, Iterable) else [values]:
+            checks.whole(argument, value, least)
 
 
 def _check_images(x: Tensor, shape: tuple[int | None, ...]) -> None:

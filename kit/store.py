@@ -1,12 +1,9 @@
 """What the kit remembers on disk: one SQLite file, opened with care.
 
-Several programs may use a file at once. Each call opens it, does one short transaction and closes it. A call that
-writes takes the write lock first (BEGIN IMMEDIATE), so nobody decides on what is already old; a call that finds the
-file locked waits for some seconds. A process that dies in the middle leaves the file as it was before its call: SQLite
-rolls it back.
-
-The file says what it is: `application_id` is four letters, `user_version` is the version of its tables. A file that
-says something else, or is damaged, is refused and not touched.
+Several programs may use a file at once: each call does one short transaction, and waits where the file is locked. A
+call that writes takes the write lock first (BEGIN IMMEDIATE), so nobody decides on what is already old. A process that
+dies in the middle leaves the file as it was before its call. A file that says by its `application_id` or `user_version`
+that it is something else, or is damaged, is refused and not touched.
 """
 
 from __future__ import annotations
@@ -45,22 +42,17 @@ class Store:
     busy_seconds: float = 5.0
 
     @property
-    def application_id(self) -> int:
-        """The four letters as SQLite keeps them."""
-        return int.from_bytes(self.letters, "big")
-
-    @property
-    def elsewhere(self) -> str:
-        """The way out where the file cannot be used."""
+    def _elsewhere(self) -> str:
         return f"{self.way_out} another file"
 
     @contextmanager
-    def transaction(self, path: Path, *, write: bool) -> Iterator[sqlite3.Connection]:
+    def transaction(self, path: Path, *, write: bool, check: bool = True) -> Iterator[sqlite3.Connection]:
         """Open the file, hand it over inside one transaction, and close it; on an error nothing is written.
 
         Args:
             path: of the file; an absent or empty one reads as empty tables, and is made by the first writing.
             write: whether the transaction may write.
+            check: whether `check` looks at all of the file first.
 
         Raises:
             RuntimeError: of the kind `error`: absent folder, another kind of file, damaged, newer, locked, read-only.
@@ -80,10 +72,15 @@ class Store:
                 application_id = connection.execute("PRAGMA application_id").fetchone()[0]  # takes the lock
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
                 if in_memory or _is_empty(path):
-                    self._create(connection)
+                    for statement in (*self.tables, f"PRAGMA user_version = {self.version}"):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA application_id = {int.from_bytes(self.letters, 'big')}")
                 else:
                     self._check_identity(path, application_id, version)
-                    self._check_whole(connection, path)
+                    if path.stat().st_size % connection.execute("PRAGMA page_size").fetchone()[0]:
+                        raise self.error(self.damaged(path, "its last page is cut off"))  # SQLite would add zeros
+                    if check:
+                        self.check(connection, path)
                 yield connection
                 connection.execute("COMMIT")  # on any error before, closing rolls back
         except sqlite3.Error as error:
@@ -95,7 +92,7 @@ class Store:
 
     def damaged(self, path: Path, reason: str) -> str:
         """The sentence for a file that cannot be trusted."""
-        return f"The {self.noun} {path} is damaged or not a {self.noun} ({reason}): move it away, or {self.elsewhere}."
+        return f"The {self.noun} {path} is damaged or not a {self.noun} ({reason}): move it away, or {self._elsewhere}."
 
     def _look_before_opening(self, path: Path) -> None:
         """Refuse a stranger's file by its first bytes, before SQLite may touch it or the journals beside it."""
@@ -110,47 +107,31 @@ class Store:
         if path.stat().st_size < (65_536 if page_size == 1 else page_size):  # SQLite would take it for an empty one
             raise self.error(self.damaged(path, "it ends before its first page does"))
 
-    def _create(self, connection: sqlite3.Connection) -> None:
-        for table in self.tables:
-            connection.execute(table)
-        connection.execute(f"PRAGMA application_id = {self.application_id}")
-        connection.execute(f"PRAGMA user_version = {self.version}")
-
-    def _check_whole(self, connection: sqlite3.Connection, path: Path) -> None:
-        """Let SQLite read every page: these files are small, and a damaged one must not be half read."""
-        if path.stat().st_size % connection.execute("PRAGMA page_size").fetchone()[0]:
-            raise self.error(self.damaged(path, "its last page is cut off"))  # SQLite would fill it up with zeros
+    def check(self, connection: sqlite3.Connection, path: Path) -> None:
+        """Let SQLite read every page, inside a transaction: `error` where one is damaged."""
         found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if found != "ok":
             raise self.error(self.damaged(path, f"SQLite finds: {' '.join(found.split())}"))
 
     def _check_identity(self, path: Path, application_id: int, version: int) -> None:
-        if application_id != self.application_id:
-            raise self.error(
-                f"The file {path} is an SQLite file of another program, not a {self.noun}: {self.elsewhere}."
-            )
+        if application_id != int.from_bytes(self.letters, "big"):
+            other = "an SQLite file of another program"
+            raise self.error(f"The file {path} is {other}, not a {self.noun}: {self._elsewhere}.")
         if version > self.version:
-            raise self.error(
-                f"The {self.noun} {path} was written by a newer kit (version {version}, this kit reads "
-                f"{self.version}): update the kit, or {self.elsewhere}."
-            )
+            newer = f"was written by a newer kit (version {version}, this kit reads {self.version})"
+            raise self.error(f"The {self.noun} {path} {newer}: update the kit, or {self._elsewhere}.")
         if version != self.version:
             raise self.error(self.damaged(path, f"it says version {version}, which never was"))
 
     def _explain(self, error: sqlite3.Error, path: Path, writable: str) -> str:
-        """Return one sentence for what SQLite reports, with the way out."""
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the primary code
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return (
-                f"The {self.noun} {path} was locked by another program for {self.busy_seconds:g} seconds: "
-                f"close what holds it open and try again, or {self.elsewhere}."
-            )
+            locked = f"was locked by another program for {self.busy_seconds:g} seconds"
+            return f"The {self.noun} {path} {locked}: close what holds it open and try again, or {self._elsewhere}."
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             return f"The {self.noun} {path} cannot be written ({error}): {writable}."
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-            return (
-                f"The disk refused to read or write the {self.noun} {path} ({error}): free some space, or {writable}."
-            )
+            return f"The {self.noun} {path} was refused by the disk ({error}): free some space, or {writable}."
         return self.damaged(path, f"SQLite says: {error}")
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+pytest.register_assert_rewrite("tests.explorer_contract")
+
 if TYPE_CHECKING:  # tests of light rooms run without torch
     from kit.data import Dataset
-    from kit.models import ConvNet
+    from kit.models import MLP, ConvNet
+
+E = TypeVar("E", bound=Any)  # an explorer
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,6 +56,49 @@ def trained(digits: Dataset) -> Iterator[ConvNet]:
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert not net.training
     assert all(parameter.grad is None or parameter.requires_grad for parameter in net.parameters())
+
+
+@pytest.fixture(scope="session")
+def tiny(one_thread: None) -> Dataset:
+    """Six numbers a sample in three classes; 131 samples train, so that batches of 64 leave a last one of three."""
+    import numpy as np
+
+    from kit import data
+
+    labels = np.arange(219) % 3
+    return data.from_arrays(np.random.default_rng(0).normal(size=(219, 6)) + labels[:, None], labels)
+
+
+@pytest.fixture(scope="session")
+def few_digits(digits: Dataset) -> Dataset:
+    """200 images to train on: four steps an epoch."""
+    return dataclasses.replace(digits, train=digits.train.first(200))
+
+
+@pytest.fixture(scope="module")
+def board_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An empty board for the explorer that the tests of a module share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KIT_BOARD", str(tmp_path_factory.mktemp("shared") / "board.sqlite"))
+        yield
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[E], E]]:
+    """Hand an explorer through, and close it at the end of the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda explorer: stack.enter_context(contextlib.closing(explorer))
+
+
+@pytest.fixture(scope="session")
+def teacher(tiny: Dataset) -> MLP:
+    """A wide network that knows `tiny`."""
+    from kit import models, training
+
+    net = models.MLP((6, 24, 16, 3), seed=7)
+    training.fit(net, tiny, epochs=10, lr=1e-2)
+    net.zero_grad()
+    return net
 
 
 @pytest.fixture

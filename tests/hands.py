@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
 from typing import Any
@@ -21,3 +22,17 @@ def settle(explorer: Explorer, **controls: Any) -> None:
 def words(explorer: Explorer) -> str:
     """The status line as a reader sees it."""
     return html.unescape(re.sub(r"<[^>]+>", "", explorer.status.value))
+
+
+def is_error(explorer: Explorer) -> bool:
+    return "kit-error" in explorer.status.value
+
+
+def recover(explorer: Explorer) -> None:
+    """Bring an explorer back to its beginning, whatever the test before left behind."""
+    explorer.stop()
+    with contextlib.suppress(Exception):
+        explorer.wait(PATIENCE)
+    explorer.reset()
+    with contextlib.suppress(Exception):  # a board that the test before spoilt
+        explorer.wait(PATIENCE)

@@ -40,6 +40,7 @@ def test_what_is_allowed_comes_back_as_a_plain_number(value: Any) -> None:
         (lambda: checks.instance("w", 3, str), TypeError, "w must be a str; got 3."),
         (lambda: checks.instance("w", 3, (Exception, str)), TypeError, "w must be an Exception or str; got 3."),
         (lambda: checks.instance("w", 3, str, "text"), TypeError, "w must be text; got 3."),
+        (lambda: checks.instance("w", 80 * "x", float), TypeError, "w must be a float; got an object of type str."),
     ],
 )
 def test_what_is_not_is_refused_in_one_sentence(refuse: Any, kind: type[Exception], sentence: str) -> None:

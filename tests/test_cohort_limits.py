@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from kit import cohort, models
 from kit.cohort import UNLABELLED, Cohort, Member, members
 from kit.data import Dataset, Split
-from kit.training import Callback, Cancelled, Progress
+from kit.training import Cancelled
+from tests.nets import Recorder, SetAfter, already_set, vector
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,24 +31,7 @@ def small(those: Any = None, outputs: int = 10) -> Cohort:
 
 
 def weights(together: Cohort) -> list[Tensor]:
-    return [nn.utils.parameters_to_vector(net.parameters()).detach() for net in together.models()]
-
-
-class Recorder(Callback):
-    def __init__(self) -> None:
-        self.events: list[tuple[str, int, int]] = []
-        self.seen: list[Progress] = []
-        self.weights: list[list[Tensor]] = []
-
-    def on_batch_end(self, progress: Progress) -> None:
-        assert isinstance(progress.model, Cohort)
-        self.events.append(("batch", progress.epoch, progress.batch))
-        self.seen.append(progress)
-        self.weights.append(weights(progress.model))
-
-    def on_epoch_end(self, progress: Progress) -> None:
-        self.events.append(("epoch", progress.epoch, progress.batch))
-        self.seen.append(progress)
+    return [vector(net) for net in together.models()]
 
 
 # Divergence
@@ -56,11 +40,11 @@ class Recorder(Callback):
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])
 @pytest.mark.parametrize("family", ["mlp", "convnet", "other"])
 def test_a_network_that_diverges_touches_no_other(few: Split, family: str, optimiser: Any) -> None:
-    template: nn.Module = models.MLP((64, 8, 10))
-    if family == "convnet":
-        template = models.ConvNet(channels=(2, 3), hidden=5)
-    if family == "other":
-        template = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    template = {
+        "mlp": models.MLP((64, 8, 10)),
+        "convnet": models.ConvNet(channels=(2, 3), hidden=5),
+        "other": nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)),
+    }[family]
     sound = members(seed=[0, 1], lr=[0.01, 0.02], weight_decay=0.01)
     wild = Member(seed=5, lr=1e30, weight_decay=0.01)
     settings: dict[str, Any] = {"epochs": 3, "batch_size": 20, "optimiser": optimiser}
@@ -75,31 +59,21 @@ def test_a_network_that_diverges_touches_no_other(few: Split, family: str, optim
         torch.testing.assert_close(own, one, atol=1e-6, rtol=1e-6)
     for losses, at in zip(reference.losses, (0, 1, 3, 4), strict=True):
         assert history.losses[at] == pytest.approx(losses, rel=1e-5)
-    assert recorder.seen[-1].loss == pytest.approx(np.mean([losses[-1] for losses in reference.losses]), rel=1e-5)
+    assert recorder.ends[-1].loss == pytest.approx(np.mean([losses[-1] for losses in reference.losses]), rel=1e-5)
 
 
-def test_where_all_diverge_the_loss_is_no_number(few: Split) -> None:
+def test_a_loss_or_weights_that_are_no_numbers_are_divergence(few: Split) -> None:
     recorder = Recorder()
     history = cohort.fit(small(members(lr=1e30, seed=range(2))), few, epochs=2, callbacks=[recorder])
-    assert history.diverged == (True, True)
-    assert np.isnan(recorder.seen[-1].loss)
-
-
-def test_weights_that_are_no_numbers_are_divergence_too(few: Split) -> None:
-    """The one step of this fit spoils the weights after its loss was still a number."""
+    assert history.diverged == (True, True) and np.isnan(recorder.ends[-1].loss)
+    # The one step of this fit spoils the weights after its loss was still a number.
     together = small(members(lr=[0.01, 1e38], momentum=0))
     history = cohort.fit(together, Split(1e4 * few.inputs, few.labels), epochs=1, batch_size=200, optimiser="sgd")
-    assert np.isfinite(history.losses).all()
-    assert history.diverged == (False, True)
-
-
-def test_a_loss_that_is_no_number_is_divergence_too(few: Split) -> None:
-    """The square of 1e20 is beyond float32, while its gradient and the weights are not."""
+    assert history.diverged == (False, True) and np.isfinite(history.losses).all()
+    # The square of 1e20 is beyond float32, while its gradient and the weights are not.
     together = Cohort(models.MLP((64, 1)), members(seed=range(2)))
     history = cohort.fit(together, few, epochs=1, batch_size=101, values=torch.full((101, 1), 1e20))
-    assert together.finite().all()
-    assert np.isinf(history.losses).all()
-    assert history.diverged == (True, True)
+    assert history.diverged == (True, True) and np.isinf(history.losses).all() and together.finite().all()
 
 
 # Batches
@@ -112,24 +86,14 @@ def test_a_last_batch_of_one_sample_is_left_out(few: Split) -> None:
     before = weights(together)
     history = cohort.fit(together, few, epochs=2, batch_size=50, callbacks=[recorder])
     assert history.batches == 4
-    assert [event[1:] for event in recorder.events if event[0] == "batch"] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert [(step.epoch, step.batch) for step in recorder.steps] == [(0, 1), (0, 2), (1, 1), (1, 2)]
     moved = [
         [not torch.equal(old, new) for old, new in zip(first, then, strict=True)]
         for first, then in zip([before, *recorder.weights], recorder.weights, strict=False)
     ]
     assert moved == [[True, True, True], [True, False, False]] * 2
-
-
-def test_batches_of_one_sample_may_be_asked_for(few: Split) -> None:
+    # Batches of one sample may be asked for.
     assert cohort.fit(small([Member(n_train=1), Member(n_train=3)]), few, epochs=2, batch_size=1).batches == 6
-
-
-def test_no_epochs_change_nothing(few: Split) -> None:
-    together = small()
-    before = together.weights.clone()
-    history = cohort.fit(together, few, epochs=0)
-    assert (history.losses, history.diverged, history.batches) == (((), ()), (False, False), 0)
-    assert torch.equal(together.weights, before)
 
 
 # Callbacks and cancelling
@@ -138,32 +102,26 @@ def test_no_epochs_change_nothing(few: Split) -> None:
 def test_progress_says_where_the_fit_stands(few: Split) -> None:
     recorder, together = Recorder(), small([Member(lr=0.01), Member(n_train=30)])
     history = cohort.fit(together, few, epochs=2, batch_size=40, callbacks=[recorder])
-    batches = [("batch", epoch, batch) for epoch in (0, 1) for batch in (1, 2, 3)]
-    assert recorder.events == [*batches[:3], ("epoch", 0, 3), *batches[3:], ("epoch", 1, 3)]
-    steps = [p for p, event in zip(recorder.seen, recorder.events, strict=True) if event[0] == "batch"]
+    batches, steps = [("batch", epoch, batch) for epoch in (0, 1) for batch in (1, 2, 3)], recorder.steps
+    assert recorder.order == [*batches[:3], ("epoch", 0, 3), *batches[3:], ("epoch", 1, 3)]
     assert [p.share for p in steps] == pytest.approx([i / 6 for i in range(1, 7)])
-    assert all(p.model is together and p.epochs == 2 and p.batches == 3 for p in recorder.seen)
-    assert [p.seconds for p in recorder.seen] == sorted(p.seconds for p in recorder.seen)
-    assert 0 < recorder.seen[0].seconds <= recorder.seen[-1].seconds <= history.seconds
-    ends = [p.loss for p, event in zip(recorder.seen, recorder.events, strict=True) if event[0] == "epoch"]
-    assert ends == pytest.approx(np.mean(history.losses, 0))
+    assert all(p.model is together and p.epochs == 2 and p.batches == 3 for p in [*steps, *recorder.ends])
+    seconds = [0, *(p.seconds for p in [*steps, recorder.ends[-1]]), history.seconds]
+    assert seconds == sorted(seconds)
+    assert [p.loss for p in recorder.ends] == pytest.approx(np.mean(history.losses, 0))
     # Only the first network has samples in the later steps: its epoch is 40 + 40 + 21 of them.
     epoch, rest = 101 * history.losses[0][1], 40 * steps[4].loss + 21 * steps[5].loss
     assert 40 * (2 * steps[3].loss - history.losses[1][1]) == pytest.approx(epoch - rest, rel=1e-4)
 
 
-class SetAfter(Callback):
-    def __init__(self, event: threading.Event, batch: int) -> None:
-        self.event, self.left = event, batch
-
-    def on_batch_end(self, progress: Progress) -> None:
-        self.left -= 1
-        if not self.left:
-            self.event.set()
-
-
-def test_cancel_stops_between_batches_and_keeps_the_steps(few: Split) -> None:
+def test_no_epochs_change_nothing_and_cancel_stops_between_batches(few: Split) -> None:
     cancel, recorder, together = threading.Event(), Recorder(), small()
+    before = together.weights.clone()
+    history = cohort.fit(together, few, epochs=0)
+    assert (history.losses, history.diverged, history.batches) == (((), ()), (False, False), 0)
+    with pytest.raises(Cancelled, match="cancelled in epoch 1 of 1, before batch 1"):
+        cohort.fit(together, few, epochs=1, cancel=already_set())
+    assert torch.equal(together.weights, before)
     with pytest.raises(Cancelled, match="cancelled in epoch 2 of 9, before batch 2"):
         cohort.fit(together, few, epochs=9, batch_size=40, cancel=cancel, callbacks=[recorder, SetAfter(cancel, 4)])
     assert len(recorder.weights) == 4
@@ -172,47 +130,22 @@ def test_cancel_stops_between_batches_and_keeps_the_steps(few: Split) -> None:
     assert not any(torch.equal(*pair) for pair in zip(weights(together), recorder.weights[-1], strict=True))
 
 
-def test_cancel_set_before_the_start_trains_nothing(few: Split) -> None:
-    cancel, together = threading.Event(), small()
-    cancel.set()
-    before = together.weights.clone()
-    with pytest.raises(Cancelled, match="cancelled in epoch 1 of 1, before batch 1"):
-        cohort.fit(together, few, epochs=1, cancel=cancel)
-    assert torch.equal(together.weights, before)
-
-
-def test_an_error_in_a_callback_stops_the_fit(few: Split) -> None:
-    class Failing(Callback):
-        def on_epoch_end(self, progress: Progress) -> None:
-            raise KeyError("mine")
-
-    with pytest.raises(KeyError, match="mine"):
-        cohort.fit(small(), few, epochs=1, callbacks=[Failing()])
-
-
 # Randomness
 
 
 def test_the_global_random_state_is_neither_read_nor_moved(few: Split) -> None:
-    found, states = [], []
+    def state() -> tuple[Any, ...]:
+        return torch.random.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()
+
+    found = []
     for seed in (1, 2):
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
-        before = (torch.random.get_rng_state().tolist(), str(np.random.get_state()), random.getstate())
-        together = small(members(seed=range(2), dropout=[0, 0.5], fold=[0, 1], folds=2))
+        for set_seed in (torch.manual_seed, np.random.seed, random.seed):
+            set_seed(seed)
+        before, together = state(), small(members(seed=range(2), dropout=[0, 0.5], fold=[0, 1], folds=2))
         cohort.fit(together, few, epochs=2)
-        states.append((before, (torch.random.get_rng_state().tolist(), str(np.random.get_state()), random.getstate())))
+        assert before == state()
         found.append(together.weights)
-    assert all(before == after for before, after in states)
-    assert states[0] != states[1]
     assert torch.equal(*found)
-
-
-def test_gradients_stay_as_they_were(few: Split) -> None:
-    """A fit neither switches them off for the reader, nor leaves any behind."""
-    together = small()
-    cohort.fit(together, few, epochs=1)
     assert torch.is_grad_enabled()
     assert all(parameter.grad is None for parameter in together.parameters())
 
@@ -220,8 +153,7 @@ def test_gradients_stay_as_they_were(few: Split) -> None:
 # Refusals
 
 
-def zeros(*shape: int) -> Tensor:
-    return torch.zeros(*shape)
+NOTHING = torch.zeros(101, 10)  # targets
 
 
 @pytest.mark.parametrize(
@@ -230,15 +162,12 @@ def zeros(*shape: int) -> Tensor:
         ({"epochs": -1}, "epochs must be 0 or more; got -1"),
         ({"batch_size": 0}, "batch_size must be 1 or more; got 0"),
         ({"optimiser": "lion"}, "optimiser must be one of adam, sgd; got 'lion'"),
-        ({"values": zeros(101, 9)}, r"values must have shape \[101, 10\]; got \(101, 9\)"),
-        ({"values": zeros(101)}, r"values must have shape \[101, 10\]; got \(101,\)"),
-        ({"values": zeros(101, 10) / 0}, "values must be finite; some are NaN or infinity"),
-        (
-            {"teacher_logits": zeros(100, 10)},
-            r"teacher_logits must have shape \[101, 10\], .* or \[2, 101, 10\] .*; got \(100, 10\)",
-        ),
-        ({"teacher_logits": zeros(1, 101, 10)}, r"teacher_logits must have shape .*; got \(1, 101, 10\)"),
-        ({"teacher_logits": zeros(101, 10) / 0}, "teacher_logits must be finite; some are NaN or infinity"),
+        ({"values": NOTHING[:, 1:]}, r"values must have shape \[101, 10\]; got \(101, 9\)"),
+        ({"values": NOTHING[:, 0]}, r"values must have shape \[101, 10\]; got \(101,\)"),
+        ({"values": NOTHING / 0}, "values must be finite; some are NaN or infinity"),
+        ({"teacher_logits": NOTHING[1:]}, r"have shape \[101, 10\], or \[2, 101, 10\] .*; got \(100, 10\)"),
+        ({"teacher_logits": NOTHING[None]}, r"teacher_logits must have shape .*; got \(1, 101, 10\)"),
+        ({"teacher_logits": NOTHING / 0}, "teacher_logits must be finite; some are NaN or infinity"),
     ],
 )
 def test_fit_refuses(few: Split, settings: dict[str, Any], sentence: str) -> None:
@@ -261,29 +190,23 @@ def test_fit_refuses(few: Split, settings: dict[str, Any], sentence: str) -> Non
         (Member(alpha=0.5), "adam", "teacher_logits is needed: alpha = 0.5 gives the soft labels a share"),
     ],
 )
-def test_members_that_cannot_be_trained_so_are_refused(
-    few: Split, member: Member, optimiser: Any, sentence: str
-) -> None:
+def test_members_that_cannot_be_trained_so(few: Split, member: Member, optimiser: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         cohort.fit(small([Member(), member]), few, epochs=1, optimiser=optimiser)
 
 
 def test_samples_that_do_not_fit_are_refused(few: Split) -> None:
-    with pytest.raises(ValueError, match="train is empty; it needs at least one sample"):
-        cohort.fit(small(), few.first(0), epochs=1)
-    with pytest.raises(ValueError, match=r"the model cannot take samples of shape \(1, 8, 8\)"):
-        cohort.fit(Cohort(models.MLP((63, 10)), [Member()]), few, epochs=1)
-    with pytest.raises(ValueError, match="train labels must lie in 0 .. 8, or be -1 where unlabelled"):
-        cohort.fit(small(outputs=9), few, epochs=1)
-    with pytest.raises(ValueError, match="train labels must lie in 0 .. 9, or be -1 where unlabelled"):
-        cohort.fit(small(), Split(few.inputs, few.labels - 2), epochs=1)
     unlabelled = Split(few.inputs, torch.full_like(few.labels, UNLABELLED))
-    with pytest.raises(ValueError, match="train has no labelled sample, and alpha = 0 learns from labels alone"):
-        cohort.fit(small(), unlabelled, epochs=1)
+    for together, train, sentence in (
+        (small(), few.first(0), "train is empty; it needs at least one sample"),
+        (Cohort(models.MLP((63, 10)), [Member()]), few, r"the model cannot take samples of shape \(1, 8, 8\)"),
+        (small(outputs=9), few, "train labels must lie in 0 .. 8, or be -1 where unlabelled"),
+        (small(), Split(few.inputs, few.labels - 2), "train labels must lie in 0 .. 9, or be -1 where unlabelled"),
+        (small(), unlabelled, "train has no labelled sample, and alpha = 0 learns from labels alone"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            cohort.fit(together, train, epochs=1)
+    with pytest.raises(TypeError, match="train must be one of a data set's splits, .*; got an object of type Tensor"):
+        cohort.fit(small(), few.inputs, epochs=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="folds: train has samples without a label"):
-        cohort.fit(small([Member(alpha=1, fold=0)]), unlabelled, epochs=1, teacher_logits=zeros(101, 10))
-
-
-def test_a_data_set_in_place_of_a_split(digits: Dataset) -> None:
-    with pytest.raises(TypeError, match="train must be one of a data set's splits, .* got Dataset"):
-        cohort.fit(small(), digits, epochs=1)  # type: ignore[arg-type]
+        cohort.fit(small([Member(alpha=1, fold=0)]), unlabelled, epochs=1, teacher_logits=NOTHING)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from kit import models
 from kit.cohort import UNLABELLED, Cohort, Member, members
 from kit.cohort.losses import LabelLoss, ValueLoss
+from kit.cohort.networks import hidden_widths
 from kit.cohort.passes import AutogradPass, MLPPass, passes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -69,9 +69,8 @@ def test_label_loss_is_the_formula(batch: dict[str, Tensor], teachers: str, unla
     labels, each = labels_with(unlabelled), 3 * draw(K, N, C, seed=2)
     each = each if teachers == "one each" else each[:1].expand_as(each)
     z = (4 * draw(K, C, B)).requires_grad_()
-    loss, slope = LabelLoss(THOSE, labels, C, each if teachers == "one each" else each[0])(
-        z.detach(), batch["rows"], batch["share"]
-    )
+    together = LabelLoss(THOSE, labels, C, each if teachers == "one each" else each[0])
+    loss, slope = together(z.detach(), batch["rows"], batch["share"])
     expected = []
     for at, member in enumerate(THOSE):
         count = int(batch["counts"][at])
@@ -82,41 +81,6 @@ def test_label_loss_is_the_formula(batch: dict[str, Tensor], teachers: str, unla
     torch.testing.assert_close(loss, torch.stack(expected).detach(), atol=1e-6, rtol=1e-6)
     assert z.grad is not None
     torch.testing.assert_close(slope, z.grad, atol=1e-7, rtol=1e-6)
-
-
-class Closed(torch.autograd.Function):
-    """A loss whose gradient is the slope that it says: for `gradcheck`."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, loss: Any, rows: Tensor, share: Tensor) -> Tensor:
-        value, slope = loss(z.detach().clone(), rows, share)
-        ctx.save_for_backward(slope)
-        return value.to(z.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        (slope,) = ctx.saved_tensors
-        return grads[0][:, None, None] * slope, None, None, None
-
-
-@pytest.mark.parametrize("unlabelled", [(), (0, 3, 4, 11)])
-def test_the_slope_is_that_of_finite_differences(batch: dict[str, Tensor], unlabelled: Sequence[int]) -> None:
-    z = draw(K, C, B).requires_grad_()
-    labels = LabelLoss(THOSE, labels_with(unlabelled), C, draw(K, N, C, seed=2))
-    values = ValueLoss(draw(N, C, seed=3))
-    for loss in (labels, values):
-        assert torch.autograd.gradcheck(lambda at: Closed.apply(at, loss, batch["rows"], batch["share"]), z)  # noqa: B023
-
-
-def test_no_teacher_is_needed_for_hard_labels_alone(batch: dict[str, Tensor]) -> None:
-    those, z, labels = members(seed=range(K), label_smoothing=0.1), draw(K, C, B), labels_with(())
-    loss, slope = LabelLoss(those, labels, C, None)(z, batch["rows"], batch["share"])
-    same, likewise = LabelLoss(those, labels, C, draw(N, C, seed=2))(z, batch["rows"], batch["share"])
-    assert torch.equal(loss, same)
-    assert torch.equal(slope, likewise)
-    count = int(batch["counts"][0])
-    rows = batch["rows"][0, :count]
-    assert float(loss[0]) == pytest.approx(float(F.cross_entropy(z[0].T, labels[rows], label_smoothing=0.1)))
 
 
 def test_extreme_logits_stay_numbers() -> None:
@@ -153,48 +117,45 @@ def gradients(nets: Sequence[nn.Module]) -> Tensor:
     return torch.cat([parameter.grad.flatten() for block in blocks for parameter in block])
 
 
-@pytest.mark.parametrize("dropout", [False, True])
-@pytest.mark.parametrize("sizes", [(6, 4), (6, 9, 4), (6, 9, 7, 4)])
-def test_the_passes_of_mlps_are_those_of_autograd(sizes: tuple[int, ...], dropout: bool) -> None:
+FAMILIES: dict[str, nn.Module] = {
+    "linear": models.MLP((16, 3)),
+    "one": models.MLP((16, 9, 3)),
+    "two": models.MLP((16, 9, 7, 3)),
+    "convnet": models.ConvNet(image_size=4, channels=(2, 3), hidden=5, n_classes=3),
+    "other": nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3)),
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "dropout"),
+    [
+        *((family, MLPPass, dropout) for family in ("linear", "one", "two") for dropout in (False, True)),
+        *((family, AutogradPass, False) for family in ("one", "convnet", "other")),
+    ],
+)
+def test_the_passes_are_those_of_autograd(family: str, kind: type[MLPPass | AutogradPass], dropout: bool) -> None:
     """The memory of one batch serves the next of its size, so sizes alternate."""
-    together = Cohort(models.MLP(sizes), members(seed=range(3)))
+    together = Cohort(FAMILIES[family], members(seed=range(3)))
     both_ways = passes(together.template, together.blocks())
-    assert isinstance(both_ways, MLPPass)
+    if not isinstance(both_ways, kind):  # autograd serves every family
+        both_ways = AutogradPass(together.template, together.blocks())
+    widths = hidden_widths(together.template) if dropout else []
     for step, size in enumerate((5, 2, 5, 5)):
-        inputs, slope = draw(3, size, 2, 3, seed=step).float(), draw(3, 4, size, seed=9 - step).float()
-        scales = [1.5 * (draw(3, width, size, seed=width) > 0) for width in sizes[1:-1]]
+        inputs, slope = draw(3, size, 1, 4, 4, seed=step).float(), draw(3, 3, size, seed=9 - step).float()
+        scales = [1.5 * (draw(3, width, size, seed=width) > 0) for width in widths]
         z = both_ways.forward(inputs, scales if dropout else None).clone()
         row = both_ways.backward(slope)
         nets = list(together.models())
         for at, net in enumerate(nets):
-            *hidden, last = (layer for layer in net.modules() if isinstance(layer, nn.Linear))
-            h = inputs[at].flatten(1)
-            for layer, scale in zip(hidden, scales, strict=True):
-                h = F.relu(layer(h)) * (scale[at].T if dropout else 1)
-            expected = last(h)
+            if dropout:
+                *hidden, last = (layer for layer in net.modules() if isinstance(layer, nn.Linear))
+                h = inputs[at].flatten(1)
+                for layer, scale in zip(hidden, scales, strict=True):
+                    h = F.relu(layer(h)) * scale[at].T
+                expected = last(h)
+            else:
+                expected = net(inputs[at])
             torch.testing.assert_close(z[at].T, expected)
             expected.backward(slope[at].T)
         torch.testing.assert_close(row, gradients(nets))
         together.weights.data.mul_(0.9)  # the optimiser's step changes the weights in place
-
-
-@pytest.mark.parametrize("family", ["mlp", "convnet", "other"])
-def test_autograd_passes_serve_every_family(family: str) -> None:
-    template: nn.Module = models.MLP((16, 5, 3))
-    if family == "convnet":
-        template = models.ConvNet(image_size=4, channels=(2, 3), hidden=5, n_classes=3)
-    if family == "other":
-        template = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3))
-    together = Cohort(template, members(seed=range(3)))
-    both_ways = AutogradPass(template, together.blocks())
-    for step in range(2):
-        inputs, slope = draw(3, 5, 1, 4, 4, seed=step).float(), draw(3, 3, 5, seed=9 - step).float()
-        z = both_ways.forward(inputs, None)
-        row = both_ways.backward(slope)
-        nets = list(together.models())
-        for at, net in enumerate(nets):
-            expected = net(inputs[at])
-            torch.testing.assert_close(z[at].T, expected)
-            expected.backward(slope[at].T)
-        torch.testing.assert_close(row, gradients(nets))
-        together.weights.data.mul_(0.9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import re
 from types import SimpleNamespace
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 from sklearn.model_selection import StratifiedKFold
-from torch import Tensor, nn
+from torch import nn
 
 from kit import cohort, models, training
 from kit.cohort import UNLABELLED, Cohort, Member, members, networks
 from kit.cohort.members import HYPER_PARAMETERS, held_out, train_rows
 from kit.data import Dataset, Split
 from kit.training import Callback, Progress
+from tests.nets import vector
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,78 +30,48 @@ def few(digits: Dataset) -> Split:
     return digits.train.first(100)
 
 
-def vector(net: nn.Module) -> Tensor:
-    return nn.utils.parameters_to_vector(net.parameters()).detach()
-
-
 # Members
 
 
 def test_members_are_every_combination() -> None:
     found = members(temperature=[1, 4], seed=range(3), lr=(rate for rate in (0.1, 0.2)), alpha=0.5)
+    each = itertools.product((1, 4), range(3), (0.1, 0.2))
     assert found == tuple(
-        Member(temperature=temperature, seed=seed, lr=lr, alpha=0.5)
-        for temperature in (1, 4)
-        for seed in range(3)
-        for lr in (0.1, 0.2)
+        Member(temperature=temperature, seed=seed, lr=lr, alpha=0.5) for temperature, seed, lr in each
     )
     assert members() == (Member(),)
+    assert (Member(seed=3).order_seed, Member(seed=3, order=0).order_seed) == (3, 0)
+    assert members(seed=np.arange(2), lr=np.float64(0.1)) == members(seed=range(2), lr=0.1)
     assert members(width=[None, 3], lr=np.array([0.1])) == (Member(lr=0.1), Member(lr=0.1, width=3))
     assert set(HYPER_PARAMETERS) == set(vars(Member()))
 
 
-def test_the_order_follows_the_seed_unless_it_is_given() -> None:
-    assert Member(seed=3).order_seed == 3
-    assert Member(seed=3, order=0).order_seed == 0
+REFUSED: dict[str, list[tuple[str, Any]]] = {
+    "must be above 0": [("lr", 0), ("lr", math.nan), ("lr", math.inf), ("temperature", -1.0)],
+    "must be 0 or more": [("seed", -1), ("order", -2), *(("weight_decay", bad) for bad in (-0.1, math.nan, math.inf))],
+    "must lie in [0, 1)": [("momentum", 1.0), ("beta1", -0.1), ("beta2", 1), ("dropout", 1.0)],
+    "must lie in [0, 1]": [("label_smoothing", 1.1), ("alpha", -0.1), ("alpha", math.nan)],
+    "must be 1 or more": [("width", 0), ("n_train", 0)],
+    "must be 2 or more": [("folds", 1)],
+    "must lie in 0 .. 4": [("fold", 5), ("fold", -1)],
+    "must be a number": [("lr", "0.1"), ("lr", True), ("lr", None)],
+    "must be a whole number": [("seed", None), ("seed", 0.5), ("width", 8.0)],
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "sentence"),
-    [
-        ("lr", 0, "lr must be above 0; got 0"),
-        ("lr", math.nan, "lr must be above 0; got nan"),
-        ("lr", math.inf, "lr must be above 0; got inf"),
-        ("temperature", -1.0, "temperature must be above 0; got -1.0"),
-        ("seed", -1, "seed must be 0 or more; got -1"),
-        ("order", -2, "order must be 0 or more; got -2"),
-        ("weight_decay", -0.1, "weight_decay must be 0 or more; got -0.1"),
-        ("weight_decay", math.nan, "weight_decay must be 0 or more; got nan"),
-        ("weight_decay", math.inf, "weight_decay must be 0 or more; got inf"),
-        ("momentum", 1.0, r"momentum must lie in \[0, 1\); got 1.0"),
-        ("beta1", -0.1, r"beta1 must lie in \[0, 1\); got -0.1"),
-        ("beta2", 1, r"beta2 must lie in \[0, 1\); got 1"),
-        ("dropout", 1.0, r"dropout must lie in \[0, 1\); got 1.0"),
-        ("label_smoothing", 1.1, r"label_smoothing must lie in \[0, 1\]; got 1.1"),
-        ("alpha", -0.1, r"alpha must lie in \[0, 1\]; got -0.1"),
-        ("alpha", math.nan, r"alpha must lie in \[0, 1\]; got nan"),
-        ("width", 0, "width must be 1 or more; got 0"),
-        ("n_train", 0, "n_train must be 1 or more; got 0"),
-        ("folds", 1, "folds must be 2 or more; got 1"),
-        ("fold", 5, "fold must lie in 0 .. folds - 1 = 4; got 5"),
-        ("fold", -1, "fold must lie in 0 .. folds - 1 = 4; got -1"),
-        ("lr", [], "lr needs at least one value; got none"),
-    ],
-)
-def test_members_refuse_what_is_out_of_range(name: str, value: Any, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        members(**{name: value})
+@pytest.mark.parametrize("allowed", REFUSED)
+def test_members_refuse_what_is_out_of_range_or_no_number(allowed: str) -> None:
+    for name, value in REFUSED[allowed]:
+        error = TypeError if "number" in allowed else ValueError
+        with pytest.raises(error, match=re.escape(f"{name} {allowed}; got {value!r}")):
+            members(**{name: value})
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "sentence"),
-    [
-        ("lr", "0.1", "lr must be a number; got '0.1'"),
-        ("lr", True, "lr must be a number; got True"),
-        ("lr", None, "lr must be a number; got None"),
-        ("seed", None, "seed must be a number; got None"),
-        ("seed", 0.5, "seed must be a whole number; got 0.5"),
-        ("width", 8.0, "width must be a whole number; got 8.0"),
-        ("batch_size", [32, 64], "a cohort cannot vary 'batch_size' for each member; it can vary seed, lr, "),
-    ],
-)
-def test_members_refuse_what_is_no_number(name: str, value: Any, sentence: str) -> None:
-    with pytest.raises(TypeError, match=sentence):
-        members(**{name: value})
+def test_members_refuse_what_is_empty_or_shared_by_all() -> None:
+    with pytest.raises(ValueError, match="lr needs at least one value; got none"):
+        members(lr=[])
+    with pytest.raises(TypeError, match="a cohort cannot vary 'batch_size'; it can vary seed, lr, "):
+        members(batch_size=[32, 64])
 
 
 # Samples
@@ -116,23 +88,16 @@ def test_rows_are_the_first_samples_outside_the_fold(few: Split) -> None:
         assert train_rows(Member(fold=fold, folds=3, n_train=9), few.labels).tolist() == outside[:9].tolist()
 
 
-def test_folds_cut_the_split_with_the_same_class_shares() -> None:
-    labels = torch.tensor([0] * 30 + [1] * 20 + [2] * 10)
-    parts = [held_out(Member(fold=fold), labels) for fold in range(5)]
-    assert sorted(torch.cat(parts).tolist()) == list(range(60))
-    assert all(labels[part].bincount().tolist() == [6, 4, 2] for part in parts)
-
-
 def test_samples_that_are_not_there_are_refused(few: Split) -> None:
-    with pytest.raises(ValueError, match="n_train must be at most the 100 samples there are; got 101"):
-        train_rows(Member(n_train=101), few.labels)
-    with pytest.raises(ValueError, match=r"n_train must be at most the \d\d samples there are; got 100"):
-        train_rows(Member(n_train=100, fold=0, folds=2), few.labels)
-    rare = torch.tensor([0] * 10 + [1] * 3)
-    with pytest.raises(ValueError, match="folds: a class has 3 samples in train, too few for 4 folds"):
-        train_rows(Member(fold=0, folds=4), rare)
-    with pytest.raises(ValueError, match="folds: train has samples without a label"):
-        held_out(Member(fold=0, folds=2), torch.tensor([0, 1, 0, 1, UNLABELLED]))
+    rare, unlabelled = torch.tensor([0] * 10 + [1] * 3), torch.tensor([0, 1, 0, 1, UNLABELLED])
+    for member, labels, sentence in (
+        (Member(n_train=101), few.labels, "n_train must be at most the 100 samples there are; got 101"),
+        (Member(n_train=100, folds=2, fold=0), few.labels, r"n_train must be at most the \d\d samples .*; got 100"),
+        (Member(fold=0, folds=4), rare, "folds: a class has 3 samples in train, too few for 4 folds"),
+        (Member(fold=0, folds=2), unlabelled, "folds: train has samples without a label"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            train_rows(member, labels)
 
 
 # Networks
@@ -151,12 +116,12 @@ def test_first_weights_are_those_of_the_class() -> None:
 
 def test_first_weights_may_be_given(few: Split) -> None:
     start = [models.MLP((64, 8, 10), seed=7), models.MLP((64, 3, 10), seed=8)]
-    before = copy.deepcopy(start)
+    before = [vector(net) for net in start]
     together = Cohort(models.MLP((64, 8, 10)), [Member(), Member(width=3)], start=start)
-    assert all(torch.equal(vector(net), vector(own)) for net, own in zip(together.models(), start, strict=True))
+    assert all(torch.equal(vector(net), own) for net, own in zip(together.models(), before, strict=True))
     cohort.fit(together, few, epochs=1)
-    assert not any(torch.equal(vector(net), vector(own)) for net, own in zip(together.models(), start, strict=True))
-    assert all(torch.equal(vector(first), vector(own)) for first, own in zip(before, start, strict=True))
+    assert not any(torch.equal(vector(net), own) for net, own in zip(together.models(), before, strict=True))
+    assert all(torch.equal(vector(net), own) for net, own in zip(start, before, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -178,16 +143,6 @@ def test_logits_are_those_of_the_networks_taken_out(few: Split, template: nn.Mod
         assert type(net) is type(template)
         assert all(parameter.requires_grad for parameter in net.parameters())
         torch.testing.assert_close(z[at], training.predict(net, few.inputs), atol=1e-5, rtol=1e-4)
-
-
-def test_a_network_taken_out_lives_its_own_life(few: Split) -> None:
-    together = Cohort(models.MLP((64, 8, 10)), members(seed=range(2)))
-    before, net = together.weights.clone(), together.model(1)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.fill_(3)
-    assert torch.equal(together.weights, before)
-    assert not torch.equal(vector(together.model(1)), vector(net))
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])
@@ -218,38 +173,26 @@ def test_the_template_is_left_alone(few: Split) -> None:
     before = copy.deepcopy(template.state_dict())
     together = Cohort(template, members(seed=range(2), width=[3, None]))
     cohort.fit(together, few, epochs=1)
-    together.model(0).train()
+    weights, net = together.weights.clone(), together.model(0).train()
+    nn.utils.vector_to_parameters(torch.full_like(vector(net), 3), net.parameters())
+    assert torch.equal(together.weights, weights)  # a network taken out lives its own life
     assert all(torch.equal(before[name], tensor) for name, tensor in template.state_dict().items())
     assert not template.training
     assert [parameter.requires_grad for parameter in template.parameters()] == [False, False, True, True]
     assert all(parameter.grad is None for parameter in template.parameters())
 
 
-def test_finite_finds_the_weight_that_is_no_number() -> None:
-    together = Cohort(models.MLP((64, 8, 10)), members(seed=range(4)))
-    together.blocks()["layers.1.bias"][1, 2] = math.nan
-    together.blocks()["layers.0.weight"][3, 0, 5] = math.inf
-    assert together.finite().tolist() == [True, False, True, False]
-
-
-class Drawn(nn.Module):
-    """Holds a parameter that no layer draws."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(3))
-
-
 @pytest.mark.parametrize(
     ("template", "those", "sentence"),
     [
         (models.MLP(), [], "members is empty; a cohort needs at least one"),
-        (models.ResNet(), [Member()], "template: ResNet has buffers .* which a cohort cannot keep for each member"),
+        (models.ResNet(), [Member()], "template: ResNet has buffers, which a cohort cannot keep for each member"),
         (models.ConvNet(), [Member(width=3)], "width: .* MLPs with a hidden layer only; the template is ConvNet"),
         (models.ConvNet(), [Member(dropout=0.1)], "dropout: .* MLPs with a hidden layer only; .* is ConvNet"),
         (models.MLP((64, 10)), [Member(width=3)], "width: .* MLPs with a hidden layer only; the template is MLP"),
         (models.MLP((64, 10)), [Member(), Member(dropout=0.1)], "dropout: .* MLPs with a hidden layer only"),
         (models.MLP((64, 9, 7, 10)), [Member(width=8)], "width must be at most the template's 7; got 8"),
+        (nn.Sequential(nn.Linear(8, 8), nn.Dropout()), [Member()], "template: Sequential has dropout of its own"),
     ],
 )
 def test_cohorts_refuse(template: nn.Module, those: list[Member], sentence: str) -> None:
@@ -257,28 +200,23 @@ def test_cohorts_refuse(template: nn.Module, those: list[Member], sentence: str)
         Cohort(template, those)
 
 
-def test_what_is_no_member_or_no_layer_is_refused() -> None:
+def test_what_is_no_member_no_layer_or_no_start_is_refused() -> None:
+    template, those, odd = models.MLP((64, 8, 10)), members(seed=range(2)), nn.Module()
+    odd.scale = nn.Parameter(torch.ones(3))  # that no layer draws
     with pytest.raises(TypeError, match="members must be Member objects, .* got 3"):
-        Cohort(models.MLP(), [Member(), 3])  # type: ignore[list-item]
-    with pytest.raises(TypeError, match=r"model: cannot initialise the module \(Drawn\)"):
-        Cohort(Drawn(), [Member()])
-
-
-@pytest.mark.parametrize("other", [models.MLP((64, 9, 10)), models.MLP((64, 7, 10)), models.MLP((64, 10))])
-def test_a_start_of_another_shape_is_refused(other: nn.Module) -> None:
-    template, those = models.MLP((64, 8, 10)), members(seed=range(2))
+        Cohort(template, [Member(), 3])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"model: cannot initialise the module \(Module\)"):
+        Cohort(odd, [Member()])
     with pytest.raises(ValueError, match="start must have one module for each of the 2 members; got 1"):
         Cohort(template, those, start=[template])
-    with pytest.raises(ValueError, match="start: each module must have the parameters .* number 1 has others"):
-        Cohort(template, those, start=[template, other])
-    with pytest.raises(ValueError, match="start: each module must have the parameters .* number 0 has others"):
-        Cohort(template, [Member(width=3)], start=[other])
-
-
-@pytest.mark.parametrize("index", [-1, 2])
-def test_a_member_that_is_not_there_is_refused(index: int) -> None:
-    with pytest.raises(IndexError, match=rf"index must lie in 0 .. 1; got {index}"):
-        Cohort(models.MLP(), members(seed=range(2))).model(index)
+    for other in (models.MLP((64, 9, 10)), models.MLP((64, 7, 10)), models.MLP((64, 10))):
+        with pytest.raises(ValueError, match="start: each module must have the parameters .* number 1 has others"):
+            Cohort(template, those, start=[template, other])
+        with pytest.raises(ValueError, match="start: each module must have the parameters .* number 0 has others"):
+            Cohort(template, [Member(width=3)], start=[other])
+    for index in (-1, 2):
+        with pytest.raises(IndexError, match=rf"index must lie in 0 .. 1; got {index}"):
+            Cohort(template, those).model(index)
 
 
 # Memory
@@ -331,13 +269,3 @@ def test_batches_beyond_the_memory_are_refused_before_a_step(few: Split, templat
     train(count, batch_size=10**9)  # a batch holds no more samples than there are
     with pytest.raises(MemoryError, match=f"; {count} fit"):
         train(count + 1, callback=Unwanted())
-
-
-def test_numbers_of_numpy_are_numbers() -> None:
-    assert members(seed=np.arange(2), lr=np.float64(0.1)) == members(seed=range(2), lr=0.1)
-
-
-def test_a_template_with_dropout_of_its_own_is_refused() -> None:
-    template = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(0.5), nn.Linear(8, 10))
-    with pytest.raises(ValueError, match="template: Sequential throws dice of its own; give dropout to the members"):
-        Cohort(template, members(seed=range(2)))

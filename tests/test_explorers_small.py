@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator
-from pathlib import Path
+import contextlib
+from collections.abc import Callable, Iterator
 from threading import Event
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from torch import nn
 
 from kit import board, measure, prune
 from kit.data import Dataset
 from kit.explorers import BoardExplorer, IntervalExplorer, Prediction, SensitivityExplorer, table
-from kit.explorers.base import STILLS
+from kit.explorers import interval as interval_room
 from kit.explorers.interval import DRAWS, image_stops
 from kit.explorers.sensitivity import TARGETS
 from kit.measure import Estimate, Profile
 from kit.models import ConvNet
 from kit.training import Cancelled
+from tests.hands import PATIENCE, settle, words
 
-SECONDS = 60
+pytestmark = pytest.mark.usefixtures("own_board")
 
 
 def shown(widget: Any) -> dict[str, Any]:
@@ -33,62 +32,45 @@ def shown(widget: Any) -> dict[str, Any]:
     return data
 
 
-def check_still(widget: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A PNG is displayed where one is asked for, and only there."""
-    assert "image/png" not in shown(widget)
-    monkeypatch.setenv(STILLS, "1")
-    assert base64.b64decode(shown(widget)["image/png"]).startswith(b"\x89PNG")
-
-
-# -- IntervalExplorer ----------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def intervals(trained: ConvNet, digits: Dataset) -> Iterator[IntervalExplorer]:
-    explorer = IntervalExplorer(trained, digits)
-    explorer.wait(SECONDS)
-    yield explorer
-    explorer.close()
+    with contextlib.closing(IntervalExplorer(trained, digits)) as explorer:
+        explorer.wait(PATIENCE)
+        yield explorer
 
 
-@pytest.mark.parametrize(
-    ("total", "stops"), [(7, (7,)), (10, (10,)), (539, (10, 20, 50, 100, 200, 500, 539)), (100, (10, 20, 50, 100))]
-)
-def test_image_stops_end_with_the_whole_split(total: int, stops: tuple[int, ...]) -> None:
-    assert image_stops(total) == stops
+def test_an_evaluation_goes_on_where_it_was(intervals: IntervalExplorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interval_room, "BATCH", 100)
+    first, cancelled = intervals.intervals, Event()
+    cancelled.set()
+    intervals._right = [intervals._right[0][:100]]
+    with pytest.raises(Cancelled):
+        intervals._evaluate(cancelled)
+    intervals._move()
+    assert intervals.intervals == first and [len(part) for part in intervals._right] == [100] * 5 + [39]
 
 
-def test_intervals_answer_at_once(intervals: IntervalExplorer, trained: ConvNet, digits: Dataset) -> None:
-    assert intervals.truth == measure.accuracy(trained, digits.validation).value
-    assert len(intervals.intervals) == DRAWS and {reading.n for reading in intervals.intervals} == {50}
-    assert intervals.covered == sum(r.low <= intervals.truth <= r.high for r in intervals.intervals)
-    assert f"{intervals.covered} of 40 intervals hold the truth" in intervals.status.value
-    assert "with replacement" in intervals.status.value
-
-
-def test_more_images_give_narrower_intervals(intervals: IntervalExplorer, digits: Dataset) -> None:
-    def width() -> float:
-        return float(np.mean([reading.high - reading.low for reading in intervals.intervals]))
-
-    few = width()
-    intervals.n.value = len(digits.validation)
-    assert width() < few / 2
-    assert f"n = {len(digits.validation)} images" in intervals.status.value
-    line, holding, missing = intervals._figure.data
-    assert len(holding.x) == intervals.covered and len(missing.x) == DRAWS - intervals.covered
-    assert tuple(line.y) == (100 * intervals.truth,) * 2
-
-
-def test_the_seed_decides_the_draws(intervals: IntervalExplorer) -> None:
+def test_more_images_give_narrower_intervals_and_the_seed_decides_the_draws(
+    intervals: IntervalExplorer, trained: ConvNet, digits: Dataset
+) -> None:
+    for stops in ((7,), (10,), (10, 20, 50, 100, 200, 500, 539), (10, 20, 50, 100)):
+        assert image_stops(stops[-1]) == stops
     first = intervals.intervals
+    assert intervals.truth == measure.accuracy(trained, digits.validation).value
+    assert len(first) == DRAWS and {reading.n for reading in first} == {50}
     intervals.again_button.click()
-    assert intervals.seed.value == 1
-    assert intervals.intervals != first
+    assert intervals.seed.value == 1 and intervals.intervals != first
     intervals.seed.value = 0
     assert intervals.intervals == first
     intervals.seed.value = intervals.seed.max
     intervals.again_button.click()
-    assert intervals.seed.value == 0
+    assert intervals.seed.value == 0 and "with replacement" in intervals.status.value
+    intervals.n.value = len(digits.validation)
+    few, all_of_it = (np.mean([each.high - each.low for each in drawn]) for drawn in (first, intervals.intervals))
+    assert all_of_it < few / 2
+    assert intervals.covered == sum(r.low <= intervals.truth <= r.high for r in intervals.intervals)
+    assert (intervals.table()["curve"] == "holds the truth").sum() == intervals.covered
+    assert f"{intervals.covered} of 40 intervals hold the truth" in intervals.status.value
 
 
 def test_about_95_of_100_intervals_hold_the_truth(intervals: IntervalExplorer) -> None:
@@ -100,34 +82,11 @@ def test_about_95_of_100_intervals_hold_the_truth(intervals: IntervalExplorer) -
     assert 0.92 <= covered / (25 * DRAWS) <= 0.98
 
 
-def test_interval_is_shown_as_stable_text_and_still(
-    intervals: IntervalExplorer, monkeypatch: pytest.MonkeyPatch
+def pin(
+    name: str, dataset: Dataset, right: int, size: int, technique: str = "pruning", flops: int = 100, batch: int = 1
 ) -> None:
-    assert shown(intervals)["text/plain"] == "IntervalExplorer: ConvNet on digits"
-    check_still(intervals, monkeypatch)
-
-
-def test_interval_refuses_bad_input(intervals: IntervalExplorer, digits: Dataset, trained: ConvNet) -> None:
-    with pytest.raises(ValueError, match="n must be one of 10, 20, 50.*; got 51."):
-        IntervalExplorer(trained, digits, n=51)
-    with pytest.raises(ValueError, match="nearest are 50 and 100"):
-        intervals.n.value = 60
-    with pytest.raises(ValueError, match="cannot take samples of shape"):
-        IntervalExplorer(nn.Linear(3, 10), digits)
-
-
-# -- BoardExplorer -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(autouse=True)
-def board_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("KIT_BOARD", str(tmp_path / "board.sqlite"))
-    return tmp_path / "board.sqlite"
-
-
-def pin(name: str, dataset: Dataset, right: int, nonzeros: int, technique: str = "pruning", flops: int = 100) -> None:
-    latency = Estimate(nonzeros / 1000, nonzeros / 2000, nonzeros / 500, 21)
-    profile = Profile(Estimate.from_counts(right, 100), 9000, nonzeros, 36000, 4 * nonzeros, flops, latency, 1)
+    latency = Estimate(size / 1000, size / 2000, size / 500, 21)
+    profile = Profile(Estimate.from_counts(right, 100), 9000, size, 36000, 4 * size, flops, latency, batch)
     board.pin(name, profile, dataset=dataset.key, technique=technique)
 
 
@@ -136,15 +95,14 @@ def pinned(digits: Dataset) -> Iterator[BoardExplorer]:
     pin("dense", digits, 97, 9000, "dense", flops=900)
     pin("small", digits, 90, 1000, flops=900)
     pin("worse", digits, 80, 2000, "my way", flops=10)
-    explorer = BoardExplorer(digits)
-    explorer.wait(SECONDS)
-    yield explorer
-    explorer.close()
+    with contextlib.closing(BoardExplorer(digits)) as explorer:
+        explorer.wait(PATIENCE)
+        yield explorer
 
 
 def test_an_empty_board_says_how_to_pin(digits: Dataset) -> None:
     explorer = BoardExplorer(digits)
-    assert explorer.names == () == explorer.front
+    assert explorer.names == () == explorer.front and explorer.pin_name.options == ("(nothing pinned)",)
     assert "Nothing is pinned for digits yet" in explorer.status.value and "Pin to board" in explorer.status.value
     assert explorer.remove_button.disabled
     pin("first", digits, 90, 100)
@@ -154,20 +112,14 @@ def test_an_empty_board_says_how_to_pin(digits: Dataset) -> None:
     explorer.close()
 
 
-def test_board_shows_pins_and_front(pinned: BoardExplorer) -> None:
-    assert pinned.names == ("small", "worse", "dense")
-    assert pinned.front == ("small", "dense")
-    assert "3 pins for digits; 2 on the front" in pinned.status.value
-    assert list(pinned._figure.data[0].x)[:2] == [1000, 9000]
-
-
-def test_the_size_axis_changes_the_front(pinned: BoardExplorer) -> None:
-    pinned.size.value = "flops"
-    assert set(pinned.front) == {"worse", "dense"}
-    assert "MFLOPs" in pinned._figure.layout.xaxis.title.text
+def test_board_shows_pins_and_the_front_of_the_chosen_size(pinned: BoardExplorer) -> None:
+    assert pinned.names == ("small", "worse", "dense") == tuple(pinned.table()["curve"])
+    assert list(pinned.table()["x"]) == [1000, 2000, 9000]
     for size in ("file_bytes", "latency", "nonzeros"):
-        pinned.size.value = size
-        assert pinned.front == ("small", "dense")
+        settle(pinned, size=size)
+        assert pinned.front == ("small", "dense") and "3 pins for digits; 2 on the front" in words(pinned)
+    settle(pinned, size="flops")
+    assert set(pinned.front) == {"worse", "dense"} and "(MFLOPs for one sample)" in words(pinned)
 
 
 def test_pins_of_other_data_sets_stay_away(pinned: BoardExplorer, digits: Dataset) -> None:
@@ -177,16 +129,22 @@ def test_pins_of_other_data_sets_stay_away(pinned: BoardExplorer, digits: Datase
     assert "stranger" not in pinned.names
     pinned.remove("stranger")
     with pytest.raises(ValueError, match="name must be a pin of digits; got 'stranger', pinned are 'dense', "):
-        pinned.wait(SECONDS)
+        pinned.wait(PATIENCE)
     assert "must be a pin of digits" in pinned.status.value
     assert "stranger" in set(board.frame()["name"])
+    for at in range(4):
+        pin(f"better {at}", digits, 91 + at, 1100 + at, batch=256)
+    settle(pinned, size="latency")
+    assert "Latencies of batch sizes 1, 256 are not compared" in words(pinned) and "and 2 more" in words(pinned)
 
 
 def test_removing_takes_the_chosen_pin_off(pinned: BoardExplorer, digits: Dataset) -> None:
     pinned.pin_name.value = "worse"
-    pinned.refresh()
-    pinned.wait(SECONDS)
-    assert pinned.pin_name.value == "worse"  # what was chosen stays chosen
+    pinned.size.value = "flops"
+    pinned.reset()
+    pinned.wait(PATIENCE)
+    assert pinned.pin_name.value == "worse"  # it is no setting: what was chosen stays chosen
+    assert pinned.code() == "BoardExplorer(dataset)"
     pinned.remove_button.click()
     assert pinned.names == ("small", "dense")
     assert "Removed <b>worse</b>" in pinned.status.value
@@ -196,32 +154,11 @@ def test_removing_takes_the_chosen_pin_off(pinned: BoardExplorer, digits: Datase
     assert board.frame(digits.key).empty
 
 
-def test_a_damaged_board_is_said_and_the_explorer_lives_on(pinned: BoardExplorer, board_file: Path) -> None:
-    good = board_file.read_bytes()
-    board_file.write_bytes(b"no board at all")
-    pinned.refresh()
-    with pytest.raises(board.BoardError, match="damaged or not a board"):
-        pinned.wait(SECONDS)
-    assert "damaged or not a board" in pinned.status.value and "kit-error" in pinned.status.value
-    board_file.write_bytes(good)
-    pinned.refresh()
-    assert len(pinned.names) == 3
-
-
-def test_board_is_shown_as_stable_text_and_still(pinned: BoardExplorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert shown(pinned)["text/plain"] == "BoardExplorer: digits"
-    check_still(pinned, monkeypatch)
-
-
-# -- SensitivityExplorer -------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def layers(trained: ConvNet, digits: Dataset) -> Iterator[SensitivityExplorer]:
-    explorer = SensitivityExplorer(trained, digits)
-    explorer.wait(SECONDS)
-    yield explorer
-    explorer.close()
+    with contextlib.closing(SensitivityExplorer(trained, digits)) as explorer:
+        explorer.wait(PATIENCE)
+        yield explorer
 
 
 def test_sensitivity_is_the_scan_and_its_allocation(
@@ -239,95 +176,36 @@ def test_sensitivity_is_the_scan_and_its_allocation(
     }
     assert layers.accuracies == expected
     assert all(estimate.percent in layers.status.value for estimate in expected.values())
-    marks = layers._curves.data[-1]
+    marks = layers.figures["curves"].data[-1]
     assert list(marks.x) == [pytest.approx(100 * share) for share in layers.allocation.values()]
-    assert list(layers._bars.data[0].x) == [90] * len(layers.allocation)
-    assert [list(trace.y) for trace in layers._ways.data] == [["allocation"], ["uniform"], ["global"], ["dense"]]
-
-
-def test_each_target_removes_that_share(layers: SensitivityExplorer) -> None:
+    assert list(layers.figures["allocation"].data[0].x) == [90] * len(layers.allocation)
+    assert set(layers.table()["curve"]) == {name.removesuffix(".weight") for name in layers.allocation}
     sizes = layers.sensitivity.sizes
-    for target in (TARGETS[0], 0.5, TARGETS[-1]):
+    for target in (TARGETS[0], 0.5, TARGETS[-1]):  # each removes that share
         layers.ratio.value = target
         removed = sum(share * sizes[name] for name, share in layers.allocation.items()) / sum(sizes.values())
         assert removed == pytest.approx(target, abs=1e-4)
         assert f"{100 * target:.4g} % of all weights removed" in layers.status.value
 
 
-def test_importance_changes_the_curves(layers: SensitivityExplorer) -> None:
-    layers.importance.value = "magnitude"
-    first = layers.sensitivity
-    layers.importance.value = "random"
-    assert layers.sensitivity != first and "(random, no fine-tuning)" in layers.status.value
-    layers.importance.value = "magnitude"
-    assert layers.sensitivity == first
-
-
-def test_a_cancelled_scan_goes_on_where_it_was(trained: ConvNet, digits: Dataset) -> None:
+def test_a_stopped_scan_goes_on_where_it_was(trained: ConvNet, digits: Dataset) -> None:
     explorer = SensitivityExplorer(trained, digits)
-    for target in TARGETS[:20]:  # each move cancels the one before
-        explorer.ratio.value = target
-    explorer.stop()
-    explorer.wait(SECONDS)
-    if explorer._answered is None:
-        with pytest.raises(RuntimeError, match="the scan was stopped; move a control to go on."):
-            _ = explorer.allocation
-    explorer.ratio.value = 0.5
-    assert explorer.sensitivity == prune.scan(trained, digits)
-    assert explorer.stop_button.disabled
+    before = explorer.in_words
+    seen: list[str] = []
+    explorer.progress.observe(lambda change: explorer.stop(), names="value")
+    explorer.status.observe(lambda change: seen.append(words(explorer)), names="value")
+    explorer._painted_at = 0.0
+    settle(explorer, importance="random")
+    scanner = explorer._scanners["random"]
+    assert 0 < scanner.done < scanner.total and "kit-busy" not in explorer.figures["curves"]._dom_classes
+    assert seen[0] == f"Pruning one layer at a time: 1 of {scanner.total} points."
+    assert seen[-1] == f"Stopped. Move a control to go on. The picture shows the last answer: {before}"
+    explorer.progress.unobserve_all("value")
+    settle(explorer, ratio=0.5)
+    assert explorer.sensitivity == prune.scan(trained, digits, importance="random")
+    explorer.wait_curves(PATIENCE)
+    assert explorer.curves_note.value == f"curves complete: {scanner.total} points" and explorer.stop_button.disabled
     explorer.close()
-
-
-def test_scanner_measures_point_by_point_and_survives_a_cancel(trained: ConvNet, digits: Dataset) -> None:
-    scanner = prune.Scanner(trained, digits, ratios=(0.0, 0.5))
-    assert scanner.step() and scanner.done == 1
-    cancel = Event()
-    cancel.set()
-    with pytest.raises(Cancelled):
-        scanner.step(cancel)
-    assert scanner.done == 1
-    while scanner.step():
-        pass
-    assert scanner.done == scanner.total == 2 * len(prune.prunable(trained))
-    assert scanner.sensitivity == prune.scan(trained, digits, ratios=(0.0, 0.5))
-
-
-def test_any_module_works_and_is_left_alone(digits: Dataset) -> None:
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
-    before = [parameter.detach().clone() for parameter in net.parameters()]
-    explorer = SensitivityExplorer(net, digits, ratio=0.5)
-    assert set(explorer.accuracies) == {"allocation", "layer", "global"}
-    assert set(explorer.allocation) == {"1.weight", "3.weight"}
-    assert all(torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
-    explorer.close()
-
-
-def test_sensitivity_is_shown_as_stable_text_and_still(
-    layers: SensitivityExplorer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert shown(layers)["text/plain"] == "SensitivityExplorer: ConvNet on digits"
-    check_still(layers, monkeypatch)
-
-
-def test_sensitivity_refuses_bad_input(layers: SensitivityExplorer, trained: ConvNet, digits: Dataset) -> None:
-    with pytest.raises(ValueError, match="ratio must be one of the target's .* stops from 0 to 0.98; got 0.99."):
-        SensitivityExplorer(trained, digits, ratio=0.99)
-    with pytest.raises(ValueError, match="target ratio must be one of .* nearest are 0.9 and 0.91"):
-        layers.ratio.value = 0.905
-    with pytest.raises(ValueError, match="nothing to prune"):
-        SensitivityExplorer(nn.Sequential(nn.Flatten(), nn.Identity()), digits)
-    with pytest.raises(ValueError, match="cannot take samples of shape"):
-        SensitivityExplorer(nn.Linear(3, 10), digits)
-
-
-# -- Prediction ----------------------------------------------------------------------------------------------------
-
-
-def test_nothing_has_to_be_committed() -> None:
-    prediction = Prediction("How much?", ["much", "little"])
-    assert prediction.value is None and prediction.committed is None
-    answer = prediction.reveal("Little.", right="little")
-    assert "Little." not in answer.value and "once you commit" in answer.value
 
 
 def test_a_commit_is_fixed_and_told() -> None:
@@ -341,13 +219,23 @@ def test_a_commit_is_fixed_and_told() -> None:
     prediction.commit()
     assert prediction.committed == "a & b"
     assert "How &lt;much&gt;?" in prediction.children[0].value and "&lt;i&gt;" in prediction.children[0].value
+    scale = Prediction("How much?", (0, 100, 0.5, "%"))
+    assert scale.value == 50
+    scale.value = 80
+    scale.commit()
+    assert "You said 80 %: 15 points off." in scale.reveal("95 %.", right=95).value
+    assert "✔" in scale.reveal("80 %.", right=80.2).value
 
 
 @pytest.mark.parametrize(("right", "verdict"), [("a", "✔"), ("b", "✘"), (None, "")])
 def test_the_answer_compares(right: str | None, verdict: str) -> None:
     early, late = (Prediction("Which?", ["a", "b"]) for _ in range(2))
+    early.commit_button.click()
+    assert early.committed is None and "Choose one of &#x27;a&#x27;, &#x27;b&#x27;" in early._said.value
     early.value = late.value = "a"
-    early.reveal("It is <so>.", right)
+    assert "It is" not in early.reveal("It is <so>.", right).value and "once you commit" in early.answer.value
+    assert shown(early)["text/plain"] == "Prediction: Which?"
+    assert shown(early.answer)["text/plain"] == "Answer to: Which?"
     early.commit_button.click()
     late.commit_button.click()
     late.reveal("It is <so>.", right)
@@ -356,102 +244,62 @@ def test_the_answer_compares(right: str | None, verdict: str) -> None:
         assert ("✔" in prediction.answer.value) == (verdict == "✔")
 
 
-def test_a_scale_takes_numbers() -> None:
-    prediction = Prediction("How much?", (0, 100, 0.5, "%"))
-    assert prediction.value == 50
-    prediction.value = 80
-    prediction.commit()
-    assert prediction.committed == 80
-    assert "You said 80 %: 15 points off." in prediction.reveal("95 %.", right=95).value
-    assert "✔" in prediction.reveal("80 %.", right=80.2).value
-
-
-def test_the_button_says_what_is_missing() -> None:
-    prediction = Prediction("Which?", ["a", "b"])
-    prediction.commit_button.click()
-    assert prediction.committed is None and "Choose one of &#x27;a&#x27;, &#x27;b&#x27;" in prediction._said.value
-
-
-def test_prediction_is_shown_as_stable_text() -> None:
-    prediction = Prediction("Which?", ["a", "b"])
-    assert shown(prediction)["text/plain"] == "Prediction: Which?"
-    assert shown(prediction.reveal("It is 97.2 %."))["text/plain"] == "Answer to: Which?"
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "sentence"),
-    [
-        (["one"], ValueError, "options must be two or more different answers"),
-        (["a", "a"], ValueError, "options must be two or more different answers"),
-        ("ab", TypeError, "options must be a list of texts or"),
-        (3, TypeError, "options must be a list of texts or"),
-        ((0, 1), TypeError, "options must be a list of texts or"),
-        ((0, 1, 0.1, 5), TypeError, "options must be a list of texts or"),
-        ((5, 1, 0.1, "s"), ValueError, "low < high"),
-        ((0, 1, 0, "s"), ValueError, "0 < step"),
-    ],
-)
-def test_prediction_refuses_bad_options(options: Any, error: type[Exception], sentence: str) -> None:
-    with pytest.raises(error, match=sentence):
-        Prediction("Which?", options)
-
-
-def test_prediction_refuses_bad_values() -> None:
-    with pytest.raises(ValueError, match="question must be a sentence"):
-        Prediction(" ", ["a", "b"])
-    words, scale = Prediction("Which?", ["a", "b"]), Prediction("How much?", (0, 1, 0.1, "s"))
-    with pytest.raises(ValueError, match="value must be one of 'a', 'b'; got 'c'."):
-        words.value = "c"
-    with pytest.raises(ValueError, match="choose one of 'a', 'b' before committing."):
-        words.commit()
-    with pytest.raises(ValueError, match="right must be one of 'a', 'b'; got 1."):
-        words.reveal("", right=1)
-    with pytest.raises(ValueError, match="value must lie in 0 to 1 s; got 2."):
-        scale.value = 2
-    with pytest.raises(TypeError, match="right must be a number from 0 to 1; got 'a'."):
-        scale.reveal("", right="a")
-
-
-# -- table ---------------------------------------------------------------------------------------------------------
-
 FRAME = pd.DataFrame(
     {"model <x>": ["dense", "a & b"], "share": [0.97123, float("nan")], "bytes": [606000, 48500], "ok": [True, False]}
 )
 
 
-def test_table_is_html_with_numbers_on_the_right() -> None:
+def test_table_is_html_with_numbers_on_the_right_and_an_index_that_says_something() -> None:
     shown_table = table(FRAME, "Two <models>", {"share": ".1%"})
     text = shown_table.value
     assert "<caption>Two &lt;models&gt;</caption>" in text and "model &lt;x&gt;" in text and "a &amp; b" in text
     assert '<td class="kit-number">97.1%</td>' in text and '<td class="kit-number">606,000</td>' in text
     assert '<td class="kit-number">–</td>' in text and '<td class="kit-text">True</td>' in text
-    assert shown(shown_table)["text/plain"] == "Two <models>"
-
-
-def test_table_shows_an_index_that_says_something() -> None:
+    assert shown(shown_table)["text/plain"] == "Two <models>" and "<th scope=" not in text.split("<tbody>")[1]
     named = table(FRAME.set_index("model <x>"), "Models").value
     assert '<th scope="row" class="kit-text">dense</th>' in named
     assert "<th scope=" in table(pd.DataFrame({"a": [1]}, index=["row"]), "Models").value.split("<tbody>")[1]
-    assert "<th scope=" not in table(FRAME, "Models").value.split("<tbody>")[1]
-
-
-def test_table_takes_functions_and_shows_long_texts_and_estimates() -> None:
     frame = pd.DataFrame({"accuracy": [Estimate.from_counts(9, 10)], "words": ["word " * 20], "x": [0.123456]})
-    text = table(frame, "One", {"accuracy": lambda estimate: estimate.percent}).value
+    text = table(frame, "One", {"accuracy": lambda estimate: estimate.percent}).value  # a function, a long text
     assert "90.0 % (59.6 to 98.2)" in text and 'class="kit-long"' in text and "0.1235" in text
 
 
-def test_table_has_a_still_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_still(table(FRAME, "Models"), monkeypatch)
-    assert "image/png" in shown(table(FRAME[:0], "Nothing"))
+WORDS, SCALE = ["a", "b"], (0, 1, 0.1, "s")
+OTHER = nn.Linear(3, 10)
+NOTHING = nn.Sequential(nn.Flatten(), nn.Identity())
+THREE: Any = 3
+WRONG_SCALE: Any = (0, "1", 0.1, "s")
 
 
-def test_table_refuses_bad_input() -> None:
-    with pytest.raises(TypeError, match="frame must be a pandas DataFrame; got dict."):
-        table({}, "Models")
-    with pytest.raises(ValueError, match="formats must name columns of the frame .*; got 'acc'."):
-        table(FRAME, "Models", {"acc": ".1f"})
-    with pytest.raises(TypeError, match="formats.'share'. must be a format such as"):
-        table(FRAME, "Models", {"share": 3})  # type: ignore[dict-item]
-    with pytest.raises(ValueError, match="does not fit the value 'dense'"):
-        table(FRAME, "Models", {"model <x>": ".1f"})
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda net, data: IntervalExplorer(net, data, n=51), ValueError, "^n must be one .*; got 51, .* 50 and 100."),
+        (lambda net, data: IntervalExplorer(OTHER, data), ValueError, "cannot take samples of shape"),
+        (lambda net, data: SensitivityExplorer(net, data, ratio=0.99), ValueError, "^ratio .* got 0.99"),
+        (lambda net, data: SensitivityExplorer(NOTHING, data), ValueError, "nothing to prune"),
+        (lambda net, data: SensitivityExplorer(OTHER, data), ValueError, "cannot take samples of shape"),
+        (lambda *_: Prediction(" ", WORDS), ValueError, "question must be a sentence"),
+        (lambda *_: Prediction("?", THREE), TypeError, "options must be a list of texts or"),
+        (lambda *_: Prediction("?", (0, 1, 0.1, THREE)), TypeError, "options must be a list of texts or"),
+        (lambda *_: Prediction("?", ["one"]), ValueError, "options must be two or more different answers"),
+        (lambda *_: Prediction("?", ["a", "a"]), ValueError, "options must be two or more different answers"),
+        (lambda *_: Prediction("?", WRONG_SCALE), TypeError, r"options\[1\] must be a number"),
+        (lambda *_: Prediction("?", (5, 1, 0.1, "s")), ValueError, "low < high"),
+        (lambda *_: Prediction("?", (0, 1, 0, "s")), ValueError, "0 < step"),
+        (lambda *_: setattr(Prediction("?", WORDS), "value", "c"), ValueError, "value must be one of a, b; got 'c'."),
+        (lambda *_: Prediction("?", WORDS).commit(), ValueError, "choose one of 'a', 'b' before committing."),
+        (lambda *_: Prediction("?", WORDS).reveal("", right=1), ValueError, "right must be one of a, b; got 1."),
+        (lambda *_: setattr(Prediction("?", SCALE), "value", 2), ValueError, "value must lie in 0 to 1 s; got 2."),
+        (lambda *_: Prediction("?", SCALE).reveal("", right="a"), TypeError, "right must be a number; got 'a'."),
+        (lambda *_: table({}, "Models"), TypeError, "frame must be a pandas DataFrame; got {}."),
+        (lambda *_: table(FRAME, "Models", {"acc": ".1f"}), ValueError, "formats must be one of .*, ok; got 'acc'."),
+        (lambda *_: table(FRAME, "Models", {"share": THREE}), TypeError, "formats.'share'. must be a format such as"),
+        (lambda *_: table(FRAME, "Models", {"ok": ".1x"}), ValueError, "does not fit the value True"),
+    ],
+)
+def test_bad_input_is_refused(
+    call: Callable[..., Any], error: type[Exception], sentence: str, trained: ConvNet, digits: Dataset
+) -> None:
+    with pytest.raises(error, match=sentence):
+        call(trained, digits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -51,10 +52,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     environment = {**os.environ, **kernel_environment(scratch), "JUPYTER_CONFIG_DIR": str(scratch / "config")}
     # -o: do not look whether .venv is up to date.
     command = ["make", "-o", ".venv/.installed", "lab", "LAB_ARGS=--no-browser --allow-root --port 0"]
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
+    with log.open("w") as out:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out, start_new_session=True)
     try:
         end = time.monotonic() + START_SECONDS
         while not (found := re.search(r"http://localhost:\d+/\S+", log.read_text())):
@@ -66,59 +65,40 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         process.wait(timeout=30)
 
 
-def test_opens_the_first_notebook_with_a_token(lab: Lab) -> None:
+def test_opens_the_first_notebook_with_a_token_and_refuses_without(lab: Lab) -> None:
     assert FIRST_NOTEBOOK in lab.printed_url
     assert len(lab.token) >= 32
-
-
-def test_refuses_without_the_token(lab: Lab) -> None:
     with pytest.raises(urllib.error.HTTPError) as refusal:
         lab.get("/api/contents", token=False)
     assert refusal.value.code == 403
-
-
-def test_serves_the_whole_project(lab: Lab) -> None:
     names = {entry["name"] for entry in json.loads(lab.get("/api/contents"))["content"]}
     assert {"notebooks", "kit"} <= names
 
 
 def test_listens_on_this_machine_only(lab: Lab) -> None:
-    port = int(lab.base.rsplit(":", 1)[1])
-    addresses = listening_addresses(port)
-    assert addresses
-    assert addresses <= {"127.0.0.1", "::1"}
-
-
-def listening_addresses(port: int) -> set[str]:
-    """Return the addresses at which something of this user listens on a port."""
     import psutil
 
-    found: set[str] = set()
+    port, addresses = int(lab.base.rsplit(":", 1)[1]), set()
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error):  # of another user
             connections = process.net_connections(kind="tcp")
-        except psutil.Error:
-            continue
-        found |= {at.laddr.ip for at in connections if at.status == psutil.CONN_LISTEN and at.laddr.port == port}
-    return found
+            open_ports = [at.laddr for at in connections if at.status == psutil.CONN_LISTEN]
+            addresses |= {at.ip for at in open_ports if at.port == port}
+    assert addresses and addresses <= {"127.0.0.1", "::1"}
 
 
 def test_looks_for_no_news_and_no_updates(lab: Lab) -> None:
-    page = lab.get("/lab")
-    settings: dict[str, Any] = json.loads(
-        re.search(r'<script id="jupyter-config-data"[^>]*>(.*?)</script>', page, re.DOTALL).group(1)  # type: ignore[union-attr]
-    )
+    (found,) = re.findall(r'<script id="jupyter-config-data"[^>]*>(.*?)</script>', lab.get("/lab"), re.DOTALL)
+    settings = json.loads(found)
     assert settings["news"] == {"disabled": True}
     assert settings["extensionManager"]["can_install"] is False
-    lab.get("/lab/api/extensions?refresh=1")
-    lab.get("/lab/api/settings")
-    lab.get("/api/kernelspecs")
+    for path in ("/lab/api/extensions?refresh=1", "/lab/api/settings", "/api/kernelspecs"):
+        lab.get(path)
     assert network_attempts(lab.scratch) == []
 
 
 def test_a_saved_notebook_keeps_no_dead_widgets() -> None:
-    rooms = {name: SimpleNamespace() for name in ("LabApp", "ServerApp", "FileContentsManager")}
-    config = SimpleNamespace(**rooms)
+    config = SimpleNamespace(**{name: SimpleNamespace() for name in ("LabApp", "ServerApp", "FileContentsManager")})
     path = ROOT / ".jupyter" / "jupyter_lab_config.py"
     exec(path.read_text(), {"get_config": lambda: config, "__file__": str(path)})
     view = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "PruningExplorer"}

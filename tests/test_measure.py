@@ -1,8 +1,12 @@
 from __future__ import annotations
 
-import copy
+import itertools
 import math
 import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +20,7 @@ from torch import Tensor, nn
 from kit import data, files, measure, models, prune, training
 from kit.data import Dataset, Split
 from kit.measure import Estimate
+from tests.nets import same
 
 
 @pytest.mark.parametrize("total", [1, 2, 7, 30, 539, 10_000])
@@ -23,12 +28,9 @@ def test_wilson_is_scipys(total: int) -> None:
     for successes in sorted({0, 1, total // 3, total // 2, total - 1, total}):
         ours = Estimate.from_counts(successes, total)
         theirs = stats.binomtest(successes, total).proportion_ci(0.95, method="wilson")
-        assert ours.value == successes / total
-        assert ours.n == total
-        assert ours.low == pytest.approx(theirs.low, abs=1e-7)
-        assert ours.high == pytest.approx(theirs.high, abs=1e-7)
-        assert 0 <= ours.low <= ours.value <= ours.high <= 1
-        assert ours.low < ours.high
+        assert (ours.value, ours.n) == (successes / total, total)
+        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-7)
+        assert 0 <= ours.low <= ours.value <= ours.high <= 1 and ours.low < ours.high
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.98])
@@ -42,59 +44,64 @@ def test_wilson_covers_the_truth(share: float) -> None:
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 40])
-def test_from_values_is_students_interval(n: int) -> None:
-    values = np.random.default_rng(n).normal(5, 2, n).tolist()
-    ours = Estimate.from_values(values)
+def test_intervals_of_values_and_of_pairs_are_students(n: int) -> None:
+    values, others = np.random.default_rng(n).normal(5, 2, (2, n)).tolist()
+    ours, paired = Estimate.from_values(values), Estimate.from_pairs(values, others)
     low, high = stats.t.interval(0.95, n - 1, loc=np.mean(values), scale=stats.sem(values))
-    assert (ours.value, ours.low, ours.high) == pytest.approx((np.mean(values), low, high))
-    assert ours.n == n
+    assert (ours.value, ours.low, ours.high, ours.n) == pytest.approx((np.mean(values), low, high, n))
     assert all(type(number) is float for number in (ours.value, ours.low, ours.high))
+    reference = stats.ttest_rel(values, others).confidence_interval(0.95)
+    assert paired.value == pytest.approx(np.mean(values) - np.mean(others))
+    assert (paired.low, paired.high) == pytest.approx((reference.low, reference.high), abs=1e-9)
 
 
-def test_from_values_covers_the_truth() -> None:
-    draws = np.random.default_rng(0).normal(3, 1, (2000, 5))
-    intervals = [Estimate.from_values(row.tolist()) for row in draws]
-    coverage = np.mean([interval.low <= 3 <= interval.high for interval in intervals])
-    assert abs(coverage - 0.95) < 0.02  # four standard errors
+def latency_of_none(n: int = 1, **settings: Any) -> Callable[[], Estimate]:
+    return lambda: measure.latency(nn.Identity(), torch.zeros(n, 1), **settings)
 
 
-@pytest.mark.parametrize(("successes", "total"), [(0, 0), (-1, 5), (6, 5), (0, -1)])
-def test_from_counts_refuses(successes: int, total: int) -> None:
-    with pytest.raises(ValueError, match=f"successes must lie in 0 .. total .* got {successes} of {total}"):
-        Estimate.from_counts(successes, total)
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        *(
+            (lambda k=k, n=n: Estimate.from_counts(k, n), f"successes must lie in 0 .. total .* got {k} of {n}")
+            for k, n in ((0, 0), (-1, 5), (6, 5), (0, -1))
+        ),
+        *(
+            (lambda values=values: Estimate.from_values(values), "values needs at least two finite numbers")
+            for values in ([], [1.0], [1.0, math.nan], [1.0, math.inf])
+        ),
+        (lambda: Estimate.from_pairs([1.0, 2.0], [1.0, 2.0, 3.0]), "one value for each seed; got 2 and 3"),
+        (latency_of_none(batch_size=0), "batch_size must be 1 or more; got 0"),
+        (latency_of_none(runs=5), "runs must be 6 or more; got 5"),
+        (latency_of_none(warm_up=-1), "warm_up must be 0 or more; got -1"),
+        (latency_of_none(0), "inputs is empty"),
+    ],
+)
+def test_what_gives_no_estimate_is_refused(make: Callable[[], Estimate], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        make()
 
 
-@pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan], [1.0, math.inf]])
-def test_from_values_refuses(values: list[float]) -> None:
-    with pytest.raises(ValueError, match="values needs at least two finite numbers"):
-        Estimate.from_values(values)
-
-
-def test_percent() -> None:
+def test_percent_and_share() -> None:
     assert Estimate(0.974, 0.9591, 0.984, 540).percent == "97.4 % (95.9 to 98.4)"
+    assert Estimate(0.9, 0.7, 1.1, 3).share == Estimate(0.9, 0.7, 1.0, 3)
+    assert Estimate(0.1, -0.1, 0.3, 3).share == Estimate(0.1, 0.0, 0.3, 3)
 
 
 def test_sizes_in_closed_form() -> None:
     net = models.MLP((20, 30, 5))
     count = 20 * 30 + 30 + 30 * 5 + 5
-    assert measure.parameters(net) == measure.nonzeros(net) == count
-    assert measure.dense_bytes(net) == 4 * count
-    masked = prune.weights(net, ratio=0.8)
-    assert measure.parameters(masked) == count
-    assert measure.nonzeros(masked) == count - 600  # 0.8 of 750 weights; biases stay
-    assert measure.dense_bytes(masked) == 4 * count
-    norm = nn.BatchNorm1d(7)  # scale and shift; running mean and variance; one int64 counter
-    assert measure.parameters(norm) == 14
-    assert measure.nonzeros(norm) == 7
-    assert measure.dense_bytes(norm) == 4 * 28 + 8
-    assert measure.dense_bytes(nn.Linear(3, 2, dtype=torch.float64)) == 8 * 8
-
-
-def test_a_shared_tensor_counts_once() -> None:
-    net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False))
-    net[2].weight = net[0].weight
-    assert measure.parameters(net) == measure.nonzeros(net) == 16
-    assert measure.dense_bytes(net) == 64
+    tied = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False))
+    tied[2].weight = tied[0].weight
+    for model, parameters, nonzeros, memory in (
+        (net, count, count, 4 * count),
+        (prune.weights(net, ratio=0.8), count, count - 600, 4 * count),  # 0.8 of 750 weights; biases stay
+        (nn.BatchNorm1d(7), 14, 7, 4 * 28 + 8),  # scale, shift; running mean, variance; one int64 counter
+        (nn.Linear(3, 2, dtype=torch.float64), 8, 8, 8 * 8),
+        (tied, 16, 16, 64),  # a shared tensor counts once
+    ):
+        sizes = measure.parameters(model), measure.nonzeros(model), measure.dense_bytes(model)
+        assert sizes == (parameters, nonzeros, memory)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 0.9])
@@ -130,40 +137,25 @@ def test_flops_in_closed_form(digits: Dataset) -> None:
     assert measure.flops(thin, x) == measure.flops(models.ConvNet(channels=(16, 32), hidden=64), x)
 
 
-class Attention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.squeeze(1)  # [n, 8 rows, 8 pixels]
-        return self.attention(x, x, x, need_weights=False)[0].mean(1)
-
-
 def test_flops_see_into_fused_attention(digits: Dataset) -> None:
     """In evaluation mode torch runs attention as one operation that its counter does not know."""
+
+    class Attention(nn.MultiheadAttention):
+        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+            x = x.squeeze(1)  # [n, 8 rows, 8 pixels]
+            return super().forward(x, x, x, need_weights=False)[0].mean(1)
+
     projections, products = 4 * 2 * 8 * 8 * 8, 2 * 2 * 8 * 8 * 8  # q, k, v, out; then scores and their sum of values
     before = torch.backends.mha.get_fastpath_enabled()
-    assert measure.flops(Attention(), digits.train.inputs) == projections + products
+    assert measure.flops(Attention(8, 2, batch_first=True), digits.train.inputs) == projections + products
     assert torch.backends.mha.get_fastpath_enabled() is before
 
 
-class Clock:
-    """A clock on which the n-th forward pass takes the n-th of the given times, in seconds."""
-
-    def __init__(self, times: Any) -> None:
-        self.times, self.now, self.running = iter(times), 0.0, False
-
-    def perf_counter(self) -> float:
-        if self.running:
-            self.now += next(self.times)
-        self.running = not self.running
-        return self.now
-
-
 def timed(monkeypatch: pytest.MonkeyPatch, times: Any, **settings: Any) -> Estimate:
-    monkeypatch.setattr(measure, "time", Clock(times))
-    monkeypatch.setattr(measure, "training", SimpleNamespace(predict=lambda model, batch: None))
+    """A latency on a clock on which the n-th forward pass takes the n-th of the given times, in seconds."""
+    readings = itertools.chain.from_iterable((0.0, time) for time in times)
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
+    monkeypatch.setattr(training, "predict", lambda model, batch: None)
     return measure.latency(nn.Identity(), torch.zeros(1, 1), **settings)
 
 
@@ -205,62 +197,29 @@ def test_latency_runs_the_batch_it_says(digits: Dataset) -> None:
         assert 0 < estimate.low <= estimate.value <= estimate.high
 
 
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"batch_size": 0}, "batch_size must be 1 or more; got 0"),
-        ({"runs": 5}, "runs must be 6 or more for a 95 % interval; got 5"),
-        ({"warm_up": -1}, "warm_up must be 0 or more; got -1"),
-    ],
-)
-def test_latency_refuses(settings: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        measure.latency(Counter(), torch.zeros(1, 1), **settings)
-    with pytest.raises(ValueError, match="inputs is empty"):
-        measure.latency(Counter(), torch.zeros(0, 1))
-
-
-def test_latency_can_be_cancelled_between_runs() -> None:
-    cancel = threading.Event()
-
-    class Cancels(Counter):
-        def forward(self, x: Tensor) -> Tensor:
-            if len(self.batches) == 4:
-                cancel.set()
-            return super().forward(x)
-
-    net = Cancels()
+def test_a_measurement_can_be_cancelled(digits: Dataset) -> None:
+    cancel, net = threading.Event(), Counter()
+    net.register_forward_hook(lambda *_: cancel.set() if len(net.batches) == 5 else None)
     with pytest.raises(training.Cancelled, match="cancelled after 2 of 21 latency runs"):
         measure.latency(net, torch.zeros(1, 1), cancel=cancel)
     assert len(net.batches) == 5
+    with pytest.raises(training.Cancelled):
+        measure.profile(models.MLP(), digits.validation, cancel=cancel)
 
 
 def test_profile_is_what_its_parts_say(trained: nn.Module, digits: Dataset) -> None:
     net = prune.weights(trained, ratio=0.7)
-    before = copy.deepcopy(net.state_dict())
     profile = measure.profile(net, digits.validation, batch_size=4)
     counts = training.evaluate(net, digits.validation)
     assert profile.accuracy == Estimate.from_counts(counts.correct, counts.total)
-    assert profile.parameters == measure.parameters(net)
-    assert profile.nonzeros == measure.nonzeros(net) < profile.parameters
-    assert profile.dense_bytes == measure.dense_bytes(net)
-    assert profile.file_bytes == measure.file_bytes(net) < profile.dense_bytes
-    assert profile.flops == measure.flops(net, digits.validation.inputs)
+    for name in ("parameters", "nonzeros", "dense_bytes", "file_bytes"):
+        assert profile.size(name) == getattr(measure, name)(net)
+    assert profile.size("flops") == measure.flops(net, digits.validation.inputs)
     assert profile.batch_size == 4
     assert profile.size("latency") == profile.latency.value > 0
-    assert [profile.size(name) for name in measure.SIZES if name != "latency"] == [
-        getattr(profile, name) for name in measure.SIZES if name != "latency"
-    ]
-    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert same(net, prune.weights(trained, ratio=0.7))
     with pytest.raises(ValueError, match="size must be one of nonzeros, .* got 'weight'"):
         profile.size("weight")  # type: ignore[arg-type]
-
-
-def test_profile_can_be_cancelled(digits: Dataset) -> None:
-    cancel = threading.Event()
-    cancel.set()
-    with pytest.raises(training.Cancelled):
-        measure.profile(models.MLP(), digits.validation, cancel=cancel)
 
 
 def test_final_test_reads_the_test_split_only(digits: Dataset) -> None:
@@ -272,33 +231,121 @@ def test_final_test_reads_the_test_split_only(digits: Dataset) -> None:
     assert measure.final_test(Counter(), swapped).n == len(digits.validation)
 
 
-def test_pairs_are_compared_seed_by_seed() -> None:
-    first, second = [0.9, 0.8, 0.7], [0.88, 0.79, 0.70]
-    paired = Estimate.from_pairs(first, second)
-    reference = stats.ttest_rel(first, second).confidence_interval(0.95)
-    assert paired.value == pytest.approx(0.01)
-    assert (paired.low, paired.high) == pytest.approx((reference.low, reference.high), abs=1e-9)
-    with pytest.raises(ValueError, match="one value for each seed; got 2 and 3"):
-        Estimate.from_pairs([1.0, 2.0], [1.0, 2.0, 3.0])
-
-
-def test_latencies_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latencies_are_measured_in_turn() -> None:
     order: list[int] = []
-
-    class Noted(nn.Module):
-        def __init__(self, name: int) -> None:
-            super().__init__()
-            self.name = name
-
-        def forward(self, x: Tensor) -> Tensor:
-            order.append(self.name)
-            return x
-
-    both = measure.latencies([Noted(1), Noted(2)], torch.zeros(3, 2), runs=7, warm_up=1)
-    assert order == [1] * 3 + [2] * 3 + [1] * 3 + [2] * 3 + [1] * 4 + [2] * 4  # each turn: one to warm up, then 2, 2, 3
+    nets = [nn.Identity(), nn.Identity()]
+    for name, net in enumerate(nets):
+        net.register_forward_pre_hook(lambda *_, name=name: order.append(name))
+    both = measure.latencies(nets, torch.zeros(3, 2), runs=7, warm_up=1)
+    assert order == [0] * 3 + [1] * 3 + [0] * 3 + [1] * 3 + [0] * 4 + [1] * 4  # each turn: one to warm up, then 2, 2, 3
     assert [estimate.n for estimate in both] == [7, 7]
 
 
-def test_the_interval_of_a_share_stays_within_it() -> None:
-    assert Estimate(0.9, 0.7, 1.1, 3).share == Estimate(0.9, 0.7, 1.0, 3)
-    assert Estimate(0.1, -0.1, 0.3, 3).share == Estimate(0.1, 0.0, 0.3, 3)
+class Spans:
+    """When each thread was busy, and at what."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, float, float]] = []
+
+    @contextmanager
+    def of(self, what: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seen.append((what, began, time.perf_counter()))
+
+    def overlap(self, one: str, other: str) -> bool:
+        """Whether some span of `one` overlaps another span of `other`."""
+        pairs = itertools.permutations(self.seen, 2)
+        return any((a[0], b[0]) == (one, other) and a[1] < b[2] and b[1] < a[2] for a, b in pairs)
+
+    def time_once(self, **settings: Any) -> Estimate:
+        def timed(*_: Any) -> None:
+            with self.of("timing"):
+                time.sleep(0.001)
+
+        net = nn.Identity()
+        net.register_forward_pre_hook(timed)
+        return measure.latency(net, torch.zeros(1, 1), runs=6, warm_up=0, **settings)
+
+
+def run_together(*calls: Callable[[], Any]) -> list[Any]:
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result(timeout=20) for future in [pool.submit(call) for call in calls]]
+
+
+def test_nothing_computes_while_a_latency_is_timed() -> None:
+    """Threads that compute, in idle time or not, share the time among them; timing has it alone."""
+    spans = Spans()
+
+    def compute(what: str, patient: bool) -> None:
+        for _ in range(25):
+            with measure.computing(patient=patient), spans.of(what):
+                time.sleep(0.002)
+
+    def times() -> None:
+        for _ in range(4):
+            spans.time_once()
+
+    busy = [lambda: compute("busy", False)] * 2
+    run_together(*busy, lambda: compute("idle", True), lambda: compute("idle", True), times, times)
+    for what in ("busy", "idle"):
+        assert not spans.overlap("timing", what)
+    assert not spans.overlap("timing", "timing")
+    assert not spans.overlap("idle", "idle")  # one idle step at a time
+    assert spans.overlap("busy", "busy")
+
+
+def test_threads_that_compute_can_time_without_waiting_for_each_other() -> None:
+    spans, together = Spans(), threading.Barrier(2)
+
+    def compute_and_time(patient: bool) -> None:
+        with measure.computing(patient=patient), measure.computing():  # entering again changes nothing
+            together.wait(5)
+            spans.time_once()
+            with spans.of("busy"):  # computes again
+                time.sleep(0.01)
+
+    run_together(lambda: compute_and_time(True), lambda: compute_and_time(False))
+    assert len(spans.seen) == 2 * (6 + 1)
+    assert not spans.overlap("timing", "busy")
+    spans.time_once()  # and the processor is free again
+
+
+def test_an_idle_step_gives_way_to_a_timing_that_waits() -> None:
+    asked = threading.Event()
+    with measure.computing(), ThreadPoolExecutor(2) as pool:
+        timing = pool.submit(Spans().time_once, cancel=asked)
+        while not measure._processor.wanted:
+            time.sleep(0.001)
+
+        def entered(**settings: Any) -> bool:
+            with measure.computing(**settings) as inside:
+                return inside
+
+        assert not pool.submit(entered, patient=True, timeout=0.01).result(5)
+        assert pool.submit(entered).result(5)  # work that somebody asked for goes on
+        asked.set()
+        with pytest.raises(training.Cancelled, match="cancelled while it waited"):
+            timing.result(5)
+        assert pool.submit(entered, patient=True, timeout=5).result(6)
+
+
+def test_computing_waits_no_longer_than_it_is_told() -> None:
+    inside, cancel, net = threading.Event(), threading.Event(), nn.Identity()
+
+    def wait(*_: Any) -> None:
+        inside.set()
+        cancel.wait(5)
+
+    net.register_forward_pre_hook(wait)
+    with ThreadPoolExecutor(1) as pool:
+        timing = pool.submit(measure.latency, net, torch.zeros(1, 1), cancel=cancel)
+        inside.wait(5)
+        for patient in (False, True):
+            with measure.computing(patient=patient, timeout=0.01) as entered:
+                assert not entered
+        cancel.set()
+        with pytest.raises(training.Cancelled):
+            timing.result(5)
+    with measure.computing(timeout=0.01) as entered:
+        assert entered

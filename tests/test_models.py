@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,20 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kit import data, measure, models, prune, training
+from kit import data, distill, measure, models, prune, training
+from tests.nets import same
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-BUILDERS: list[Callable[..., nn.Module]] = [models.MLP, models.ConvNet, models.ResNet]
-
-
-def same(first: nn.Module, second: nn.Module) -> bool:
-    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
-
-
-def test_convnet_has_the_stated_number_of_parameters() -> None:
-    assert sum(p.numel() for p in models.ConvNet().parameters()) == 151_306
 
 
 @pytest.mark.parametrize(
@@ -49,14 +40,18 @@ def test_logits_have_one_number_a_class(model: nn.Module, shape: tuple[int, ...]
     assert not torch.equal(logits[0], logits[1])
 
 
-@pytest.mark.parametrize("build", BUILDERS)
+@pytest.mark.parametrize("build", [models.MLP, models.ConvNet, models.ResNet])
 def test_the_seed_decides(build: Callable[..., nn.Module]) -> None:
+    """And layers are not linear together: the chapter's listing had no activation, so it was one affine map."""
     assert same(build(seed=3), build(seed=3))
-    assert not same(build(seed=3), build(seed=4))
-    assert all(p.requires_grad and not p.is_meta for p in build().parameters())
+    assert not same(build(seed=3), model := build(seed=4).eval())
+    assert all(p.requires_grad and not p.is_meta for p in model.parameters())
+    a, b = torch.rand(2, 1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert not torch.allclose(model((a + b) / 2), (model(a) + model(b)) / 2, atol=1e-4)
 
 
-def test_convnet_is_the_written_formula() -> None:
+def test_networks_are_the_written_formulas() -> None:
+    assert sum(p.numel() for p in models.ConvNet().parameters()) == 151_306
     net = models.ConvNet(2, (6, 4), (3, 5), 7, 4)
     x = torch.rand(3, 2, 6, 4, generator=torch.Generator().manual_seed(0))
     y = x
@@ -65,26 +60,12 @@ def test_convnet_is_the_written_formula() -> None:
     y = y.unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5))  # [3, 5, 3, 2]
     y = (y.reshape(3, 30) @ net.fc1.weight.T + net.fc1.bias).clamp_min(0)
     assert torch.allclose(net(x), y @ net.fc2.weight.T + net.fc2.bias, atol=1e-6)
-
-
-def test_mlp_is_the_written_formula() -> None:
-    net = models.MLP((6, 5, 4, 3))
-    x = y = torch.rand(2, 1, 2, 3, generator=torch.Generator().manual_seed(0))
-    y = y.reshape(2, 6)
+    mlp, y = models.MLP((48, 5, 4, 3)), x.reshape(3, 48)
     for index, width in enumerate((5, 4, 3)):
-        y = y @ net.get_parameter(f"layers.{index}.weight").T + net.get_parameter(f"layers.{index}.bias")
-        assert y.shape == (2, width)
+        y = y @ mlp.get_parameter(f"layers.{index}.weight").T + mlp.get_parameter(f"layers.{index}.bias")
+        assert y.shape == (3, width)
         y = y if index == 2 else y.clamp_min(0)
-    assert torch.allclose(net(x), y, atol=1e-6)
-
-
-def test_layers_are_not_linear_together() -> None:
-    """The chapter's listing had no activation: its layers were one affine map."""
-    for model in (models.MLP(), models.ConvNet(), models.ResNet().eval()):
-        a, b = torch.rand(2, 1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            middle = model((a + b) / 2)
-            assert not torch.allclose(middle, (model(a) + model(b)) / 2, atol=1e-4)
+    assert torch.allclose(mlp(x), y, atol=1e-6)
 
 
 @pytest.mark.parametrize("layer", [nn.Linear(40, 300), nn.Conv2d(6, 80, 3), nn.Conv2d(8, 40, 5, groups=4, bias=False)])
@@ -100,9 +81,9 @@ def test_initialise_has_the_law_of_torch(layer: Any) -> None:
     for ours, theirs in zip(state.values(), expected.values(), strict=True):
         assert ours.abs().max() <= bound
         if ours.numel() > 1000:
-            assert math.isclose(float(ours.abs().max()), float(theirs.abs().max()), rel_tol=0.01)
-            assert math.isclose(float(ours.std()), float(theirs.std()), rel_tol=0.05)
-            assert math.isclose(float(ours.std()), bound / math.sqrt(3), rel_tol=0.05)
+            assert float(ours.abs().max()) == pytest.approx(float(theirs.abs().max()), rel=0.01)
+            assert float(ours.std()) == pytest.approx(float(theirs.std()), rel=0.05)
+            assert float(ours.std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)
         assert ours.unique().numel() > 0.99 * ours.numel()
 
 
@@ -112,11 +93,8 @@ def test_initialise_resets_normalisation_and_refuses_the_unknown() -> None:
     for tensor in net.state_dict().values():
         tensor += 3
     models.initialise(net, 0)
-    for layer in layers:
-        assert layer.weight.tolist() == [1] * 4
-        assert layer.bias.tolist() == [0] * 4
-    assert layers[0].running_mean.tolist() == [0] * 4
-    assert int(layers[0].num_batches_tracked) == 0
+    assert all((layer.weight.tolist(), layer.bias.tolist()) == ([1] * 4, [0] * 4) for layer in layers)
+    assert (layers[0].running_mean.tolist(), int(layers[0].num_batches_tracked)) == ([0] * 4, 0)
     with pytest.raises(TypeError, match=r"cannot initialise 1 \(PReLU\); known are Linear, Conv"):
         models.initialise(nn.Sequential(nn.Linear(4, 4), nn.PReLU()), 0)
 
@@ -161,27 +139,18 @@ def test_samples_of_another_shape_are_refused(model: nn.Module, shape: tuple[int
     ("build", "sentence"),
     [
         (lambda: models.MLP((64,)), r"sizes needs at least .* got \[64\]"),
-        (lambda: models.MLP((64, 0, 10)), r"sizes must be 1 or more; got \[64, 0, 10\]"),
-        (lambda: models.ConvNet(0), r"in_channels must be 1 or more; got \[0\]"),
-        (lambda: models.ConvNet(channels=(4, -1)), r"channels must be 1 or more; got \[4, -1\]"),
-        (lambda: models.ConvNet(image_size=1), "image_size must be at least 2 .* got 1"),
-        (lambda: models.ConvNet(image_size=(8, 1)), r"image_size must be at least 2 .* got \(8, 1\)"),
+        (lambda: models.MLP((64, 0, 10)), r"sizes must be 1 or more; got 0"),
+        (lambda: models.ConvNet(0), r"in_channels must be 1 or more; got 0"),
+        (lambda: models.ConvNet(channels=(4, -1)), r"channels must be 1 or more; got -1"),
+        (lambda: models.ConvNet(image_size=1), "image_size must be 2 or more; got 1"),
+        (lambda: models.ConvNet(image_size=(8, 1)), r"image_size must be 2 or more; got 1"),
         (lambda: models.ResNet(widths=()), "widths needs at least one stage"),
-        (lambda: models.ResNet(blocks=0), r"blocks must be 1 or more; got \[0\]"),
+        (lambda: models.ResNet(blocks=0), r"blocks must be 1 or more; got 0"),
     ],
 )
 def test_bad_sizes_are_refused(build: Callable[[], nn.Module], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         build()
-
-
-class Nothing(training.Callback):
-    pass
-
-
-def numpy_state() -> np.ndarray:
-    state: Any = np.random.get_state()
-    return state[1].copy()
 
 
 def test_the_global_generator_is_neither_read_nor_moved() -> None:
@@ -192,10 +161,14 @@ def test_the_global_generator_is_neither_read_nor_moved() -> None:
     for global_seed in (1, 2):
         torch.manual_seed(global_seed)
         np.random.seed(global_seed)
-        before, numpy_before = torch.random.get_rng_state(), numpy_state()
+        before = torch.random.get_rng_state(), pickle.dumps(np.random.get_state())
         dataset = data.from_arrays(images, labels)
         net = models.ResNet(widths=(4, 8), n_classes=4)
-        training.fit(net, dataset, epochs=1, callbacks=[Nothing()])
+        training.fit(net, dataset, epochs=1, callbacks=[training.Callback()])
+        layers: dict[str, Any] = {"student_layer": "layers.0", "teacher_layer": "stem"}
+        student = models.MLP((36, 3, 4))
+        distill.hint(student, net, dataset.train, **layers, epochs=1)
+        distill.fit(student, net, dataset.train, epochs=1)
         made: Sequence[nn.Module] = (
             net,
             models.MLP((36, 4)),
@@ -203,6 +176,7 @@ def test_the_global_generator_is_neither_read_nor_moved() -> None:
             *(prune.channels(net, ratio=0.5, importance=kind, dataset=dataset) for kind in prune.IMPORTANCES),
             prune.fine_tune(prune.weights(net, ratio=0.5), dataset, epochs=1),
             prune.iterative(net, dataset, ratio=0.5, rounds=2, epochs=2).model,
+            student,
         )
         measure.profile(net, dataset.validation)
         prune.allocate(prune.scan(net, dataset, ratios=(0, 0.5)), 0.2)
@@ -210,6 +184,6 @@ def test_the_global_generator_is_neither_read_nor_moved() -> None:
         results.append([tensor for model in made for tensor in model.state_dict().values()])
         results[-1] += list(found.masks.values())
         results[-1] += [torch.tensor([e.value for e in (*found.reinitialised, *found.random_masks)])]
-        assert torch.equal(torch.random.get_rng_state(), before)
-        assert (numpy_state() == numpy_before).all()
+        assert torch.equal(torch.random.get_rng_state(), before[0])
+        assert pickle.dumps(np.random.get_state()) == before[1]
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

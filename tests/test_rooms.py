@@ -22,26 +22,16 @@ KIT = ROOT / "kit"
 NOTHING: frozenset[str] = frozenset()
 LEARNING = frozenset({"data", "models", "training"})
 MEASURING = LEARNING | {"files", "cohort", "measure", "store", "board"}
-SMALLER = frozenset({"prune", "distill", "compress"})
-COMPUTING = MEASURING | SMALLER | {"search", "cluster"}
+COMPUTING = MEASURING | {"prune", "distill", "search"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
-    "checks": NOTHING,
-    "data": NOTHING,
-    "models": NOTHING,
-    "files": NOTHING,
+    **dict.fromkeys(("checks", "data", "models", "files", "store"), NOTHING),
     "training": frozenset({"data", "models"}),
     "cohort": frozenset({"data", "models", "training", "measure"}),
     "measure": frozenset({"data", "training", "files"}),
-    "store": NOTHING,
     "board": frozenset({"measure", "store"}),
-    "prune": MEASURING,
-    "distill": MEASURING,
-    "compress": MEASURING,
+    **dict.fromkeys(("prune", "distill"), MEASURING),
     "search": frozenset({"store"}),
-    "search.networks": MEASURING,
-    "search.gradient": MEASURING,
-    "search.architecture": MEASURING,
-    "cluster": frozenset({"search"}),
+    **dict.fromkeys(("search.networks", "search.landscape"), MEASURING),
     "plots": COMPUTING,
     "explorers": COMPUTING | {"plots"},
     "exercises": COMPUTING | {"plots", "explorers"},
@@ -51,8 +41,8 @@ DRAWING = frozenset({"matplotlib", "plotly"})
 WIDGETS = frozenset({"ipywidgets", "IPython"})
 HEAVY = DRAWING | WIDGETS | {"torch", "numpy", "scipy", "sklearn", "pandas", "torch_pruning", "safetensors", "ray"}
 LIGHT_SEARCH = (
-    *("space", "trials", "study", "grid", "random", "halving"),
-    *("acquisition", "surrogate", "bayes", "functions", "estimators", "replay", "belief"),
+    *("space", "trials", "study", "study_file", "calling", "grid", "random", "halving"),
+    *("acquisition", "surrogate", "bayes", "functions", "estimators", "replay", "duel"),
 )
 WITHOUT_TORCH = frozenset(f"search.{part}" for part in LIGHT_SEARCH)
 IMPORT_MILLISECONDS = 50
@@ -82,10 +72,8 @@ for name in modules:
 
 def source_names() -> list[str]:
     """Return every module of the kit, without the leading `kit.`, from the files alone: nothing is imported."""
-    names = []
-    for path in sorted(KIT.rglob("*.py")):
-        parts = path.relative_to(KIT).with_suffix("").parts
-        names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    paths = [path.relative_to(KIT).with_suffix("") for path in sorted(KIT.rglob("*.py"))]
+    names = [".".join(path.parent.parts if path.name == "__init__" else path.parts) for path in paths]
     return [name for name in names if name]
 
 
@@ -95,11 +83,6 @@ MODULES = source_names()
 def path_of(name: str) -> Path:
     base = KIT.joinpath(*name.split("."))
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
-
-
-def rule_of(name: str) -> str:
-    """Return the entry of MAY_IMPORT that a module falls under: its own, else its room's."""
-    return name if name in MAY_IMPORT else name.split(".")[0]
 
 
 def imported(name: str, source: str) -> set[str]:
@@ -125,14 +108,10 @@ def probed() -> dict[str, dict[str, Any]]:
     slow = ["scipy.stats", "sklearn.gaussian_process", "sklearn.model_selection"]  # these load no torch
     heavy = [name for name in MODULES if name not in light]
     jobs = [(slow, light), (["torch", *slow], heavy[::2]), (["torch", *slow], heavy[1::2])]
+    orders = [json.dumps([preload, [f"kit.{name}" for name in names], sorted(HEAVY)]) for preload, names in jobs]
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROBE, json.dumps([preload, [f"kit.{name}" for name in names], sorted(HEAVY)])],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for preload, names in jobs
+        subprocess.Popen([sys.executable, "-c", PROBE, order], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for order in orders
     ]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     rows = [json.loads(line) for output in outputs for line in output.splitlines() if line.startswith('{"name"')]
@@ -160,7 +139,7 @@ def test_module_loads_only_what_its_room_may(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_module_imports_only_rooms_below_it(name: str) -> None:
-    rule = rule_of(name)
+    rule = name if name in MAY_IMPORT else name.split(".")[0]  # its own, else its room's
     assert rule in MAY_IMPORT, f"kit.{name} is in no room that this test knows: add the room to MAY_IMPORT."
     own = name.split(".")[0]
     rooms = {module.split(".")[0] for module in imported(name, path_of(name).read_text(encoding="utf-8"))}
@@ -196,15 +175,12 @@ def test_imports_are_seen(name: str, source: str, rooms: set[str]) -> None:
 
 def test_listed_rooms_are_those_on_disk() -> None:
     rooms = {name for name in MODULES if "." not in name}
-    assert set(kit.__all__) == rooms, "kit/__init__.py lists its rooms: __all__, the imports above it, the docstring."
+    assert set(kit.__all__) == rooms, "kit/__init__.py lists its rooms: __all__, the docstring."
     assert list(kit.__all__) == sorted(kit.__all__)
     assert set(kit.__all__) <= set(dir(kit))
     assert kit.__doc__ is not None
     in_docstring = {line.split()[0] for line in kit.__doc__.splitlines() if line.startswith("    ")}
     assert in_docstring == rooms
-
-
-def test_unknown_room_is_refused() -> None:
     with pytest.raises(AttributeError, match="kit has no module 'cellar'; it has .*data"):
         _ = kit.cellar
 
@@ -224,8 +200,6 @@ def test_import_kit_is_cheap() -> None:
     results = [run_python(code).split() for _ in range(5)]
     assert all(len(result) == 1 for result in results), f"import kit loads {results[0][1:]}"
     assert min(float(result[0]) for result in results) < IMPORT_MILLISECONDS
-
-
-def test_room_is_entered_on_first_use() -> None:
+    # A room is entered on first use.
     code = "import kit; print(kit.data.__name__); from kit import data; assert kit.data is data"
     assert run_python(code) == "kit.data"

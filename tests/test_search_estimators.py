@@ -25,23 +25,17 @@ def diabetes() -> tuple[Any, Any]:
     return load_diabetes(return_X_y=True)
 
 
-@pytest.mark.parametrize(
-    ("cv", "scoring"),
-    [(5, None), (3, "neg_mean_absolute_error"), (KFold(4, shuffle=True, random_state=0), "r2")],
-)
+FOLDS = KFold(4, shuffle=True, random_state=0)
+
+
+@pytest.mark.parametrize(("cv", "scoring"), [(5, None), (3, "neg_mean_absolute_error"), (FOLDS, "r2")])
 def test_scores_are_those_of_cross_val_score(diabetes: tuple[Any, Any], cv: Any, scoring: Any) -> None:
-    objective = CrossValidation(Ridge(), *diabetes, cv=cv, scoring=scoring)
+    estimator = Ridge(alpha=3.0)
+    objective = CrossValidation(estimator, *diabetes, cv=cv, scoring=scoring)
     for alpha in (0.01, 1.0):
         expected = cross_val_score(Ridge(alpha=alpha), *diabetes, cv=cv, scoring=scoring)
         assert objective({"alpha": alpha}) == expected.tolist()
-
-
-def test_the_given_estimator_stays_as_it_is(diabetes: tuple[Any, Any]) -> None:
-    estimator = Ridge(alpha=3.0)
-    before = CrossValidation(estimator, *diabetes)({"alpha": 0.5})
-    assert estimator.alpha == 3.0
-    assert not hasattr(estimator, "coef_")
-    assert before == CrossValidation(estimator, *diabetes)({"alpha": 0.5})
+    assert estimator.alpha == 3.0 and not hasattr(estimator, "coef_")  # it stays as it was given
 
 
 def test_parts_of_a_pipeline_go_by_their_names() -> None:
@@ -71,41 +65,22 @@ def test_an_unknown_key_fails_the_trial_in_the_words_of_scikit_learn(diabetes: t
         Ridge().set_params(alfa=1.0)
     with pytest.raises(ValueError) as found:
         objective({"alfa": 1.0})
-    assert str(found.value) == str(expected.value)
+    assert str(found.value) == str(expected.value) and "'alfa'" in str(found.value)
     (trial,) = Study(Space({"alfa": Float(0, 1)})).run(objective, Listed([{"alfa": 0.5}]), budget=1).trials
-    assert trial.status == "failed"
-    assert trial.error == f"ValueError: {expected.value}"
-    assert "'alfa'" in trial.error
-
-
-def test_a_fit_that_raises_fails_the_trial_alone(diabetes: tuple[Any, Any]) -> None:
-    space = Space({"solver": Choice("svd", "no such solver")})
-    configs = [{"solver": "no such solver"}, {"solver": "svd"}]
-    study = Study(space, maximise=True).run(CrossValidation(Ridge(), *diabetes), Listed(configs), budget=2)
-    assert [trial.status for trial in study.trials] == ["failed", "done"]
-    assert "no such solver" in study.trials[0].error
-    assert study.trials[1].scores == tuple(cross_val_score(Ridge(solver="svd"), *diabetes, cv=5).tolist())
+    assert (trial.status, trial.error) == ("failed", f"ValueError: {expected.value}")
 
 
 # -- distributions -----------------------------------------------------------------------------------------------------
 
-LAWS = Space(
-    {
-        "rate": Float(1e-4, 1, log=True),
-        "share": Float(-2, 3),
-        "depth": Int(2, 5),
-        "kind": Choice("a", None, 3),
-    }
-)
-
 
 def test_distributions_have_the_law_of_the_space() -> None:
     """Each number, at its place in the unit interval, is even there."""
-    n = 2000
-    drawn = list(ParameterSampler(distributions(LAWS), n, random_state=0))
-    assert all(LAWS.check(config) == {name: config[name] for name in LAWS.names} for config in drawn)
+    n, floats = 2000, {"rate": Float(1e-4, 1, log=True), "share": Float(-2, 3)}
+    space = Space({**floats, "depth": Int(2, 5), "kind": Choice("a", None, 3)})
+    drawn = list(ParameterSampler(distributions(space), n, random_state=0))
+    assert all(space.check(config) == {name: config[name] for name in space.names} for config in drawn)
     for name in ("rate", "share"):
-        places = [LAWS.parameters[name].encode(config[name]) for config in drawn]
+        places = [space.parameters[name].encode(config[name]) for config in drawn]
         assert kstest(places, "uniform").pvalue > 0.01
     levels: dict[str, list[Any]] = {"depth": [2, 3, 4, 5], "kind": ["a", None, 3]}
     for name, values in levels.items():

@@ -19,6 +19,8 @@ from kit.search.space import Parameter, key
 
 SPACE = Space({"lr": Float(1e-4, 1.0, log=True), "width": Int(4, 64), "method": Choice("adam", "sgd", None)})
 
+CONDITIONS = "; got .* Conditions are not supported: write one space for each branch."
+
 # Ranges
 
 
@@ -35,8 +37,8 @@ def test_a_float_is_mapped_as_scipys_law(parameter: Float) -> None:
 
 
 def test_rounding_never_leaves_the_range() -> None:
-    dice = np.random.default_rng(0)
-    for low, high in dice.uniform(1e-8, 1e3, (200, 2)).tolist():
+    rng = np.random.default_rng(0)
+    for low, high in rng.uniform(1e-8, 1e3, (200, 2)).tolist():
         for log in (False, True):
             parameter = Float(min(low, high), max(low, high), log=log)
             assert parameter.holds(parameter.decode(0.0))
@@ -44,16 +46,13 @@ def test_rounding_never_leaves_the_range() -> None:
     assert type(Float(3, 10, log=True).decode(1.0)) is float  # exp(log(10)) is a little above 10
 
 
-def test_each_whole_number_gets_an_equal_part() -> None:
+def test_each_whole_number_gets_an_equal_part_or_one_by_its_logarithm() -> None:
     parameter = Int(-3, 6)
     places = (np.arange(1000) + 0.5) / 1000
     found = Counter(parameter.decode(place) for place in places.tolist())
     assert found == dict.fromkeys(range(-3, 7), 100)
     assert [parameter.encode(value) for value in range(-3, 7)] == pytest.approx([0.05 + 0.1 * at for at in range(10)])
     assert (parameter.decode(0.0), parameter.decode(1.0), parameter.count) == (-3, 6, 10)
-
-
-def test_each_whole_number_gets_a_part_by_its_logarithm() -> None:
     parameter = Int(1, 9, log=True)
     places = (np.arange(20_000) + 0.5) / 20_000
     found = Counter(parameter.decode(place) for place in places.tolist())
@@ -96,11 +95,7 @@ def test_one_and_true_are_different_options() -> None:
 @pytest.mark.parametrize(
     ("parameter", "inside", "outside"),
     [
-        (
-            Float(0, 1),
-            [0, 1, 0.5, np.float32(0.5), np.int64(1), Fraction(1, 3)],
-            [-0.1, 2, math.nan, True, "0.5", None],
-        ),
+        (Float(0, 1), [0, 1, 0.5, np.float32(0.5), np.int64(1), Fraction(1, 3)], [-0.1, 2, math.nan, True, "0", None]),
         (Int(0, 9), [0, 9, np.int8(3), np.uint64(4)], [-1, 10, 3.0, np.float64(3), math.nan, False, np.True_, "3"]),
         (Choice("a", 2), ["a", 2, np.str_("a"), np.int64(2)], ["b", 2.0, None, True, ["a"]]),
     ],
@@ -138,13 +133,11 @@ def test_numpy_values_become_plain() -> None:
         (Float, (0, np.True_), TypeError, "high must be a number; got "),
         (Float, (math.nan, 1), ValueError, "low must be finite; got nan."),
         (Float, (0, math.inf), ValueError, "high must be finite; got inf."),
-        (Float, (1, 1), ValueError, "low must be below high; got low 1 and high 1."),
+        (Float, (1, 2, "yes"), TypeError, "log must be True or False; got 'yes'"),
         (Float, (2.5, 1), ValueError, "low must be below high; got low 2.5 and high 1."),
         (Float, (0, 1, True), ValueError, "low must be above 0 for a logarithmic range; got 0."),
-        (Float, (-1, 1, True), ValueError, "low must be above 0 for a logarithmic range; got -1."),
         (Int, (0.0, 1), TypeError, "low must be a whole number; got 0.0."),
         (Int, (0, True), TypeError, "high must be a whole number; got True."),
-        (Int, (0, math.inf), TypeError, "high must be a whole number; got inf."),
         (Int, (3, 3), ValueError, "low must be below high; got low 3 and high 3."),
         (Int, (0, 8, True), ValueError, "low must be above 0 for a logarithmic range; got 0."),
         (Choice, (), ValueError, r"options must be two or more, none twice; got \(\)."),
@@ -154,15 +147,7 @@ def test_numpy_values_become_plain() -> None:
         (Choice, (0.5, math.nan), ValueError, r"options must not be NaN, which equals nothing; got \(0.5, nan\)."),
         (Choice, (b"a", b"b"), TypeError, "options must be texts, numbers, bools or None; got b'a'.$"),
         (Choice, (1j, 2), TypeError, "options must be texts, numbers, bools or None; got 1j.$"),
-        (
-            Choice,
-            (1, (2, 3)),
-            TypeError,
-            r"got \(2, 3\). Conditions are not supported: write one space for each branch.",
-        ),
-        (Choice, ("a", Float(0, 1)), TypeError, "Conditions are not supported"),
-        (Choice, ("a", {"b": Float(0, 1)}), TypeError, "Conditions are not supported"),
-        (Choice, ("a", SPACE), TypeError, "Conditions are not supported"),
+        *((Choice, ("a", each), TypeError, CONDITIONS) for each in ((2, 3), Float(0, 1), {"b": Float(0, 1)}, SPACE)),
     ],
 )
 def test_a_range_without_values_is_refused(kind: Any, bounds: tuple[Any, ...], error: Any, sentence: str) -> None:
@@ -178,14 +163,7 @@ def test_a_range_without_values_is_refused(kind: Any, bounds: tuple[Any, ...], e
         ({3: Float(0, 1)}, TypeError, "parameters: a name must be text; got 3."),
         ({"": Float(0, 1)}, TypeError, "parameters: a name must be text; got ''."),
         ({"a": 0.5}, TypeError, "parameters: a must be a Float, an Int or a Choice; got 0.5.$"),
-        (
-            {"a": (0, 1)},
-            TypeError,
-            r"a must be .*; got \(0, 1\). Conditions are not supported: write one space for each",
-        ),
-        ({"a": Space({"b": Int(0, 1)})}, TypeError, "Conditions are not supported"),
-        ({"a": {"b": Int(0, 1)}}, TypeError, "Conditions are not supported"),
-        ({"a": lambda config: Int(0, config["b"])}, TypeError, "Conditions are not supported"),
+        *(({"a": each}, TypeError, CONDITIONS) for each in ((0, 1), SPACE, {"b": Int(0, 1)}, lambda config: Int(0, 1))),
     ],
 )
 def test_what_is_no_space_is_refused(parameters: Any, error: Any, sentence: str) -> None:
@@ -197,9 +175,9 @@ def test_what_is_no_space_is_refused(parameters: Any, error: Any, sentence: str)
 
 
 def test_a_space_takes_configurations_to_the_cube_and_back() -> None:
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for _ in range(200):
-        config = SPACE.decode(dice.random(3))
+        config = SPACE.decode(rng.random(3))
         assert list(config) == ["lr", "width", "method"]
         assert SPACE.decode(SPACE.encode(config)) == {**config, "lr": pytest.approx(config["lr"])}
     middle = SPACE.encode({"method": "sgd", "width": 34, "lr": 0.01})
@@ -224,12 +202,7 @@ def test_a_configuration_is_copied_in_the_spaces_order() -> None:
         ({"depth": 3}, "config has an unknown key 'depth'; the space has lr, width, method."),
         ({"width": ...}, "config has no width; the space has lr, width, method."),
         ({"lr": 2}, "config: lr must be a number from 0.0001 to 1; got 2."),
-        ({"lr": math.nan}, "config: lr must be a number from 0.0001 to 1; got nan."),
-        ({"lr": True}, "config: lr must be a number from 0.0001 to 1; got True."),
-        ({"lr": "0.1"}, "config: lr must be a number from 0.0001 to 1; got '0.1'."),
         ({"width": 8.0}, "config: width must be a whole number from 4 to 64; got 8.0."),
-        ({"width": 3}, "config: width must be a whole number from 4 to 64; got 3."),
-        ({"width": True}, "config: width must be a whole number from 4 to 64; got True."),
         ({"method": "lbfgs"}, "config: method must be one of 'adam', 'sgd', None; got 'lbfgs'."),
     ],
 )
@@ -241,33 +214,24 @@ def test_a_configuration_outside_the_space_is_refused(changes: dict[str, Any], s
             call(config)
 
 
-def test_what_is_no_configuration_is_refused() -> None:
+def test_what_is_no_configuration_and_no_place_in_the_cube_is_refused() -> None:
     with pytest.raises(TypeError, match=r"config must map names to values; got \[0.1, 8\]."):
         SPACE.check([0.1, 8])  # type: ignore[arg-type]
+    for places in ([0.5, 0.5], [[0.5] * 3], [0.5, 0.5, 1.1], [-0.1, 0, 0], [0, 0, math.nan]):
+        with pytest.raises(ValueError, match=r"places must be 3 numbers in \[0, 1\]; got \["):
+            SPACE.decode(np.array(places))
 
 
-@pytest.mark.parametrize(
-    "places", [[0.5, 0.5], [0.5] * 4, [[0.5] * 3], [0.5, 0.5, 1.1], [-0.1, 0, 0], [0, 0, math.nan]]
-)
-def test_a_place_outside_the_cube_is_refused(places: list[Any]) -> None:
-    with pytest.raises(ValueError, match=r"places must be 3 numbers in \[0, 1\]; got \["):
-        SPACE.decode(np.array(places))
-
-
-def test_a_space_does_not_change() -> None:
+def test_a_space_does_not_change_even_in_another_process() -> None:
     parameters: dict[str, Parameter] = {"a": Float(0, 1)}
     space = Space(parameters)
     parameters["b"] = Int(0, 1)
     assert space.names == ("a",)
     with pytest.raises(TypeError):
         space.parameters["b"] = Int(0, 1)  # type: ignore[index]
-
-
-def test_a_space_can_be_given_to_another_process() -> None:
     for again in (pickle.loads(pickle.dumps(SPACE)), copy.deepcopy(SPACE)):
         assert again == SPACE
-        assert again.names == SPACE.names
-        assert again.as_json() == SPACE.as_json()
+        assert json.dumps(again.as_json()) == json.dumps(SPACE.as_json())  # in the same order
 
 
 def test_spaces_are_compared_in_plain_values() -> None:

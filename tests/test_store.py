@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -48,16 +49,11 @@ def read(path: Path, store: Store = DIARY) -> list[str]:
         return [row["words"] for row in connection.execute("SELECT words FROM days ORDER BY rowid")]
 
 
-def test_what_was_written_is_read(path: Path) -> None:
-    assert read(path) == []
-    assert not path.exists()
+def test_what_was_written_is_read_and_the_file_says_what_it_is(path: Path) -> None:
+    assert read(path) == [] and not path.exists()
     write(path, "one")
     write(path, "two")
     assert read(path) == ["one", "two"]
-
-
-def test_the_file_says_what_it_is(path: Path) -> None:
-    write(path, "one")
     head = path.read_bytes()[:100]  # https://www.sqlite.org/fileformat2.html, section 1.3
     assert head[68:72] == b"diry"
     assert int.from_bytes(head[60:64], "big") == 3
@@ -92,12 +88,8 @@ def test_letters_of_another_kind_are_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "sentence"),
     [
-        (
-            4,
-            r"was written by a newer kit \(version 4, this kit reads 3\): update the kit, or call open\(\) with",
-        ),
+        (4, r"was written by a newer kit \(version 4, this kit reads 3\): update the kit, or call open\(\) with"),
         (2, r"is damaged or not a diary \(it says version 2, which never was\)"),
-        (0, r"is damaged or not a diary \(it says version 0, which never was\)"),
     ],
 )
 def test_another_version_is_refused(path: Path, version: int, sentence: str) -> None:
@@ -115,7 +107,7 @@ def locked(path: Path) -> Callable[[], Any]:
     return holder.close
 
 
-def stranger(path: Path) -> None:
+def text_file(path: Path) -> None:
     path.write_bytes(b"Dear diary\n" * 20)
 
 
@@ -126,11 +118,8 @@ def missing_table(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (
-            locked,
-            r"^The diary \S+ was locked by another program for 0.1 seconds: close what holds it open and try again",
-        ),
-        (stranger, r"^The diary \S+ is damaged or not a diary \(it is not an SQLite file\): move it away, or "),
+        (locked, r"^The diary \S+ was locked by another program for 0.1 seconds: close what holds it open and try "),
+        (text_file, r"^The diary \S+ is damaged or not a diary \(it is not an SQLite file\): move it away, or "),
         (Path.mkdir, r"^The diary's path \S+ is a folder: give a file in it, or "),
         (lambda path: path.parent.rmdir(), r"^The diary's folder \S+ does not exist: make it, or "),
         (missing_table, r"^The diary \S+ is damaged or not a diary \(SQLite says: .*words"),
@@ -142,10 +131,8 @@ def test_messages_name_the_noun_and_the_way_out(tmp_path: Path, spoil: Callable[
     path = folder / "diary.sqlite"
     release = spoil(path)
     with pytest.raises(DiaryError, match=sentence) as caught:
-        write_or_read = read if spoil is missing_table else lambda path: write(path, "two")
-        write_or_read(path)
+        read(path) if spoil is missing_table else write(path, "two")
     assert "call open() with a" in str(caught.value)
-    assert "board" not in str(caught.value)
-    assert str(caught.value).count("\n") == 0
+    assert not re.search("board|\n", str(caught.value))
     if release is not None:
         release()

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import copy
-import io
-import sys
 import threading
+from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,31 +12,28 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kit import data, models, training
+from kit import data, distill, models, prune, training
 from kit.data import Dataset, Split
-from kit.training import Callback, Cancelled, Evaluation, Progress
+from kit.training import Callback, Cancelled, Progress
+from tests.nets import SetAfter, already_set, same, vector
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def tiny() -> Dataset:
-    """131 training samples, so that batches of 64 leave a last one of three."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(219) % 3
-    return data.from_arrays(rng.normal(size=(219, 6)) + labels[:, None], labels)
-
-
 class Recorder(Callback):
+    """Remembers each call, and after each batch the weights and whether the model was in training."""
+
     def __init__(self) -> None:
         self.events: list[tuple[str, int, int]] = []
         self.seen: list[Progress] = []
         self.weights: list[torch.Tensor] = []
+        self.modes: list[bool] = []
 
     def on_batch_end(self, progress: Progress) -> None:
         self.events.append(("batch", progress.epoch, progress.batch))
         self.seen.append(progress)
-        self.weights.append(nn.utils.parameters_to_vector(progress.model.parameters()).detach())
+        self.weights.append(vector(progress.model))
+        self.modes.append(progress.model.training)
 
     def on_epoch_end(self, progress: Progress) -> None:
         self.events.append(("epoch", progress.epoch, progress.batch))
@@ -50,11 +47,8 @@ def test_fit_is_the_ordinary_loop(tiny: Dataset, optimiser: Any, weight_decay: f
     reference, recorder = copy.deepcopy(net), Recorder()
     settings: dict[str, Any] = {"lr": 0.01, "weight_decay": weight_decay}
     history = training.fit(net, tiny, epochs=3, seed=5, optimiser=optimiser, callbacks=[recorder], **settings)
-    stepper: torch.optim.Optimizer = (
-        torch.optim.Adam(reference.parameters(), **settings)
-        if optimiser == "adam"
-        else torch.optim.SGD(reference.parameters(), momentum=0.9, **settings)
-    )
+    steppers: dict[str, Any] = {"adam": torch.optim.Adam, "sgd": partial(torch.optim.SGD, momentum=0.9)}
+    stepper = steppers[optimiser](reference.parameters(), **settings)
     generator, step = torch.Generator().manual_seed(5), iter(recorder.weights)
     for epoch in range(3):
         order, losses = torch.randperm(131, generator=generator), []
@@ -65,7 +59,7 @@ def test_fit_is_the_ordinary_loop(tiny: Dataset, optimiser: Any, weight_decay: f
             each.mean().backward()
             stepper.step()
             losses += each.tolist()
-            assert torch.allclose(next(step), nn.utils.parameters_to_vector(reference.parameters()), atol=1e-6)
+            assert torch.allclose(next(step), vector(reference), atol=1e-6)
         assert history.losses[epoch] == pytest.approx(np.mean(losses), rel=1e-5)  # every sample counts the same
     assert history.batches == 9
     assert history.seconds > 0
@@ -79,30 +73,15 @@ def test_fit_learns(digits: Dataset) -> None:
     assert result.correct / result.total > 0.9
 
 
-def test_the_seed_orders_the_samples(tiny: Dataset) -> None:
-    nets = [models.MLP((6, 8, 3)) for _ in range(3)]
-    for net, seed in zip(nets, (1, 1, 2), strict=True):
-        training.fit(net, tiny, epochs=1, seed=seed)
-    first, again, other = (nn.utils.parameters_to_vector(net.parameters()) for net in nets)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-def test_callbacks_are_called_in_order(tiny: Dataset) -> None:
-    calls: list[str] = []
-
-    class Named(Callback):
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def on_batch_end(self, progress: Progress) -> None:
-            calls.append(f"{self.name} batch")
-
-        def on_epoch_end(self, progress: Progress) -> None:
-            calls.append(f"{self.name} epoch")
-
-    training.fit(models.MLP((6, 3)), tiny, epochs=2, batch_size=100, callbacks=[Named("a"), Callback(), Named("b")])
-    assert calls == 2 * [*2 * ["a batch", "b batch"], "a epoch", "b epoch"]
+def test_callbacks_are_called_in_order_and_their_errors_stop_the_fit(tiny: Dataset) -> None:
+    calls = Mock()
+    training.fit(models.MLP((6, 3)), tiny, epochs=2, batch_size=100, callbacks=[calls.a, Callback(), calls.b])
+    epoch = [*2 * ["a.on_batch_end", "b.on_batch_end"], "a.on_epoch_end", "b.on_epoch_end"]
+    assert [name for name, _, _ in calls.mock_calls] == 2 * epoch
+    failing, net = Mock(**{"on_batch_end.side_effect": KeyError("mine")}), models.MLP((6, 3)).eval()
+    with pytest.raises(KeyError, match="mine"):
+        training.fit(net, tiny, epochs=1, callbacks=[failing])
+    assert not net.training
 
 
 def test_progress_says_where_the_fit_stands(tiny: Dataset) -> None:
@@ -118,61 +97,37 @@ def test_progress_says_where_the_fit_stands(tiny: Dataset) -> None:
     assert tuple(ends) == history.losses
 
 
-def test_no_epochs_change_nothing(tiny: Dataset) -> None:
-    net = models.MLP((6, 3))
-    before = copy.deepcopy(net.state_dict())
-    assert training.fit(net, tiny, epochs=0).losses == ()
-    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
-
-
-class SetAfter(Callback):
-    def __init__(self, event: threading.Event, batch: int) -> None:
-        self.event, self.left = event, batch
-
-    def on_batch_end(self, progress: Progress) -> None:
-        self.left -= 1
-        if not self.left:
-            self.event.set()
-
-
 def test_cancel_stops_between_batches_and_leaves_a_usable_model(tiny: Dataset) -> None:
     cancel, recorder = threading.Event(), Recorder()
     net = models.MLP((6, 8, 3)).eval()
     with pytest.raises(Cancelled, match="cancelled in epoch 2 of 9, before batch 2"):
         training.fit(net, tiny, epochs=9, cancel=cancel, callbacks=[recorder, SetAfter(cancel, 4)])
     assert len(recorder.weights) == 4
-    assert torch.equal(nn.utils.parameters_to_vector(net.parameters()), recorder.weights[-1])
+    assert torch.equal(vector(net), recorder.weights[-1])
     assert not net.training
     assert training.evaluate(net, tiny.validation).total == len(tiny.validation)
     training.fit(net, tiny, epochs=1)
 
 
-def test_cancel_set_before_the_start_trains_nothing(tiny: Dataset) -> None:
-    cancel, net = threading.Event(), models.MLP((6, 3))
-    cancel.set()
-    before = copy.deepcopy(net.state_dict())
+def test_no_epochs_train_nothing_nor_does_what_is_cancelled_at_its_start(tiny: Dataset) -> None:
+    cancel, net = already_set(), models.MLP((6, 3))
+    assert training.fit(net, tiny, epochs=0).losses == ()
     with pytest.raises(Cancelled):
         training.fit(net, tiny, epochs=1, cancel=cancel)
-    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert same(net, models.MLP((6, 3)))
     with pytest.raises(Cancelled, match="cancelled after 0 of 44 samples"):
         training.evaluate(net, tiny.validation, cancel=cancel)
-
-
-def test_an_error_in_a_callback_stops_the_fit(tiny: Dataset) -> None:
-    class Failing(Callback):
-        def on_batch_end(self, progress: Progress) -> None:
-            raise KeyError("mine")
-
-    net = models.MLP((6, 3)).eval()
-    with pytest.raises(KeyError, match="mine"):
-        training.fit(net, tiny, epochs=1, callbacks=[Failing()])
-    assert not net.training
+    cancel.clear()
+    slices = training.evaluate_slices(net, tiny.validation, batch_size=10, cancel=cancel)
+    assert next(slices).total == 10
+    cancel.set()
+    with pytest.raises(Cancelled, match="cancelled after 10 of 44 samples"):
+        next(slices)
 
 
 def test_divergence_is_said(tiny: Dataset) -> None:
-    with pytest.raises(
-        training.Diverged, match=r"the training loss became .* in epoch \d; try a smaller lr than 1e\+30"
-    ):
+    sentence = r"the training loss became .* in epoch \d; try a smaller lr than 1e\+30"
+    with pytest.raises(training.Diverged, match=sentence):
         training.fit(models.MLP((6, 8, 3)), tiny, epochs=3, lr=1e30, optimiser="sgd")
 
 
@@ -189,21 +144,13 @@ def test_a_single_last_sample_is_left_out(size: int) -> None:
     assert training.fit(net[2:], one_by_one, epochs=2, batch_size=1).batches == 6
 
 
-class Modes(Callback):
-    def __init__(self) -> None:
-        self.training: list[bool] = []
-
-    def on_batch_end(self, progress: Progress) -> None:
-        self.training.append(progress.model.training)
-
-
 @pytest.mark.parametrize("training_mode", [True, False])
 def test_modes_are_put_back(tiny: Dataset, training_mode: bool) -> None:
     net = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)).train(training_mode)
     net[1].eval()  # a reader may keep one part in evaluation mode
-    modes = Modes()
-    training.fit(net, tiny, epochs=1, callbacks=[modes])
-    assert set(modes.training) == {True}
+    recorder = Recorder()
+    training.fit(net, tiny, epochs=1, callbacks=[recorder])
+    assert set(recorder.modes) == {True}
     training.evaluate(net, tiny.validation)
     assert net.training is net[0].training is training_mode
     assert not net[1].training
@@ -242,94 +189,49 @@ def test_slices_add_up(tiny: Dataset, batch_size: int) -> None:
         assert part.loss == pytest.approx(whole.loss, rel=1e-5)
 
 
-def test_slices_can_be_cancelled_between_two(tiny: Dataset) -> None:
-    cancel = threading.Event()
-    slices = training.evaluate_slices(models.MLP((6, 3)), tiny.validation, batch_size=10, cancel=cancel)
-    assert next(slices).total == 10
-    cancel.set()
-    with pytest.raises(Cancelled, match="cancelled after 10 of 44 samples"):
-        next(slices)
+REFUSED: dict[str, list[tuple[str, Any]]] = {
+    "must be 0 or more": [("epochs", -1), ("weight_decay", -1.0)],
+    "must be above 0": [("lr", 0.0), ("lr", float("nan"))],
+    "must be 1 or more": [("batch_size", 0)],
+    "must be one of adam, sgd": [("optimiser", "lion")],
+    "must be a whole number": [("epochs", "3"), ("epochs", None), ("batch_size", 2.5)],
+    "must be a number": [("lr", "0.1"), ("weight_decay", True)],
+}
 
 
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"epochs": -1}, "epochs must be 0 or more; got -1"),
-        ({"lr": 0.0}, "lr must be above 0; got 0.0"),
-        ({"lr": float("nan")}, "lr must be above 0; got nan"),
-        ({"batch_size": 0}, "batch_size must be 1 or more; got 0"),
-        ({"weight_decay": -1.0}, "weight_decay must be 0 or more; got -1.0"),
-        ({"optimiser": "lion"}, "optimiser must be 'adam' or 'sgd'; got 'lion'"),
-    ],
-)
-def test_fit_refuses(tiny: Dataset, settings: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        training.fit(models.MLP((6, 3)), tiny, **{"epochs": 1, **settings})
+@pytest.mark.parametrize("allowed", REFUSED)
+def test_fit_refuses(tiny: Dataset, allowed: str) -> None:
+    error = TypeError if "number" in allowed else ValueError
+    for name, value in REFUSED[allowed]:
+        refuse: list[Any] = [partial(training.fit, models.MLP((6, 3)), tiny, epochs=1)]
+        if name == "epochs" and error is TypeError:
+            refuse += [prune.PruningMethod, partial(distill.Recipe, tiny.train)]
+        for call in refuse:
+            with pytest.raises(error, match=f"{name} {allowed}; got {value!r}"):
+                call(**{name: value})
 
 
-def test_models_that_do_not_fit_are_refused(tiny: Dataset) -> None:
-    few = r"logits \[\d+, n_classes\], n_classes at least 3; got shape \(\d+, 2\)"
-    with pytest.raises(ValueError, match=few):
-        training.fit(models.MLP((6, 2)), tiny, epochs=1)
-    with pytest.raises(ValueError, match=few):
-        training.evaluate(models.MLP((6, 2)), tiny.test)
-    with pytest.raises(ValueError, match=r"got shape \(44, 3, 1\)"):
-        training.evaluate(nn.Sequential(models.MLP((6, 3)), nn.Unflatten(1, (3, 1))), tiny.test)
-    with pytest.raises(ValueError, match="model has no parameter to train"):
-        training.fit(models.MLP((6, 3)).requires_grad_(False), tiny, epochs=1)
+def test_what_does_not_fit_together_is_refused(tiny: Dataset, digits: Dataset) -> None:
+    fits, few = models.MLP((6, 3)), models.MLP((6, 2))
+    column = nn.Sequential(fits, nn.Unflatten(1, (3, 1)))
     single = tiny.train.first(1)
-    one = data.Dataset("one", single, single, single, ("a", "b", "c"))
-    with pytest.raises(ValueError, match="one training sample cannot make a batch"):
-        training.fit(models.MLP((6, 3)), one, epochs=1)
-
-
-def test_evaluate_refuses(tiny: Dataset) -> None:
-    with pytest.raises(ValueError, match="batch_size must be 1 or more; got 0"):
-        training.evaluate(models.MLP((6, 3)), tiny.test, batch_size=0)
-    with pytest.raises(ValueError, match="split is empty"):
-        training.evaluate(models.MLP((6, 3)), tiny.test.first(0))
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_bar_starts_anew_with_each_fit(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    error, bar, cancel = Terminal(), training.ProgressBar(), threading.Event()
-    monkeypatch.setattr(sys, "stderr", error)
-    with pytest.raises(Cancelled):
-        training.fit(models.MLP((6, 3)), tiny, epochs=3, callbacks=[bar, SetAfter(cancel, 2)], cancel=cancel)
-    for epochs in (1, 2):
-        training.fit(models.MLP((6, 3)), tiny, epochs=epochs, callbacks=[bar])
-    assert all(f"| {done} [" in error.getvalue() for done in ("3/3", "6/6"))
-
-
-@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
-def test_progress_bar(tiny: Dataset, monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO]) -> None:
-    error = stream()
-    monkeypatch.setattr(sys, "stderr", error)
-    training.fit(models.MLP((6, 3)), tiny, epochs=2, callbacks=[training.ProgressBar()])
-    shown = error.getvalue()
-    if stream is Terminal:
-        assert "6/6" in shown
-        assert "epoch=2, loss=" in shown
-    else:
-        assert shown == ""
-
-
-def test_an_evaluation_is_a_value() -> None:
-    assert Evaluation(1, 2, 0.5) == Evaluation(1, 2, 0.5)
-
-
-@pytest.mark.parametrize(("shape", "hint"), [((8, 8), "channel axis"), ((8, 8, 1), "before height and width")])
-def test_images_with_odd_axes_are_refused_with_a_hint(shape: tuple[int, ...], hint: str) -> None:
-    with pytest.raises(ValueError, match=hint):
-        training.predict(models.ConvNet(), torch.zeros(2, *shape))
-
-
-def test_a_data_set_in_place_of_a_split_and_the_reverse(digits: Dataset) -> None:
+    one, fit = data.Dataset("one", single, single, single, ("a", "b", "c")), partial(training.fit, epochs=1)
+    two_logits = r"logits \[\d+, n_classes\], n_classes at least 3; got shape \(\d+, 2\)"
+    call: Any
+    for call, model, samples, sentence in (
+        (fit, few, tiny, two_logits),
+        (training.evaluate, few, tiny.test, two_logits),
+        (training.evaluate, column, tiny.test, r"got shape \(44, 3, 1\)"),
+        (fit, models.MLP((6, 3)).requires_grad_(False), tiny, "model has no parameter to train"),
+        (fit, fits, one, "one training sample cannot make a batch"),
+        (partial(training.evaluate, batch_size=0), fits, tiny.test, "batch_size must be 1 or more; got 0"),
+        (training.evaluate, fits, tiny.test.first(0), "split is empty"),
+        (training.predict, models.ConvNet(), torch.zeros(2, 8, 8), "channel axis"),
+        (training.predict, models.ConvNet(), torch.zeros(2, 8, 8, 1), "before height and width"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            call(model, samples)
     with pytest.raises(TypeError, match=r"split must be one of a data set's splits.*got Dataset"):
         training.evaluate(models.ConvNet(), digits)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="dataset must be a Dataset.*got tuple"):
+    with pytest.raises(TypeError, match="dataset must be a Dataset.*got .1, 2."):
         training.check_fits(models.ConvNet(), (1, 2))  # type: ignore[arg-type]

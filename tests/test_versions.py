@@ -21,7 +21,6 @@ import kit
 ROOT = Path(__file__).resolve().parents[1]
 CONDA_NAMES = {"torch": "pytorch-cpu"}
 FROM_PIP = {"torch-pruning"}  # conda-forge has no package of it
-FILES = ("pyproject.toml", "requirements.lock", "environment.yml")
 
 
 def text(name: str) -> str:
@@ -44,17 +43,14 @@ def pinned(line: Requirement) -> str:
     return specifier.version
 
 
-def conda() -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """Return conda's ranges, pip's ranges, and the other pip lines of environment.yml."""
-    entries = yaml.safe_load(text("environment.yml"))["dependencies"]
-    pip_lines = next(entry["pip"] for entry in entries if isinstance(entry, dict))
-    names = [Requirement(entry) for entry in entries if isinstance(entry, str)]
-    pips = [Requirement(line) for line in pip_lines if not line.startswith("-")]
-    return (
-        {entry.name: str(entry.specifier) for entry in names},
-        {entry.name: str(entry.specifier) for entry in pips},
-        [line for line in pip_lines if line.startswith("-")],
-    )
+def ranges(entries: list[Any]) -> dict[str, str]:
+    lines = [Requirement(entry) for entry in entries if isinstance(entry, str) and not entry.startswith("-")]
+    return {line.name: str(line.specifier) for line in lines}
+
+
+ENVIRONMENT = yaml.safe_load(text("environment.yml"))
+PIP_LINES: list[str] = next(entry["pip"] for entry in ENVIRONMENT["dependencies"] if isinstance(entry, dict))
+CONDA, PIP = ranges(ENVIRONMENT["dependencies"]), ranges(PIP_LINES)
 
 
 @pytest.mark.parametrize("wanted", [*RUNTIME, *TEST], ids=lambda wanted: wanted.name)
@@ -67,49 +63,39 @@ def test_lock_holds_a_version_inside_the_range(wanted: Requirement) -> None:
 
 @pytest.mark.parametrize("wanted", RUNTIME, ids=lambda wanted: wanted.name)
 def test_conda_has_the_same_range(wanted: Requirement) -> None:
-    from_conda, from_pip, _ = conda()
-    ranges, name = (from_pip, wanted.name) if wanted.name in FROM_PIP else (from_conda, wanted.name)
-    name = CONDA_NAMES.get(name, name)
-    assert ranges.get(name) == str(wanted.specifier), f"environment.yml: {name}, pyproject.toml: {wanted}"
+    name = CONDA_NAMES.get(wanted.name, wanted.name)
+    have = (PIP if name in FROM_PIP else CONDA).get(name)
+    assert have == str(wanted.specifier), f"environment.yml: {name}, pyproject.toml: {wanted}"
 
 
 def test_conda_has_nothing_else() -> None:
-    from_conda, from_pip, others = conda()
     runtime = {wanted.name for wanted in RUNTIME}
-    expected = {CONDA_NAMES.get(name, name) for name in runtime - FROM_PIP}
-    assert set(from_conda) == expected | {"python", "pip", "setuptools"}
-    assert set(from_pip) == FROM_PIP
-    assert others == ["-e ."]
-    assert yaml.safe_load(text("environment.yml"))["channels"] == ["conda-forge"]
-
-
-def test_conda_has_the_setuptools_that_builds_the_kit() -> None:
-    (build,) = (Requirement(line) for line in PYPROJECT["build-system"]["requires"])
-    assert conda()[0]["setuptools"] == str(build.specifier)
+    assert set(CONDA) == {CONDA_NAMES.get(name, name) for name in runtime - FROM_PIP} | {"python", "pip", "setuptools"}
+    assert set(PIP) == FROM_PIP
+    assert [line for line in PIP_LINES if line.startswith("-")] == ["-e ."]
+    assert ENVIRONMENT["channels"] == ["conda-forge"]
+    (build,) = (Requirement(line) for line in PYPROJECT["build-system"]["requires"])  # what builds the kit
+    assert CONDA["setuptools"] == str(build.specifier)
 
 
 def test_python_version_agrees() -> None:
     oldest = PYPROJECT["project"]["requires-python"]
-    assert oldest == conda()[0]["python"] == ">=3.11"
+    assert oldest == CONDA["python"] == ">=3.11"
     assert PYPROJECT["tool"]["mypy"]["python_version"] == "3.11"
     assert PYPROJECT["tool"]["ruff"]["target-version"] == "py311"
-    assert "--python-version 3.11" in text("requirements.lock")
-    assert "--python-version 3.11" in text("Makefile")
+    assert all("--python-version 3.11" in text(name) for name in ("requirements.lock", "Makefile"))
     assert "sys.version_info < (3, 11)" in text("Makefile")
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["pyproject.toml", "requirements.lock", "environment.yml"])
 def test_no_host_is_named(name: str) -> None:
     """Where packages come from is the reader's own setting."""
-    found = re.findall(r"\S*://\S*|--(?:extra-)?index-url\S*|--find-links\S*|\S+\.(?:org|com|io|net)\b", text(name))
-    assert not found
+    hosts = r"\S*://\S*|--(?:extra-)?index-url\S*|--find-links\S*|\S+\.(?:org|com|io|net)\b"
+    assert not re.findall(hosts, text(name))
 
 
-def test_lock_has_no_cuda_packages() -> None:
+def test_lock_has_no_cuda_packages_and_the_torch_of_the_makefile() -> None:
     assert not [line.name for line in LOCK if re.match(r"nvidia-|cuda-|triton", line.name)]
-
-
-def test_lock_keeps_the_torch_of_the_makefile() -> None:
     wanted = re.search(r"^TORCH := (\S+)$", text("Makefile"), re.MULTILINE)
     assert wanted is not None
     assert [pinned(line) for line in locked("torch")] == [wanted.group(1)]
@@ -118,14 +104,9 @@ def test_lock_keeps_the_torch_of_the_makefile() -> None:
 @pytest.mark.skipif(Path(sys.prefix).resolve() != ROOT / ".venv", reason="not running from .venv")
 def test_installed_is_what_the_lock_says() -> None:
     environment = {key: str(value) for key, value in default_environment().items()}
-    wrong = []
-    for line in LOCK:
-        if line.marker is not None and not line.marker.evaluate(environment):
-            continue
-        have = importlib.metadata.version(line.name)
-        if Version(have).public != pinned(line):  # 2.13.0+cpu is a build of 2.13.0
-            wrong.append(f"{line.name}: {have} installed, {pinned(line)} locked")
-    assert not wrong, "; ".join(wrong)
+    here = [line for line in LOCK if line.marker is None or line.marker.evaluate(environment)]
+    have = {line.name: Version(importlib.metadata.version(line.name)).public for line in here}  # 2.13.0+cpu: 2.13.0
+    assert have == {line.name: pinned(line) for line in here}
 
 
 def test_version_of_the_kit_stands_in_one_place() -> None:

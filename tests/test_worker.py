@@ -8,11 +8,13 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from threading import Event
 
 import pytest
 
+from kit import measure
 from kit.explorers.worker import Worker
 from kit.training import Cancelled
 
@@ -22,16 +24,27 @@ PATIENCE = 20.0  # seconds until a test gives up; none needs one
 class Desk:
     """A worker with what its jobs leave behind."""
 
-    def __init__(self, idle: Callable[[Event], bool] = lambda cancel: False) -> None:
+    def __init__(self) -> None:
         self.done: list[object] = []
         self.reported: list[Exception] = []
-        self.worker = Worker(idle, self.reported.append)
+        self.idle: Callable[[Event], bool] = lambda cancel: False
+        self.worker = Worker(lambda cancel: self.idle(cancel), self.reported.append)
+        self.wait, self.wait_idle = (partial(wait, PATIENCE) for wait in (self.worker.wait, self.worker.wait_idle))
 
-    def job(self, name: object) -> Callable[[Event], None]:
-        return lambda cancel: self.done.append(name)
+    def post(self, name: object, *, keep: bool = False, seconds: float = 0.0) -> None:
+        """Ask for a job that takes some time, cancelled or not; an exception for a name is raised."""
 
-    def slow(self, name: object, began: Event, goes_on: Event) -> Callable[[Event], None]:
-        """A job that goes on until it is cancelled or told to end."""
+        def run(cancel: Event) -> None:
+            time.sleep(seconds)
+            if isinstance(name, Exception):
+                raise name
+            self.done.append(name)
+
+        self.worker.post(run, keep=keep)
+
+    def begin(self, name: object, *, keep: bool = False) -> Event:
+        """Ask for a job and wait until it runs; it goes on until it is cancelled or the event is set."""
+        began, goes_on = Event(), Event()
 
         def run(cancel: Event) -> None:
             began.set()
@@ -40,16 +53,9 @@ class Desk:
                     raise Cancelled(str(name))
             self.done.append(name)
 
-        return run
-
-    def fails(self, error: Exception) -> Callable[[Event], None]:
-        def run(cancel: Event) -> None:
-            raise error
-
-        return run
-
-    def wait(self) -> None:
-        self.worker.wait(PATIENCE)
+        self.worker.post(run, keep=keep)
+        assert began.wait(PATIENCE)
+        return goes_on
 
 
 @pytest.fixture
@@ -59,106 +65,62 @@ def desk() -> Iterator[Desk]:
     made.worker.close(PATIENCE)
 
 
-def test_no_thread_before_the_first_request(desk: Desk) -> None:
+def test_no_thread_before_the_first_request_and_of_a_burst_few_run_and_always_the_last(desk: Desk) -> None:
     before = threading.active_count()
     desk.wait()
     assert threading.active_count() == before
-    desk.worker.post(desk.job(1))
+    desk.begin("first")
+    for number in range(100):
+        desk.post(number, seconds=0.01)
     desk.wait()
     assert threading.active_count() == before + 1
-
-
-def test_of_a_burst_few_run_and_always_the_last(desk: Desk) -> None:
-    began, goes_on = Event(), Event()
-    desk.worker.post(desk.slow("first", began, goes_on))
-    assert began.wait(PATIENCE)
-
-    def one(number: int) -> Callable[[Event], None]:
-        def run(cancel: Event) -> None:
-            time.sleep(0.01)
-            desk.done.append(number)
-
-        return run
-
-    for number in range(100):
-        desk.worker.post(one(number))
-    desk.wait()
-    assert desk.done[-1] == 99
-    assert "first" not in desk.done  # it was cancelled
-    assert len(desk.done) < 20
-
-
-def test_a_newer_request_cancels_the_running_one(desk: Desk) -> None:
-    began = Event()
-    desk.worker.post(desk.slow("old", began, Event()))
-    assert began.wait(PATIENCE)
-    desk.worker.post(desk.job("new"))
-    desk.wait()
-    assert desk.done == ["new"]
-    assert desk.reported == []  # to be cancelled is no error
+    assert desk.done[-1] == 99 and len(desk.done) < 20
+    assert "first" not in desk.done and desk.reported == []  # it was cancelled, which is no error
 
 
 def test_kept_jobs_are_neither_cancelled_nor_replaced(desk: Desk) -> None:
-    began, goes_on = Event(), Event()
-    desk.worker.post(desk.slow("kept 0", began, goes_on), keep=True)
+    goes_on = desk.begin("kept 0", keep=True)
     for number in range(1, 4):
-        desk.worker.post(desk.job(f"kept {number}"), keep=True)
-    assert began.wait(PATIENCE)
+        desk.post(f"kept {number}", keep=True)
     for number in range(10):
-        desk.worker.post(desk.job(number))
-    desk.worker.stop()  # forgets what waits, but no kept job
+        desk.post(number)
+    assert desk.worker.asked and desk.worker.newer
+    assert desk.worker.stop()  # forgets what waits, but no kept job
+    assert not desk.worker.stop()
     time.sleep(0.03)
     assert desk.done == []  # the first kept one still runs, uncancelled
-    desk.worker.post(desk.job("latest"))
+    desk.post("latest")
     goes_on.set()
     desk.wait()
     assert desk.done == ["kept 0", "kept 1", "kept 2", "kept 3", "latest"]
-
-
-def test_a_kept_job_does_not_cancel_the_running_request(desk: Desk) -> None:
-    began, goes_on = Event(), Event()
-    desk.worker.post(desk.slow("asked", began, goes_on))
-    assert began.wait(PATIENCE)
-    desk.worker.post(desk.job("kept"), keep=True)
+    assert not desk.worker.asked
+    goes_on = desk.begin("asked")
+    desk.post("after it", keep=True)
     time.sleep(0.03)
-    goes_on.set()
+    goes_on.set()  # nor does a kept one cancel the request that runs
     desk.wait()
-    assert desk.done == ["asked", "kept"]
+    assert desk.done[-2:] == ["asked", "after it"]
 
 
-def test_wait_raises_an_error_once(desk: Desk) -> None:
-    error = ValueError("told in words.")
-    desk.worker.post(desk.fails(error))
+def test_wait_raises_an_error_once_and_not_once_a_newer_request_is_answered(desk: Desk) -> None:
+    error, reported = ValueError("told in words."), Event()
+    desk.post(error)
     with pytest.raises(ValueError, match="told in words"):
         desk.wait()
-    desk.wait()
-    desk.worker.wait_idle(PATIENCE)
+    desk.wait_idle()
     assert desk.reported == [error]
-    desk.worker.post(desk.job("after"))
-    desk.wait()
-    assert desk.done == ["after"]
-
-
-def test_a_good_answer_clears_the_error_of_an_older_request(desk: Desk) -> None:
-    began = Event()
-
-    def fails(cancel: Event) -> None:
-        began.set()
-        raise ValueError("old.")
-
-    desk.worker.post(fails)
-    assert began.wait(PATIENCE)
-    desk.worker.post(desk.job("new"))
+    desk.worker._on_error = lambda error: reported.set()
+    desk.post(ValueError("old."))
+    assert reported.wait(PATIENCE)
+    desk.post("new")
     desk.wait()
     assert desk.done == ["new"]
-    assert [str(error) for error in desk.reported] == ["old."]
 
 
 def test_errors_of_kept_jobs_survive_until_wait(desk: Desk) -> None:
-    desk.worker.post(desk.fails(ValueError("one.")), keep=True)
-    desk.worker.post(desk.fails(KeyError("two")), keep=True)
-    desk.worker.post(desk.job("kept, good"), keep=True)
-    desk.worker.post(desk.job("latest, good"))
+    for job in (ValueError("one."), KeyError("two"), "kept, good"):
+        desk.post(job, keep=True)
+    desk.post("latest, good")
     with pytest.raises(ValueError, match="one") as caught:
         desk.wait()
     assert caught.value.__notes__ == ["And before the same wait: KeyError: 'two'"]
@@ -166,166 +128,90 @@ def test_errors_of_kept_jobs_survive_until_wait(desk: Desk) -> None:
     desk.wait()
 
 
-def test_wait_gives_up_after_its_timeout(desk: Desk) -> None:
-    goes_on = Event()
-    desk.worker.post(desk.slow("slow", Event(), goes_on))
-    began = time.monotonic()
+def test_a_timeout_does_not_cancel_and_a_stop_does(desk: Desk) -> None:
+    goes_on = desk.begin("slow")
     with pytest.raises(TimeoutError, match=r"no answer within 0\.05 seconds"):
         desk.worker.wait(0.05)
-    assert 0.05 <= time.monotonic() - began < 5
     goes_on.set()
     desk.wait()
     assert desk.done == ["slow"]  # it was not cancelled
-
-
-def test_stop_forgets_the_running_and_the_waiting_request(desk: Desk) -> None:
-    began = Event()
-    desk.worker.post(desk.slow("running", began, Event()))
-    assert began.wait(PATIENCE)
+    desk.begin("running")
     desk.worker.stop()
     desk.wait()
-    assert desk.done == []
-    assert desk.reported == []
+    assert desk.done == ["slow"] and desk.reported == []
 
 
 @pytest.mark.parametrize("waiting", ["wait", "wait_idle"])
 def test_an_interrupt_while_waiting_cancels_the_work_and_nothing_else(desk: Desk, waiting: str) -> None:
-    began, ended = Event(), Event()
-
-    def run(cancel: Event) -> None:
-        began.set()
-        if cancel.wait(PATIENCE):
-            ended.set()
-            raise Cancelled("stopped")
-
-    desk.worker.post(run)
-    assert began.wait(PATIENCE)
+    desk.begin("interrupted")
     timer = threading.Timer(0.05, _thread.interrupt_main)  # what the notebook's interrupt button does
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         getattr(desk.worker, waiting)(PATIENCE)
     timer.join()
-    assert ended.wait(PATIENCE)
     desk.wait()
-    desk.worker.post(desk.job("after"))
+    desk.post("after")
     desk.wait()
     assert desk.done == ["after"]
 
 
-def test_idle_runs_only_when_nothing_is_asked_stops_and_resumes() -> None:
-    steps: list[int] = []
-    busy = Event()
+def test_idle_runs_only_when_nothing_is_asked_stops_and_resumes(desk: Desk) -> None:
+    steps: list[bool] = []
 
     def idle(cancel: Event) -> bool:
-        assert not busy.is_set()
-        steps.append(len(steps))
+        steps.append(desk.worker.asked)
         return len(steps) % 5 != 0  # done after five
 
-    def job(cancel: Event) -> None:
-        busy.set()
-        time.sleep(0.01)
-        busy.clear()
-
-    desk = Desk(idle)
-    desk.worker.post(job)
-    desk.worker.wait_idle(PATIENCE)
-    assert len(steps) == 5
-    time.sleep(0.05)
-    assert len(steps) == 5  # not called again
-    desk.worker.post(job)
-    desk.worker.wait_idle(PATIENCE)
-    assert len(steps) == 10
-    desk.worker.post(job, keep=True)
-    desk.worker.wait_idle(PATIENCE)
-    assert len(steps) == 15
-    assert desk.reported == []
-    desk.worker.close(PATIENCE)
-
-
-def test_a_request_cancels_an_idle_step_which_is_then_taken_up_again() -> None:
+    desk.idle = idle
+    for total, keep in ((5, False), (10, False), (15, True)):
+        desk.post(total, keep=keep)
+        desk.wait_idle()
+        time.sleep(0.03)
+        assert len(steps) == total  # and not called again
+    assert not any(steps) and desk.reported == []
     began, cancelled = Event(), list[bool]()
 
-    def idle(cancel: Event) -> bool:
+    def slow(cancel: Event) -> bool:
         began.set()
         if not cancelled:
-            assert cancel.wait(PATIENCE)
-            cancelled.append(True)
+            cancelled.append(cancel.wait(PATIENCE))
             raise Cancelled("a request came")
         return False
 
-    desk = Desk(idle)
-    desk.worker.post(desk.job(0))
+    desk.idle = slow  # a request cancels a step, which is then taken up again
+    desk.post(0)
     assert began.wait(PATIENCE)
-    desk.worker.post(desk.job(1))
-    desk.worker.wait_idle(PATIENCE)
-    assert (desk.done, cancelled, desk.reported) == ([0, 1], [True], [])
-    desk.worker.close(PATIENCE)
+    desk.post(1)
+    desk.wait_idle()
+    assert (desk.done[-2:], cancelled, desk.reported) == ([0, 1], [True], [])
 
 
-def test_an_idle_error_is_reported_and_the_thread_lives_on() -> None:
-    def idle(cancel: Event) -> bool:
-        raise ValueError("in the background.")
-
-    desk = Desk(idle)
-    desk.worker.post(desk.job(0))
-    with pytest.raises(ValueError, match="in the background"):
-        desk.worker.wait_idle(PATIENCE)
-    assert [str(error) for error in desk.reported] == ["in the background."]  # and not again and again
-    desk.worker.post(desk.job(1))
+def test_an_idle_error_is_reported_and_the_thread_lives_on(desk: Desk) -> None:
+    desk.idle = lambda cancel: bool(1 / 0)
+    desk.post(0)
+    with pytest.raises(ZeroDivisionError):
+        desk.wait_idle()
+    assert len(desk.reported) == 1  # and not again and again
+    desk.post(1)
     desk.wait()
     assert desk.done == [0, 1]
-    desk.worker.close(PATIENCE)
 
 
-def test_a_thread_that_died_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_died_is_replaced(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
-
-    def report(error: Exception) -> None:
-        raise RuntimeError("the status line is broken")
-
-    def fails(cancel: Event) -> None:
-        raise ValueError("first.")
-
-    done: list[int] = []
-    worker = Worker(lambda cancel: False, report)
-    worker.post(fails)
+    desk.worker._on_error = lambda error: [][0]  # the status line is broken
+    desk.post(ValueError("first."))
     with pytest.raises(ValueError, match="first"):
-        worker.wait(PATIENCE)
-    assert worker._thread is not None
-    worker._thread.join(PATIENCE)
-    worker.post(lambda cancel: done.append(1))
-    worker.wait(PATIENCE)
-    assert done == [1]
-    worker.close(PATIENCE)
+        desk.wait()
+    assert desk.worker._thread is not None
+    desk.worker._thread.join(PATIENCE)
+    desk.post(1)
+    desk.wait()
+    assert desk.done == [1]
 
 
-def test_two_workers_take_turns_in_idle_time() -> None:
-    inside, most = [0], [0]
-    steps = {"a": 0, "b": 0}
-
-    def made(name: str) -> Callable[[Event], bool]:
-        def idle(cancel: Event) -> bool:
-            inside[0] += 1
-            most[0] = max(most[0], inside[0])
-            time.sleep(0.002)
-            inside[0] -= 1
-            steps[name] += 1
-            return steps[name] < 20
-
-        return idle
-
-    desks = [Desk(made(name)) for name in steps]
-    for desk in desks:
-        desk.worker.post(desk.job("asked"))
-    for desk in desks:
-        desk.worker.wait_idle(PATIENCE)
-    assert steps == {"a": 20, "b": 20}
-    assert most == [1]  # never both at once
-    for desk in desks:
-        desk.worker.close(PATIENCE)
-
-
-def test_a_request_is_answered_while_another_worker_has_the_idle_turn() -> None:
+def test_a_request_is_answered_while_another_worker_has_the_idle_turn(desk: Desk) -> None:
+    other = Desk()
     began, goes_on = Event(), Event()
 
     def idle(cancel: Event) -> bool:
@@ -333,85 +219,74 @@ def test_a_request_is_answered_while_another_worker_has_the_idle_turn() -> None:
         goes_on.wait(PATIENCE)
         return False
 
-    hog, other = Desk(idle), Desk()
-    hog.worker.post(hog.job(0))
+    desk.idle = idle
+    desk.post(0)
     assert began.wait(PATIENCE)
-    other.worker.post(other.job(1))
+    other.post(1)
     other.wait()
     assert other.done == [1]
     goes_on.set()
-    for desk in (hog, other):
-        desk.worker.close(PATIENCE)
+    other.worker.close(PATIENCE)
 
 
-def test_close_ends_the_thread_and_later_requests_are_refused(desk: Desk) -> None:
-    desk.worker.post(desk.slow("never ends", Event(), Event()))
+def test_a_job_waits_while_another_thread_times_and_idle_time_is_not_spent_on_waiting(desk: Desk) -> None:
+    steps: list[int] = []
+    desk.idle = lambda cancel: bool(steps.append(1))  # type: ignore[func-returns-value]
+    with measure._alone(None):
+        desk.post("asked")
+        time.sleep(0.05)
+        assert desk.done == steps == []
+    desk.wait_idle()
+    assert (desk.done, steps) == (["asked"], [1])
+
+
+def test_close_ends_the_thread_wakes_up_who_waits_and_later_requests_are_refused(desk: Desk) -> None:
+    other = Desk()
+    goes_on = other.begin("kept", keep=True)
+    other.post("waits", keep=True)
+    timer = threading.Timer(0.05, other.worker.close)
+    timer.start()
+    with pytest.raises(RuntimeError, match="closed"):
+        other.wait()
+    timer.join()
+    goes_on.set()
+    desk.begin("never ends")
     thread = desk.worker._thread
     assert thread is not None
     desk.worker.close(PATIENCE)
-    assert not thread.is_alive()
-    assert desk.done == []
-    desk.worker.wait(PATIENCE)  # nothing is left to wait for
-    with pytest.raises(RuntimeError, match="closed"):
-        desk.worker.post(desk.job("late"))
-    with pytest.raises(RuntimeError, match="closed"):
-        desk.worker.wait_idle(PATIENCE)
+    assert not thread.is_alive() and desk.done == []
+    desk.wait()  # nothing is left to wait for
+    for late in (lambda: desk.post("late"), desk.wait_idle):
+        with pytest.raises(RuntimeError, match="closed"):
+            late()
 
 
-def test_close_wakes_up_who_waits(desk: Desk) -> None:
-    began, goes_on = Event(), Event()
-    desk.worker.post(desk.slow("kept", began, goes_on), keep=True)
-    desk.worker.post(desk.job("waits"), keep=True)
-    assert began.wait(PATIENCE)
-    timer = threading.Timer(0.05, desk.worker.close)
-    timer.start()
-    with pytest.raises(RuntimeError, match="closed"):
-        desk.wait()
-    timer.join()
-    goes_on.set()
-
-
-def test_many_threads_asking_stopping_and_waiting_do_not_lock_up() -> None:
-    end = time.monotonic() + 2
-    kept_asked, kept_done, unexpected = [0, 0], [0, 0], list[BaseException]()
-
-    idle_dice = random.Random(2)
+def test_many_threads_asking_stopping_and_waiting_do_not_lock_up(desk: Desk) -> None:
+    end, kept, unexpected, idle_dice = time.monotonic() + 2, [0, 0], list[BaseException](), random.Random(2)
 
     def idle(cancel: Event) -> bool:
         time.sleep(0.001)
         return idle_dice.random() < 0.9
 
-    def kept(who: int) -> Callable[[Event], None]:
-        def run(cancel: Event) -> None:
-            kept_done[who] += 1
-
-        return run
-
     def short(cancel: Event) -> None:
         if cancel.wait(0.001):
             raise Cancelled("")
 
-    desk = Desk(idle)
+    def keep(who: int) -> None:
+        kept[who] += 1
+        desk.post(who, keep=True)
 
     def acts(who: int) -> None:
+        deeds = lambda: desk.worker.post(short), lambda: keep(who), desk.worker.stop, desk.wait, desk.wait_idle
         dice = random.Random(who)
         try:
             while time.monotonic() < end:
-                act = dice.random()
-                if act < 0.5:
-                    desk.worker.post(short)
-                elif act < 0.7:
-                    kept_asked[who] += 1
-                    desk.worker.post(kept(who), keep=True)
-                elif act < 0.85:
-                    desk.worker.stop()
-                elif act < 0.95:
-                    desk.wait()
-                else:
-                    desk.worker.wait_idle(PATIENCE)
+                (act,) = dice.choices(deeds, (50, 20, 15, 10, 5))
+                act()
         except BaseException as error:
             unexpected.append(error)
 
+    desk.idle = idle
     threads = [threading.Thread(target=acts, args=(who,)) for who in range(2)]
     for thread in threads:
         thread.start()
@@ -419,11 +294,9 @@ def test_many_threads_asking_stopping_and_waiting_do_not_lock_up() -> None:
         thread.join(PATIENCE)
         assert not thread.is_alive()
     desk.wait()
-    assert unexpected == []
-    assert desk.reported == []
-    assert kept_done == kept_asked
-    assert min(kept_asked) > 0
-    desk.worker.close(PATIENCE)
+    assert unexpected == desk.reported == []
+    assert [desk.done.count(who) for who in range(2)] == kept
+    assert min(kept) > 0
 
 
 def test_a_process_ends_in_good_order_while_a_sweep_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Event
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +16,12 @@ from kit.cohort.networks import Cohort, check_memory, hidden_widths
 from kit.cohort.passes import logits, passes
 from kit.cohort.steps import Stepper
 from kit.data import Split
-from kit.training import OPTIMISERS, Callback, Cancelled, Optimiser, Progress, check_split, predict, threads
+from kit.training import Callback, Cancelled, Optimiser, Progress, check_split, check_steps, predict, threads
 
 # Parameters of all members together; below, a second thread gains a tenth, and takes the core that a page needs.
 SMALL_COHORT = 100_000
 
-UNLABELLED = -1  # the label of a training sample that nobody labelled
+UNLABELLED = -1  # the label of an unlabelled training sample
 
 
 @dataclass(frozen=True)
@@ -64,15 +63,13 @@ def fit(
 
     Args:
         cohort: the networks, with their hyper-parameters.
-        train: samples to learn from, such as `digits.train`; label -1 (`UNLABELLED`) where nobody labelled.
+        train: samples to learn from, such as `digits.train`; label -1 (`UNLABELLED`) where a sample has none.
         epochs: passes of each member over its samples, 0 or more.
-        batch_size: samples a step, 1 or more. As in `training.fit`, a last batch of one sample is left out.
+        batch_size: samples per step, 1 or more. As in `training.fit`, a last batch of one sample is left out.
         optimiser: "adam" (Kingma & Ba 2015, arXiv:1412.6980) or "sgd" with momentum, for all members.
-        teacher_logits: [n, n_classes], or [K, n, n_classes] for a teacher each; needed where a member's alpha is
-            above 0.
+        teacher_logits: [n, n_classes], or [K, n, n_classes] for a teacher each; needed where an alpha is above 0.
         values: [n, outputs]: real numbers to learn by mean squared error, in place of any labels.
-        callbacks: called after each batch and epoch, with the mean loss of the members that had samples and have not
-            diverged.
+        callbacks: called with the mean loss of the members that had samples and have not diverged.
         cancel: looked at before each batch.
 
     Raises:
@@ -81,18 +78,35 @@ def fit(
             or missing, or a hyper-parameter that the optimiser does not have.
         MemoryError: too many members for the memory; the message says how many fit.
     """
-    n_outputs = _check(cohort, train, epochs, batch_size, optimiser, teacher_logits, values)
+    check_split("train", train)
+    check_steps(epochs, batch_size, optimiser)
+    n_outputs = _check(cohort, train, batch_size, optimiser, teacher_logits, values)
     plan = _Plan(cohort, train.labels, batch_size)
     loss: LabelLoss | ValueLoss  # for mypy: else an object
     loss = LabelLoss(cohort.members, train.labels, n_outputs, teacher_logits) if values is None else ValueLoss(values)
     blocks = cohort.blocks()
     both_ways = passes(cohort.template, blocks)
-    stepper = Stepper(
-        cohort.members, cohort.weights.detach(), [block[0].numel() for block in blocks.values()], optimiser
-    )
-    samples = _Samples(train.inputs)
+    sizes = [block[0].numel() for block in blocks.values()]
+    stepper = Stepper(cohort.members, cohort.weights.detach(), sizes, optimiser)
     began, steps = time.perf_counter(), 0
     losses: list[Tensor] = []
+    memory: dict[int, Tensor] = {}  # a batch's serves the next batch of its size: asking for new memory takes longer
+
+    def samples(rows: Tensor) -> Tensor:
+        """[K, B] -> [K, B, ...], overwritten by the next call."""
+        if rows.numel() not in memory:
+            memory[rows.numel()] = torch.empty(rows.numel(), *train.inputs.shape[1:])
+        taken = torch.index_select(train.inputs, 0, rows.flatten(), out=memory[rows.numel()])
+        return taken.unflatten(0, rows.shape)
+
+    def report(epoch: int, batch: int, losses: Tensor, *, ended: bool) -> None:
+        if not callbacks:
+            return  # a mean that is not read would slow each step
+        mean = float(losses[losses.isfinite()].mean())  # NaN where no member has a loss
+        progress = Progress(cohort, epoch, epochs, batch, plan.batches, mean, time.perf_counter() - began)
+        for callback in callbacks:
+            (callback.on_epoch_end if ended else callback.on_batch_end)(progress)
+
     with torch.no_grad(), threads(small=cohort.weights.numel() < SMALL_COHORT):
         for epoch in range(epochs):
             total = torch.zeros(len(cohort))
@@ -103,27 +117,13 @@ def fit(
                 each, slope = loss(z, rows, share)  # [K], [K, C, B]: the loss and its gradient
                 stepper.step(both_ways.backward(slope), (counts > 0).numpy().astype(float))
                 steps, total = steps + 1, total + each * counts
-                _report(callbacks, cohort, epoch, epochs, batch, plan.batches, each[counts > 0], began, ended=False)
+                report(epoch, batch, each[counts > 0], ended=False)
             losses.append(total / plan.used)
-            _report(callbacks, cohort, epoch, epochs, plan.batches, plan.batches, losses[-1], began, ended=True)
+            report(epoch, plan.batches, losses[-1], ended=True)
     curves = torch.stack(losses, 1) if losses else torch.zeros(len(cohort), 0)  # [K, epochs]
     diverged = ~(curves.isfinite().all(1) & cohort.finite())
     seconds = time.perf_counter() - began
     return CohortHistory(tuple(map(tuple, curves.tolist())), tuple(diverged.tolist()), seconds, steps)
-
-
-class _Step(NamedTuple):
-    """One step of all members.
-
-    Attributes:
-        rows: which training samples, [K, B]; row 0 stands where a member has none.
-        share: each sample's weight in its member's mean, [K, B]; 0 where a member has none.
-        counts: samples of each member, [K].
-    """
-
-    rows: Tensor
-    share: Tensor
-    counts: Tensor
 
 
 class _Plan:
@@ -135,10 +135,8 @@ class _Plan:
         rows = {part: train_rows(member, labels) for part, member in dict(zip(parts, members, strict=True)).items()}
         # Members of one seed and one part of the data see the same samples in the same order.
         orders = [(part, member.order_seed) for part, member in zip(parts, members, strict=True)]
-        self._orders = {
-            (part, seed): (rows[part], torch.Generator().manual_seed(seed)) for part, seed in dict.fromkeys(orders)
-        }
-        places = {order: at for at, order in enumerate(self._orders)}
+        places = {order: at for at, order in enumerate(dict.fromkeys(orders))}
+        self._orders = [(rows[part], torch.Generator().manual_seed(seed)) for part, seed in places]
         self._own = torch.tensor([places[order] for order in orders])  # [K]
         # A last batch of one sample is left out, as in `training.fit`.
         if min(map(len, rows.values())) < min(2, batch_size):
@@ -149,119 +147,65 @@ class _Plan:
         self._widths = hidden_widths(cohort.template)
         self._rates = torch.tensor([member.dropout for member in members])[:, None, None]  # [K, 1, 1]
         seeds = sorted({member.seed for member in members if member.dropout > 0})
-        self._dice = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
+        self._rngs = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
         self._seeds = [seeds.index(member.seed) if member.dropout > 0 else 0 for member in members]
 
-    def epoch(self) -> Iterator[_Step]:
-        """The steps of one epoch."""
-        orders = [rows[torch.randperm(len(rows), generator=order)] for rows, order in self._orders.values()]
+    def epoch(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The steps of one epoch: the rows of the samples and their weights in the mean, [K, B]; their number, [K].
+
+        Where a member has no sample, row 0 stands with weight 0.
+        """
+        orders = [rows[torch.randperm(len(rows), generator=order)] for rows, order in self._orders]
         together = nn.utils.rnn.pad_sequence(orders, batch_first=True)[self._own]  # [K, longest], 0 where none is left
         for start in range(0, int(self.used.max()), self._batch_size):
             counts = (self.used - start).clamp(0, self._batch_size)  # [K]
             rows = together[:, start : start + int(counts.max())]  # [K, B]
             present = torch.arange(rows.shape[1]) < counts[:, None]  # [K, B]
-            yield _Step(rows, present / counts.clamp(min=1)[:, None], counts)
+            yield rows, present / counts.clamp(min=1)[:, None], counts
 
     def dropped(self, batch: int) -> list[Tensor] | None:
         """What multiplies each hidden unit, [K, width, B] a layer: 0, or 1 / (1 - rate). None without dropout.
 
-        Members of one seed throw the same dice, so that they differ by their hyper-parameters alone.
+        Members of one seed draw the same numbers, so that they differ by their hyper-parameters alone.
         """
-        if not self._dice:
+        if not self._rngs:
             return None
-        scales = []
-        for width in self._widths:
-            dice = torch.stack([torch.rand(width, batch, generator=dice) for dice in self._dice.values()])
-            scales.append((dice[self._seeds] >= self._rates) / (1 - self._rates))
-        return scales
-
-
-class _Samples:
-    """Inputs by their rows. A batch's memory serves the next batch of its size: asking for new memory takes longer."""
-
-    def __init__(self, inputs: Tensor) -> None:
-        self._inputs = inputs
-        self._memory: dict[int, Tensor] = {}
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """[K, B] -> [K, B, ...], overwritten by the next call."""
-        size = rows.numel()
-        if size not in self._memory:
-            self._memory[size] = torch.empty(size, *self._inputs.shape[1:])
-        return torch.index_select(self._inputs, 0, rows.flatten(), out=self._memory[size]).unflatten(0, rows.shape)
-
-
-def _report(
-    callbacks: Sequence[Callback],
-    cohort: Cohort,
-    epoch: int,
-    epochs: int,
-    batch: int,
-    batches: int,
-    losses: Tensor,
-    began: float,
-    *,
-    ended: bool,
-) -> None:
-    if not callbacks:
-        return
-    alive = losses[losses.isfinite()]
-    mean = float(alive.mean()) if len(alive) else float("nan")
-    progress = Progress(cohort, epoch, epochs, batch, batches, mean, time.perf_counter() - began)
-    for callback in callbacks:
-        (callback.on_epoch_end if ended else callback.on_batch_end)(progress)
+        rngs = self._rngs.values()
+        drawn = [torch.stack([torch.rand(width, batch, generator=rng) for rng in rngs]) for width in self._widths]
+        return [(each[self._seeds] >= self._rates) / (1 - self._rates) for each in drawn]
 
 
 def _check(
-    cohort: Cohort,
-    train: Split,
-    epochs: int,
-    batch_size: int,
-    optimiser: str,
-    teacher_logits: Tensor | None,
-    values: Tensor | None,
+    cohort: Cohort, train: Split, batch_size: int, optimiser: str, teachers: Tensor | None, values: Tensor | None
 ) -> int:
-    """Refuse what cannot be trained; the number of outputs of each network."""
-    check_split("train", train)
-    if epochs < 0:
-        raise ValueError(f"epochs must be 0 or more; got {epochs!r}.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more; got {batch_size!r}.")
-    if optimiser not in OPTIMISERS:
-        raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}; got {optimiser!r}.")
-    foreign = ("momentum",) if optimiser == "adam" else ("beta1", "beta2")
+    """Refuse what cannot be trained; return the number of outputs of each network."""
     plain = Member()
-    for name in foreign:
+    for name in ("momentum",) if optimiser == "adam" else ("beta1", "beta2"):
         if any(getattr(member, name) != getattr(plain, name) for member in cohort.members):
             raise ValueError(f"{name}: the optimiser {optimiser!r} has none; leave it at {getattr(plain, name)}.")
-    if not len(train):
-        raise ValueError("train is empty; it needs at least one sample.")
     outputs = predict(cohort.template, train.inputs[:1]).shape[1]  # refuses samples of another shape
     if values is None:
-        _check_labels(cohort.members, train.labels, outputs, teacher_logits)
+        _check_labels(cohort.members, train.labels, outputs, teachers)
     elif tuple(values.shape) != (len(train), outputs):
         raise ValueError(f"values must have shape [{len(train)}, {outputs}]; got {tuple(values.shape)}.")
-    elif not bool(torch.isfinite(values).all()):
-        raise ValueError("values must be finite; some are NaN or infinity.")
-    bytes_a_sample = 3 * _saved_bytes(cohort, train)  # as much again for the gradients, and for the loss
+    name, targets = ("teacher_logits", teachers) if values is None else ("values", values)
+    if targets is not None and not bool(torch.isfinite(targets).all()):
+        raise ValueError(f"{name} must be finite; some are NaN or infinity.")
     most = min(batch_size, len(train))
-    check_memory(f"a batch of {most}", most * bytes_a_sample, len(cohort), cohort.memory)
+    bytes_needed = 3 * most * _saved_bytes(cohort, train)  # as much again for the gradients, and for the loss
+    check_memory(f"a batch of {most}", bytes_needed, len(cohort), cohort.memory)
     return int(outputs)
 
 
-def _check_labels(members: Sequence[Member], labels: Tensor, n_classes: int, teacher_logits: Tensor | None) -> None:
+def _check_labels(members: Sequence[Member], labels: Tensor, n_classes: int, teachers: Tensor | None) -> None:
     least, most = min(member.alpha for member in members), max(member.alpha for member in members)
-    if teacher_logits is None:
-        if most > 0:
-            raise ValueError(f"teacher_logits is needed: alpha = {most:g} gives the soft labels a share of the loss.")
-    elif tuple(teacher_logits.shape) not in ((len(labels), n_classes), (len(members), len(labels), n_classes)):
-        raise ValueError(
-            f"teacher_logits must have shape [{len(labels)}, {n_classes}], a row a sample and a column a class of "
-            f"the student, or [{len(members)}, {len(labels)}, {n_classes}] for a teacher each; "
-            f"got {tuple(teacher_logits.shape)}."
-        )
-    elif not bool(torch.isfinite(teacher_logits).all()):
-        raise ValueError("teacher_logits must be finite; some are NaN or infinity.")
+    one = [len(labels), n_classes]
+    each = [len(members), *one]
+    if teachers is not None and list(teachers.shape) not in (one, each):
+        came = tuple(teachers.shape)
+        raise ValueError(f"teacher_logits must have shape {one}, or {each} for a teacher each; got {came}.")
+    if teachers is None and most > 0:
+        raise ValueError(f"teacher_logits is needed: alpha = {most:g} gives the soft labels a share of the loss.")
     if int(labels.max()) >= n_classes or int(labels.min()) < UNLABELLED:
         raise ValueError(f"train labels must lie in 0 .. {n_classes - 1}, or be {UNLABELLED} where unlabelled.")
     if least == 0 and bool((labels == UNLABELLED).all()):

@@ -10,7 +10,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from kit import models
+from kit import checks, models
 from kit.cohort.members import Member
 from kit.cohort.passes import Blocks, logits
 
@@ -26,14 +26,14 @@ class Cohort(nn.Module):
 
     Args:
         template: an `MLP`; or any module of layers that `models.initialise` knows, without buffers. Not changed.
-        members: one a network.
-        start: first weights, one module a member; by default drawn from each member's seed, as the template's class
+        members: one per network.
+        start: first weights, one module per member; by default drawn from each member's seed, as the template's class
             would draw them.
         memory: bytes that the cohort may use; by default half of what is free.
 
     Raises:
-        ValueError: no members; widths above the template's, or for a template that is no MLP; a template with buffers;
-            as many starts as members are needed, each of its member's shape.
+        ValueError: no members; widths above the template's, or of another template than an MLP; a template with
+            buffers; another number of starts than of members, or a start of another shape.
         TypeError: a template whose layers cannot be drawn anew.
         MemoryError: the cohort would need more than `memory`; the message says how many members fit.
     """
@@ -46,7 +46,6 @@ class Cohort(nn.Module):
         start: Sequence[nn.Module] | None = None,
         memory: int | None = None,
     ) -> None:
-        """Check what is asked, then draw all first weights."""
         super().__init__()
         self.members = tuple(members)
         _check_family(template, self.members)
@@ -64,10 +63,7 @@ class Cohort(nn.Module):
                 models.initialise(sized[member.width], member.seed)
             first = sized[member.width] if start is None else start[at]
             if _shapes(first) != _shapes(sized[member.width]):
-                raise ValueError(
-                    f"start: each module must have the parameters of its member's network; number {at} has others, "
-                    "by name or shape."
-                )
+                raise ValueError(f"start: each module must have the parameters of its member; number {at} has others.")
             for name, parameter in first.named_parameters():
                 _corner(blocks[name][at], parameter).copy_(parameter.detach())
 
@@ -82,8 +78,7 @@ class Cohort(nn.Module):
 
     def blocks(self) -> Blocks:
         """The batched parameters: views of `weights`, [K, *shape] each."""
-        sizes = [len(self) * math.prod(shape) for shape in self.shapes.values()]
-        parts = self.weights.detach().split(sizes)
+        parts = self.weights.detach().split([len(self) * math.prod(shape) for shape in self.shapes.values()])
         return {name: part.view(len(self), *self.shapes[name]) for name, part in zip(self.shapes, parts, strict=True)}
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -91,10 +86,7 @@ class Cohort(nn.Module):
         return logits(self.template, self.blocks(), inputs[None].expand(len(self), *inputs.shape)).transpose(1, 2)
 
     def model(self, index: int) -> nn.Module:
-        """One network as an ordinary module of its own, in its own width.
-
-        Args:
-            index: which member, from 0.
+        """Network `index`, from 0, as an ordinary module of its own, in its own width.
 
         Raises:
             IndexError: no such member.
@@ -113,8 +105,7 @@ class Cohort(nn.Module):
 
     def finite(self) -> Tensor:
         """Whether all weights of each network are numbers. -> [K], bool."""
-        rows = [block.flatten(1).isfinite().all(1) for block in self.blocks().values()]
-        return torch.stack(rows).all(0)
+        return torch.stack([block.flatten(1).isfinite().all(1) for block in self.blocks().values()]).all(0)
 
 
 def hidden_widths(template: nn.Module) -> list[int]:
@@ -135,28 +126,22 @@ def _sized(template: nn.Module, member: Member) -> nn.Module:
 
 def _corner(block: Tensor, small: Tensor) -> Tensor:
     """The first entries of `block` along each side, as many as `small` has."""
-    for side, length in enumerate(small.shape):
-        block = block.narrow(side, 0, length)
-    return block
+    return block[tuple(map(slice, small.shape))]
 
 
 def _check_family(template: nn.Module, members: Sequence[Member]) -> None:
     if not members:
         raise ValueError("members is empty; a cohort needs at least one.")
-    stranger = next((member for member in members if not isinstance(member, Member)), None)
-    if stranger is not None:
-        raise TypeError(f"members must be Member objects, as cohort.members(...) makes them; got {stranger!r}.")
+    for member in members:
+        checks.instance("members", member, Member, "Member objects, as cohort.members(...) makes them")
     kind = type(template).__name__
     if any(True for _ in template.buffers()):
-        raise ValueError(
-            f"template: {kind} has buffers (such as the running averages of batch normalisation), "
-            "which a cohort cannot keep for each member; take a network without them, such as MLP or ConvNet."
-        )
+        raise ValueError(f"template: {kind} has buffers, which a cohort cannot keep for each member; take one without.")
     if any(isinstance(module, nn.modules.dropout._DropoutNd) for module in template.modules()):
-        raise ValueError(f"template: {kind} throws dice of its own; give dropout to the members instead.")
+        raise ValueError(f"template: {kind} has dropout of its own; give it to the members instead.")
     widths = hidden_widths(template)
-    for name, plain in (("width", None), ("dropout", 0.0)):
-        if not widths and any(getattr(member, name) != plain for member in members):
+    for name in () if widths else ("width", "dropout"):
+        if any(getattr(member, name) for member in members):
             raise ValueError(f"{name}: a cohort can vary it in MLPs with a hidden layer only; the template is {kind}.")
     widest = max((member.width or 0 for member in members), default=0)
     if widths and widest > min(widths):
@@ -164,20 +149,9 @@ def _check_family(template: nn.Module, members: Sequence[Member]) -> None:
 
 
 def check_memory(what: str, each: int, cohort: int, memory: int | None) -> None:
-    """Refuse before anything is taken.
-
-    Args:
-        what: the memory is for.
-        each: bytes a member.
-        cohort: number of members.
-        memory: bytes that may be used; None is half of what is free.
-
-    Raises:
-        MemoryError: too little; the message says how many members fit.
-    """
+    """Refuse, by a MemoryError, `each` bytes for every member where that is above `memory` (None: half of the free)."""
     allowed = int(MEMORY_SHARE * psutil.virtual_memory().available) if memory is None else memory
     if cohort * each > allowed:
-        raise MemoryError(
-            f"members: {what} of {cohort} networks would take {cohort * each / 1e9:.3g} GB, and {allowed / 1e9:.3g} GB "
-            f"may be used; {allowed // each} fit."
-        )
+        asked, free = (f"{size / 1e9:.3g} GB" for size in (cohort * each, allowed))
+        short = f"would take {asked}, and {free} may be used; {allowed // each} fit"
+        raise MemoryError(f"members: {what} of {cohort} networks {short}.")

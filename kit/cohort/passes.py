@@ -29,33 +29,23 @@ def logits(template: nn.Module, blocks: Blocks, inputs: Tensor) -> Tensor:
     to 1.7 times as long by `torch.func.vmap`, 2.6 to 4 times by unfolding). Other modules go through `vmap`.
     """
     if type(template) is models.MLP:
-        return _mlp_logits(blocks, inputs.flatten(2))
+        return _linear(layers(blocks), inputs.flatten(2))
     if type(template) is models.ConvNet:
-        return _convnet_logits(blocks, inputs)
+        conv1, conv2, *linear = layers(blocks)
+        k, n = inputs.shape[:2]
+        x = inputs.transpose(0, 1).flatten(1, 2)  # [n, K * channels, h, w]
+        x = F.relu(F.conv2d(x, conv1[0].flatten(0, 1), conv1[1].flatten(), padding=1, groups=k))
+        x = F.conv2d(x, conv2[0].flatten(0, 1), conv2[1].flatten(), padding=1, groups=k)
+        return _linear(linear, F.relu(F.max_pool2d(x, 2)).view(n, k, -1).transpose(0, 1))
+    return vmap(lambda parameters, own: functional_call(template, parameters, (own,)))(blocks, inputs).transpose(1, 2)
 
-    def one(parameters: Blocks, own: Tensor) -> Tensor:
-        return functional_call(template, parameters, (own,))
 
-    return vmap(one)(blocks, inputs).transpose(1, 2)
-
-
-def _mlp_logits(blocks: Blocks, inputs: Tensor) -> Tensor:
+def _linear(layers: list[tuple[Tensor, Tensor]], inputs: Tensor) -> Tensor:
+    """Linear layers with ReLU between them. [K, n, in] -> [K, C, n]."""
     h = inputs.mT  # [K, in, n]
-    *hidden, last = layers(blocks)
-    for weight, bias in hidden:
-        h = F.relu(torch.baddbmm(bias[..., None], weight, h))  # [K, width, n]
-    return torch.baddbmm(last[1][..., None], last[0], h)
-
-
-def _convnet_logits(blocks: Blocks, inputs: Tensor) -> Tensor:
-    conv1, conv2, fc1, fc2 = layers(blocks)
-    k, n = inputs.shape[:2]
-    x = inputs.transpose(0, 1).flatten(1, 2)  # [n, K * channels, h, w]
-    x = F.relu(F.conv2d(x, conv1[0].flatten(0, 1), conv1[1].flatten(), padding=1, groups=k))
-    x = F.conv2d(x, conv2[0].flatten(0, 1), conv2[1].flatten(), padding=1, groups=k)
-    x = F.relu(F.max_pool2d(x, 2)).view(n, k, -1).transpose(0, 1)  # [K, n, features]
-    x = F.relu(torch.baddbmm(fc1[1][..., None], fc1[0], x.mT))  # [K, hidden, n]
-    return torch.baddbmm(fc2[1][..., None], fc2[0], x)
+    for at, (weight, bias) in enumerate(layers):
+        h = torch.baddbmm(bias[..., None], weight, F.relu(h) if at else h)  # [K, width, n]
+    return h
 
 
 def layers(blocks: Blocks) -> list[tuple[Tensor, Tensor]]:
@@ -64,15 +54,9 @@ def layers(blocks: Blocks) -> list[tuple[Tensor, Tensor]]:
 
 
 class AutogradPass:
-    """Any family: the gradient comes from autograd.
-
-    Args:
-        template: of the networks.
-        blocks: their parameters; changed in place between the passes.
-    """
+    """Any family: the gradient comes from autograd. The blocks may change in place between the passes."""
 
     def __init__(self, template: nn.Module, blocks: Blocks) -> None:
-        """Track gradients in the blocks."""
         self._template = template
         self._leaves = {name: block.detach().requires_grad_() for name, block in blocks.items()}
 
@@ -89,14 +73,9 @@ class AutogradPass:
 
 
 class MLPPass:
-    """Back-propagation of MLPs, written out: quicker than autograd, because each step's memory serves the next.
-
-    Args:
-        blocks: the parameters; changed in place between the passes.
-    """
+    """Back-propagation of MLPs, written out: quicker than autograd, because each step's memory serves the next."""
 
     def __init__(self, blocks: Blocks) -> None:
-        """Make the row of gradients, and its views for each layer."""
         self._layers = layers(blocks)
         self._row = torch.zeros(sum(block.numel() for block in blocks.values()))
         parts = self._row.split([block.numel() for block in blocks.values()])
@@ -105,14 +84,9 @@ class MLPPass:
         self._memory: dict[tuple[str, int, int], Tensor] = {}
 
     def forward(self, inputs: Tensor, dropped: Sequence[Tensor] | None) -> Tensor:
-        """Logits of a batch.
+        """Logits [K, C, B] of inputs [K, B, ...], overwritten by the next pass of as many samples.
 
-        Args:
-            inputs: [K, B, ...].
-            dropped: what multiplies each hidden unit, [K, width, B] a layer; None without dropout.
-
-        Returns:
-            [K, C, B]; overwritten by the next pass of as many samples.
+        `dropped` multiplies each hidden unit, [K, width, B] a layer; None without dropout.
         """
         self._dropped, self._below = dropped, [inputs.flatten(2).mT]  # [K, in, B]
         for at, (weight, bias) in enumerate(self._layers):

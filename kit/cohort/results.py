@@ -1,7 +1,8 @@
-"""What a cohort reached: one row a member, then one row a setting with its spread over seeds."""
+"""What a cohort reached: the answers and accuracy of each member, and a table with one row per member."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kit.cohort.fitting import CohortHistory
-from kit.cohort.members import HYPER_PARAMETERS, held_out
+from kit.cohort.members import held_out
 from kit.cohort.networks import Cohort
 from kit.data import Dataset, Split
 from kit.measure import Estimate
@@ -24,11 +25,8 @@ BATCH = 256  # samples of a forward pass of all members
 @torch.no_grad()
 def answers(cohort: Cohort, inputs: Tensor) -> Tensor:
     """The class that each member names for each input; -1 where its logits are not numbers. -> [K, n]."""
-    named = []
-    for part in inputs.split(BATCH):
-        logits = cohort(part)  # [K, b, n_classes]
-        named.append(torch.where(logits.isfinite().all(2), logits.argmax(2), -1))
-    return torch.cat(named, 1)
+    parts = map(cohort, inputs.split(BATCH))  # [K, b, n_classes] each
+    return torch.cat([torch.where(logits.isfinite().all(2), logits.argmax(2), -1) for logits in parts], 1)
 
 
 def accuracies(cohort: Cohort, split: Split) -> tuple[Estimate, ...]:
@@ -38,15 +36,13 @@ def accuracies(cohort: Cohort, split: Split) -> tuple[Estimate, ...]:
         ValueError: an empty split.
     """
     check_split("split", split)
-    if not len(split):
-        raise ValueError("split is empty; it needs at least one sample.")
     named = answers(cohort, split.inputs)
     right = ((named == split.labels) & (named >= 0)).sum(1)  # [K]
     return tuple(Estimate.from_counts(int(count), len(split)) for count in right)
 
 
 def table(cohort: Cohort, history: CohortHistory, dataset: Dataset) -> DataFrame:
-    """One row a member: its hyper-parameters, its last training loss, its accuracy with a Wilson interval.
+    """One row per member: its hyper-parameters, its last training loss, its accuracy with a Wilson interval.
 
     The accuracy is on the validation split, or on the fold that the member left out; NaN where it diverged.
 
@@ -70,54 +66,8 @@ def table(cohort: Cohort, history: CohortHistory, dataset: Dataset) -> DataFrame
         if on_train is not None and member.fold is not None:
             right = on_train[at, left_out[member.fold, member.folds]]
             accuracy = Estimate.from_counts(int(right.sum()), len(right))
-        diverged, losses = history.diverged[at], history.losses[at]
-        nan = float("nan")
-        rows.append(
-            {
-                **asdict(member),
-                "loss": losses[-1] if losses else nan,
-                "accuracy": nan if diverged else accuracy.value,
-                "low": nan if diverged else accuracy.low,
-                "high": nan if diverged else accuracy.high,
-                "n": accuracy.n,
-                "diverged": diverged,
-            }
-        )
+        diverged, loss = history.diverged[at], history.losses[at][-1] if history.losses[at] else math.nan
+        value, low, high = (math.nan,) * 3 if diverged else (accuracy.value, accuracy.low, accuracy.high)
+        reached = {"loss": loss, "accuracy": value, "low": low, "high": high, "n": accuracy.n, "diverged": diverged}
+        rows.append({**asdict(member), **reached})
     return pd.DataFrame(rows)
-
-
-def over_seeds(rows: DataFrame) -> DataFrame:
-    """One row a setting: mean accuracy over seeds, orders and folds with Student's t interval.
-
-    Members that differ in `seed`, `order` or `fold` alone are one setting. Those that diverged are counted, and left
-    out of the mean.
-
-    Args:
-        rows: as `table` gives them.
-
-    Returns:
-        The settings that differ between the rows, then `accuracy`, `low`, `high` (NaN where fewer than two members
-        are left), `members` and `diverged`.
-    """
-    import pandas as pd
-
-    chance = ("seed", "order", "fold")
-    varied = [name for name in HYPER_PARAMETERS if name not in chance and rows[name].nunique(dropna=False) > 1]
-    groups = rows.groupby(varied, dropna=False) if varied else [((), rows)]
-    found = []
-    for key, group in groups:
-        values = [float(value) for value in group["accuracy"].dropna()]
-        nan = float("nan")
-        mean = values[0] if len(values) == 1 else nan
-        estimate = Estimate.from_values(values).share if len(values) > 1 else Estimate(mean, nan, nan, len(values))
-        found.append(
-            {
-                **dict(zip(varied, key, strict=True)),
-                "accuracy": estimate.value,
-                "low": estimate.low,
-                "high": estimate.high,
-                "members": len(group),
-                "diverged": int(group["diverged"].sum()),
-            }
-        )
-    return pd.DataFrame(found)

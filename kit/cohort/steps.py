@@ -20,14 +20,13 @@ class Stepper:
     A member without a sample in a step (it has fewer than others) is left as it is.
 
     Args:
-        members: one a network.
+        members: one per network.
         weights: all parameters in one row, [K * P]; changed in place.
         sizes: numbers of each parameter in one member; the row holds them parameter by parameter.
         optimiser: "adam" or "sgd".
     """
 
     def __init__(self, members: Sequence[Member], weights: Tensor, sizes: Sequence[int], optimiser: Optimiser) -> None:
-        """All moments start at zero."""
         self._w, self._sizes, self._adam = weights, sizes, optimiser == "adam"
         self._lr, self._decay, self._beta1, self._beta2 = (
             np.array([getattr(member, name) for member in members], dtype=np.float64)
@@ -58,7 +57,7 @@ class Stepper:
         self._w.addcdiv_(g, self._scratch)
 
     def _spread(self, values: np.ndarray) -> Tensor | float:
-        """A constant a member, as one number if all are alike, else beside each weight. [K] -> number or [K * P]."""
+        """A constant per member, as one number if all are alike, else beside each weight. [K] -> number or [K * P]."""
         if bool((values == values[0]).all()):
             return float(values[0])
         key = values.tobytes()

@@ -11,28 +11,9 @@
 | let networks teach their like | `generations(template, members, digits.train, 3, epochs=20)` |
 """
 
+# ruff: noqa: F401  (the names that the room offers)
+
 from kit.distill.fit import answers, features, fit, hint, standardised
 from kit.distill.loss import loss, soften
 from kit.distill.students import LEARNING_RATE, SMOOTHING, Group, Recipe, Students, generations, hinted
 from kit.distill.transfer import few, partly_labelled, shifted, without_class
-
-__all__ = [
-    "LEARNING_RATE",
-    "SMOOTHING",
-    "Group",
-    "Recipe",
-    "Students",
-    "answers",
-    "features",
-    "few",
-    "fit",
-    "generations",
-    "hint",
-    "hinted",
-    "loss",
-    "partly_labelled",
-    "shifted",
-    "soften",
-    "standardised",
-    "without_class",
-]

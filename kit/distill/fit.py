@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from threading import Event
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kit import models, training
+from kit import checks, models, training
 from kit.cohort import UNLABELLED
 from kit.data import Split
-from kit.distill.loss import check_alpha, check_temperature, loss
+from kit.distill.loss import loss
 
 BATCH = 1024  # samples of a teacher's forward pass
 
@@ -31,17 +31,14 @@ def answers(teacher: nn.Module | Tensor, inputs: Tensor) -> Tensor:
     """
     if not len(inputs):
         raise ValueError("transfer is empty; it needs at least one sample.")
-    if not isinstance(teacher, nn.Module | Tensor):
-        raise TypeError(f"teacher must be a module, or its logits as a tensor; got {type(teacher).__name__}.")
+    checks.instance("teacher", teacher, (nn.Module, Tensor), "a module, or its logits as a tensor")
     if isinstance(teacher, nn.Module):
         logits = torch.cat([_asked("teacher", teacher, part) for part in inputs.split(BATCH)])
     else:
         logits = teacher.detach()
     if logits.ndim != 2 or len(logits) != len(inputs):
-        raise ValueError(
-            f"teacher's logits must have shape [{len(inputs)}, n_classes], a row a sample of the transfer set; "
-            f"got {tuple(logits.shape)}."
-        )
+        came = tuple(logits.shape)
+        raise ValueError(f"teacher's logits must have shape [{len(inputs)}, n_classes], one row a sample; got {came}.")
     if not bool(torch.isfinite(logits).all()):
         raise ValueError("teacher's logits must be finite; some are NaN or infinity.")
     return logits
@@ -55,48 +52,32 @@ def fit(
     epochs: int,
     temperature: float = 4.0,
     alpha: float = 0.9,
-    seed: int = 0,
-    lr: float = 1e-3,
-    batch_size: int = 64,
-    weight_decay: float = 0.0,
-    optimiser: training.Optimiser = "adam",
-    callbacks: Sequence[training.Callback] = (),
-    cancel: Event | None = None,
+    **fit_settings: Any,
 ) -> training.History:
     """Train `student` in place on the labels of `transfer` and the teacher's soft labels (see `loss`).
 
     Args:
         student: any module that answers with as many classes as the teacher.
         teacher: any module, not changed; or its logits for `transfer`, [n, C].
-        transfer: samples, such as `digits.train` or one of this room's transfer sets.
-        epochs: passes over the transfer set.
+        transfer: samples, such as `digits.train` or one of this module's transfer sets.
+        epochs: passes over the transfer set, 0 or more.
         temperature: above 0.
         alpha: weight of the soft labels, in [0, 1].
-        seed: of the order of the samples.
-        lr: as in `training.fit`, like the arguments after it.
-        batch_size: samples a step.
-        weight_decay: L2 coefficient.
-        optimiser: "adam" or "sgd".
-        callbacks: called after each batch and epoch.
-        cancel: looked at before each batch.
+        **fit_settings: as in `training.fit` (seed, lr, batch_size, optimiser, callbacks, cancel ...).
 
     Raises:
-        ValueError: an argument out of range, an empty transfer set, or teacher, student and samples that do not fit
-            together.
+        ValueError: an argument out of range, an empty transfer set, or teacher, student and samples that do not fit.
         Cancelled, Diverged: as `training.fit`.
     """
     training.check_split("transfer", transfer)
-    check_temperature(temperature)
-    check_alpha(alpha)
+    checks.number("temperature", temperature, above=0)
+    checks.share("alpha, the weight of the soft labels,", alpha)
     if student is teacher:
         raise ValueError("student and teacher are one module; give a copy (copy.deepcopy) as the student.")
     v = answers(teacher, transfer.inputs)  # [n, C]
     z = _asked("student", student, transfer.inputs[:1])
     if z.shape[1] != v.shape[1]:
-        raise ValueError(
-            f"teacher and student must know the same classes; the teacher answers {v.shape[1]}, "
-            f"the student {z.shape[1]}."
-        )
+        raise ValueError(f"student must answer as many classes as the teacher, {v.shape[1]}; got {z.shape[1]}.")
     highest = int(transfer.labels.max())
     if highest >= v.shape[1]:
         raise ValueError(f"transfer's labels must lie in 0 .. {v.shape[1] - 1}, or be -1; got {highest}.")
@@ -106,23 +87,11 @@ def fit(
     def of_batch(logits: Tensor, rows: Tensor) -> Tensor:
         return loss(logits, v[rows], transfer.labels[rows], temperature=temperature, alpha=alpha)
 
-    return training.minimise(
-        student,
-        transfer.inputs,
-        of_batch,
-        epochs=epochs,
-        seed=seed,
-        lr=lr,
-        batch_size=batch_size,
-        weight_decay=weight_decay,
-        optimiser=optimiser,
-        callbacks=callbacks,
-        cancel=cancel,
-    )
+    return training.minimise(student, transfer.inputs, of_batch, epochs=epochs, **fit_settings)
 
 
 def features(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
-    """What a layer answers, after ReLU, one row a sample. -> [n, F].
+    """What a layer answers, after ReLU, one row per sample. -> [n, F].
 
     Args:
         model: any module; put in evaluation mode meanwhile.
@@ -136,8 +105,8 @@ def features(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
 
 
 def _features(argument: str, model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
-    with _Tap(argument, model, layer) as tap:
-        return torch.cat([tap.read(_asked("model", model, part)) for part in inputs.split(BATCH)])
+    with _tapped(argument, model, layer) as read:
+        return torch.cat([read(_asked("model", model, part)) for part in inputs.split(BATCH)])
 
 
 def hint(
@@ -149,11 +118,9 @@ def hint(
     teacher_layer: str,
     epochs: int,
     seed: int = 0,
-    lr: float = 1e-3,
-    batch_size: int = 64,
-    cancel: Event | None = None,
+    **fit_settings: Any,
 ) -> training.History:
-    """Train the first layers of `student`, in place, to foretell a hidden layer of the teacher: a hint.
+    """Train the first layers of `student`, in place, to predict a hidden layer of the teacher: a hint.
 
     A linear regressor r maps the student's features u to the size of the teacher's w (see `standardised`); minimised
     is the mean of (r(u) - w)^2. The regressor is thrown away. Then train on with `fit`.
@@ -166,9 +133,7 @@ def hint(
         teacher_layer: the same for w.
         epochs: passes over the transfer set.
         seed: of the regressor's first weights and the order of the samples.
-        lr: learning rate.
-        batch_size: samples a step.
-        cancel: looked at before each batch.
+        **fit_settings: as in `training.fit` (lr, batch_size, cancel ...).
 
     Raises:
         ValueError: no layer of that name, an empty transfer set, or samples that a model cannot take.
@@ -176,26 +141,16 @@ def hint(
     Source: Romero et al. (2015), FitNets, arXiv:1412.6550, equation 3.
     """
     training.check_split("transfer", transfer)
-    if not len(transfer):
-        raise ValueError("transfer is empty; it needs at least one sample.")
     wanted = standardised(_features("teacher_layer", teacher, teacher_layer, transfer.inputs))  # w, [n, F]
     size = _features("student_layer", student, student_layer, transfer.inputs[:1]).shape[1]
     regressor = models.MLP((size, wanted.shape[1]), seed=seed)
-    with _Tap("student_layer", student, student_layer) as tap:
-        return training.minimise(
-            _Hinted(student, regressor, tap),
-            transfer.inputs,
-            lambda foretold, rows: F.mse_loss(foretold, wanted[rows]),
-            epochs=epochs,
-            seed=seed,
-            lr=lr,
-            batch_size=batch_size,
-            cancel=cancel,
-        )
+    with _tapped("student_layer", student, student_layer) as read:
+        hinted, settings = _Hinted(student, regressor, read), {"epochs": epochs, "seed": seed, **fit_settings}
+        return training.minimise(hinted, transfer.inputs, lambda r, rows: F.mse_loss(r, wanted[rows]), **settings)
 
 
 def standardised(features: Tensor) -> Tensor:
-    """Features as a student is to foretell them: each with mean 0, all divided by one number, their spread.
+    """Features as a student is to predict them: each with mean 0, all divided by one number, their spread.
 
     Raw ones of size 2 and more push the ReLUs of small students until many of them never fire again.
 
@@ -210,44 +165,36 @@ def standardised(features: Tensor) -> Tensor:
     return centred / centred.std().clamp(min=1e-12)
 
 
-class _Tap:
-    """Reads what one layer of a model answers, after ReLU."""
+@contextmanager
+def _tapped(argument: str, model: nn.Module, layer: str) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Hand over a function from the output of a pass to what one layer answered in it, after ReLU. -> [b, F]."""
+    named = dict(model.named_modules())
+    if not layer or layer not in named:
+        there = ", ".join(name for name in named if name)
+        raise ValueError(f"{argument} must be a module of the model ({there}); got {layer!r}.")
+    answered: list[Tensor] = []
 
-    def __init__(self, argument: str, model: nn.Module, layer: str) -> None:
-        named = dict(model.named_modules())
-        if not layer or layer not in named:
-            there = ", ".join(name for name in named if name)
-            raise ValueError(f"{argument} must be a module of the model ({there}); got {layer!r}.")
-        self._layer = named[layer]
-        self._last: Tensor | None = None
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        answered[:] = [F.relu(output).flatten(1)]
 
-    def __enter__(self) -> _Tap:
-        self._handle = self._layer.register_forward_hook(self._keep)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._handle.remove()
-
-    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        self._last = F.relu(output).flatten(1)
-
-    def read(self, output: Tensor) -> Tensor:
-        """What the layer answered in the pass that gave `output`. [b, F]"""
-        if self._last is None:
+    def read(output: Tensor) -> Tensor:
+        if not answered:
             raise ValueError(f"layer: the module took no part in the pass that gave {tuple(output.shape)}.")
-        return self._last
+        return answered[0]
+
+    with named[layer].register_forward_hook(keep):
+        yield read
 
 
 class _Hinted(nn.Module):
     """The student up to its layer, and the regressor on it."""
 
-    def __init__(self, student: nn.Module, regressor: nn.Module, tap: _Tap) -> None:
+    def __init__(self, student: nn.Module, regressor: nn.Module, read: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.student, self.regressor = student, regressor
-        self._tap = tap
+        self.student, self.regressor, self._read = student, regressor, read
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.regressor(self._tap.read(self.student(x)))
+        return self.regressor(self._read(self.student(x)))
 
 
 def _asked(who: str, model: nn.Module, inputs: Tensor) -> Tensor:

@@ -8,14 +8,14 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Event
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kit import cohort, models, training
+from kit import checks, cohort, models, training
 from kit.data import Dataset, Split
 from kit.distill.fit import answers, standardised
-from kit.distill.loss import check_alpha, check_temperature
 from kit.measure import Estimate
 
 LEARNING_RATE = 1e-2  # for 20 epochs on the digits: at 1e-3 students of 16 units are not half trained after them
@@ -25,7 +25,7 @@ WEIGHT_BYTES = 128_000_000  # of students that are kept whole; of older ones onl
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to train a student, but for its seed.
+    """One way to train a student; only its seed is left open.
 
     Attributes:
         transfer: the samples on which it meets its teacher.
@@ -47,17 +47,13 @@ class Recipe:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what no student can be trained by."""
+        """Refuse values that no student can be trained with."""
         training.check_split("transfer", self.transfer)
-        check_temperature(self.temperature)
-        check_alpha(self.alpha)
-        if not len(self.transfer):
-            raise ValueError("transfer is empty; it needs at least one sample.")
-        if not 0 <= self.label_smoothing <= 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1]; got {self.label_smoothing!r}.")
-        for name, least in (("width", 0), ("epochs", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be {least} or more; got {getattr(self, name)!r}.")
+        checks.number("temperature", self.temperature, above=0)
+        checks.share("alpha, the weight of the soft labels,", self.alpha)
+        checks.whole("width", self.width)
+        checks.whole("epochs", self.epochs, 1)
+        checks.share("label_smoothing", self.label_smoothing)
 
     @property
     def hard(self) -> Recipe:
@@ -72,7 +68,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Group:
-    """What the students of one recipe reached on the validation split, one a seed.
+    """What the students of one recipe reached on the validation split, one per seed.
 
     Attributes:
         recipe: how they were trained.
@@ -99,7 +95,7 @@ class Group:
     def answers_to(self, label: int) -> tuple[Estimate, ...]:
         """Of the samples of class `label`, the share that each class is named for: a row of the confusion matrix.
 
-        Means over seeds with Student's t intervals, one a class that is named or right, 0 .. C - 1.
+        Means over seeds with Student's t intervals, one per class that is named or right, 0 .. C - 1.
         """
         of_class = self.named[:, self.labels == label]  # [seeds, n_label]
         classes = range(int(max(self.labels.max(), self.named.max())) + 1)
@@ -119,7 +115,7 @@ class Students:
         teacher: any module, not changed.
         dataset: validation measures the students; test is not read.
         lr: learning rate of all students, with Adam.
-        batch_size: samples a step.
+        batch_size: samples per step.
 
     Raises:
         ValueError: a teacher that cannot take the samples, or that answers with other classes than the data set has.
@@ -128,7 +124,6 @@ class Students:
     def __init__(
         self, teacher: nn.Module, dataset: Dataset, *, lr: float = LEARNING_RATE, batch_size: int = 64
     ) -> None:
-        """Ask the teacher about the validation samples, which refuses one that does not fit."""
         training.check_dataset(dataset)
         self.teacher, self.dataset, self.lr, self.batch_size = teacher, dataset, lr, batch_size
         self.logits = self._checked(dataset.validation.inputs)  # [n, C], of the validation split
@@ -157,14 +152,8 @@ class Students:
     ) -> list[Group]:
         """Train what is missing of all recipes and seeds: one cohort for each transfer set, width and number of epochs.
 
-        Args:
-            recipes: ways to train.
-            seeds: at least two, none twice, so that there is a spread.
-            callbacks: as in `cohort.fit`, for each cohort in turn.
-            cancel: looked at before each batch.
-
-        Returns:
-            One group a recipe, in their order.
+        Gives one group per recipe, in their order. `seeds` are at least two, none twice, so that there is a spread;
+        `callbacks` and `cancel` are those of `cohort.fit`, for each cohort in turn.
 
         Raises:
             training.Cancelled: `cancel` was set; whole cohorts before are remembered.
@@ -175,14 +164,12 @@ class Students:
             raise ValueError(f"seeds needs at least two, none twice, to show a spread; got {list(seeds)}.")
         asked = list(recipes)
         alike: dict[tuple[Split, int, int], list[tuple[Recipe, int]]] = {}
-        for recipe in dict.fromkeys(asked):
-            for seed in seeds:
-                if (recipe, seed) not in self._named:
-                    alike.setdefault((recipe.transfer, recipe.width, recipe.epochs), []).append((recipe, seed))
-        for (transfer, width, epochs), missing in alike.items():
-            self._train(transfer, width, epochs, missing, callbacks, cancel)
-        groups = [self.known(recipe, seeds) for recipe in asked]
-        return [group for group in groups if group is not None]
+        for recipe, seed in itertools.product(dict.fromkeys(asked), seeds):
+            if (recipe, seed) not in self._named:
+                alike.setdefault((recipe.transfer, recipe.width, recipe.epochs), []).append((recipe, seed))
+        for missing in alike.values():
+            self._train(missing, callbacks, cancel)
+        return [group for recipe in asked if (group := self.known(recipe, seeds)) is not None]
 
     def model(self, recipe: Recipe, seed: int) -> nn.Module:
         """A copy of one student, as a module of its own; one that is no longer kept whole is trained again.
@@ -193,7 +180,7 @@ class Students:
         if (recipe, seed) not in self._named:
             raise KeyError(f"no student was trained by {recipe} with seed {seed}.")
         if (recipe, seed) not in self._whole:
-            self._train(recipe.transfer, recipe.width, recipe.epochs, [(recipe, seed)], (), None)
+            self._train([(recipe, seed)])
         return copy.deepcopy(self._whole[recipe, seed])
 
     def n_parameters(self, width: int) -> int:
@@ -201,40 +188,26 @@ class Students:
         return sum((inputs + 1) * outputs for inputs, outputs in itertools.pairwise(self._sizes(width)))
 
     def _sizes(self, width: int) -> list[int]:
-        n_inputs = self.dataset.train.inputs[0].numel()
-        return [n_inputs, *[width] * (width > 0), self.logits.shape[1]]
+        return [self.dataset.train.inputs[0].numel(), *[width] * (width > 0), self.logits.shape[1]]
 
     def _train(
         self,
-        transfer: Split,
-        width: int,
-        epochs: int,
         missing: Sequence[tuple[Recipe, int]],
-        callbacks: Sequence[training.Callback],
-        cancel: Event | None,
+        callbacks: Sequence[training.Callback] = (),
+        cancel: Event | None = None,
     ) -> None:
+        """Train students with one transfer set, width and number of epochs, as one cohort."""
+        recipe, _ = missing[0]
+        transfer = recipe.transfer
         if transfer not in self._taught:
             self._taught[transfer] = self._checked(transfer.inputs)
         members = [
-            cohort.Member(
-                seed=seed,
-                lr=self.lr,
-                temperature=recipe.temperature,
-                alpha=recipe.alpha,
-                label_smoothing=recipe.label_smoothing,
-            )
-            for recipe, seed in missing
+            cohort.Member(seed, self.lr, temperature=of.temperature, alpha=of.alpha, label_smoothing=of.label_smoothing)
+            for of, seed in missing
         ]
-        students = cohort.Cohort(models.MLP(self._sizes(width)), members)
-        cohort.fit(
-            students,
-            transfer,
-            epochs=epochs,
-            batch_size=self.batch_size,
-            teacher_logits=self._taught[transfer],
-            callbacks=callbacks,
-            cancel=cancel,
-        )
+        students = cohort.Cohort(models.MLP(self._sizes(recipe.width)), members)
+        loop: dict[str, Any] = {"epochs": recipe.epochs, "batch_size": self.batch_size, "callbacks": callbacks}
+        cohort.fit(students, transfer, teacher_logits=self._taught[transfer], cancel=cancel, **loop)
         named = cohort.answers(students, self.dataset.validation.inputs).to(torch.int16)  # [K, n]
         for at, key in enumerate(missing):
             self._named.setdefault(key, named[at])
@@ -244,12 +217,9 @@ class Students:
             self._whole.popitem(last=False)
 
     def _checked(self, inputs: Tensor) -> Tensor:
-        logits = answers(self.teacher, inputs)
-        if logits.shape[1] != self.dataset.n_classes:
-            raise ValueError(
-                f"teacher answers {logits.shape[1]} classes, and the data set has {self.dataset.n_classes}; "
-                "teacher and student must know the same ones."
-            )
+        logits, classes = answers(self.teacher, inputs), self.dataset.n_classes
+        if logits.shape[1] != classes:
+            raise ValueError(f"teacher answers {logits.shape[1]} classes, and the data set has {classes}.")
         return logits
 
 
@@ -262,32 +232,30 @@ def hinted(
     epochs: int,
     cancel: Event | None = None,
 ) -> list[nn.Module]:
-    """`hint` for a whole cohort of MLPs: students whose last hidden layer has learned to foretell the teacher's.
+    """`hint` for a whole cohort of MLPs: students whose last hidden layer has learned to predict the teacher's.
+
+    Gives one module per member, its last layer as drawn, to start from: `Cohort(template, members, start=...)`.
 
     Args:
         template: the students, with at least one hidden layer.
-        members: one a student; seed, learning rate and width are used.
+        members: one per student; seed, learning rate and width are used.
         transfer: the samples; labels are not read.
         features: of the teacher's hidden layer, [n, F], as `distill.features` gives them.
         epochs: passes over the transfer set.
         cancel: looked at before each batch.
-
-    Returns:
-        One module a member, to start from: `Cohort(template, members, start=...)`. Their last layer is as it was drawn.
 
     Raises:
         ValueError: a template without a hidden layer, or features of another length.
     """
     if len(template.sizes) < 3:
         raise ValueError("template needs a hidden layer to give a hint to; a single linear layer has none.")
-    foretelling = cohort.Cohort(models.MLP([*template.sizes[:-1], features.shape[1]]), members)
-    cohort.fit(foretelling, transfer, epochs=epochs, values=standardised(features), cancel=cancel)
+    predicting = cohort.Cohort(models.MLP([*template.sizes[:-1], features.shape[1]]), members)
+    cohort.fit(predicting, transfer, epochs=epochs, values=standardised(features), cancel=cancel)
     starts = list(cohort.Cohort(template, members).models())
     last = f"layers.{len(template.sizes) - 2}."  # of the regressor in one, of the student in the other
-    for start, taught in zip(starts, foretelling.models(), strict=True):
-        own = start.state_dict()
+    for start, taught in zip(starts, predicting.models(), strict=True):
         lower = {name: tensor for name, tensor in taught.state_dict().items() if not name.startswith(last)}
-        start.load_state_dict({**own, **lower})
+        start.load_state_dict(lower, strict=False)
     return starts
 
 
@@ -298,34 +266,26 @@ def generations(
 
     Args:
         template: of all networks, teachers and students alike.
-        members: one a family; temperature and alpha are those of the later generations.
+        members: one per family; temperature and alpha are those of the later generations.
         transfer: the samples.
         count: generations, 1 or more.
         epochs: of each generation.
 
     Returns:
-        One cohort a generation; network k of each is taught by network k of the one before, and drawn anew.
+        One cohort per generation; network k of each is taught by network k of the one before, and drawn anew.
 
     Raises:
         ValueError: a count below 1, alpha 0 for all members, or as `cohort.fit`.
 
     Source: Furlanello et al. (2018), Born-again neural networks, arXiv:1805.04770.
     """
-    if count < 1:
-        raise ValueError(f"count must be 1 or more; got {count!r}.")
+    checks.whole("count", count, 1)
     if count > 1 and all(member.alpha == 0 for member in members):
         raise ValueError("members: alpha is 0 for all, so no generation would learn from another; give alpha above 0.")
     taught: list[cohort.Cohort] = []
     for number in range(count):
-        own = [
-            replace(member, seed=member.seed + 10_000 * number, alpha=member.alpha if number else 0.0)
-            for member in members
-        ]
-        family = cohort.Cohort(template, own)
-        logits = None
-        if taught:
-            with torch.no_grad():
-                logits = taught[-1](transfer.inputs)  # [K, n, C]
-        cohort.fit(family, transfer, epochs=epochs, teacher_logits=logits)
-        taught.append(family)
+        logits = taught[-1](transfer.inputs) if taught else None  # [K, n, C]
+        own = [replace(each, seed=each.seed + 10_000 * number, alpha=each.alpha * (number > 0)) for each in members]
+        taught.append(cohort.Cohort(template, own))
+        cohort.fit(taught[-1], transfer, epochs=epochs, teacher_logits=logits)
     return taught

@@ -4,30 +4,11 @@ Every check takes what the reader wrote and returns a `Verdict`; an exercise tha
 never an exception, so that a notebook runs from top to bottom without its answers.
 """
 
+# ruff: noqa: F401  (the names that the room offers)
+
 from kit.exercises.bayes import improvement, next_place, one_point_posterior
 from kit.exercises.distill import missing_factor, soft_gradient, temperature_for, wrong_reduction
 from kit.exercises.prune import ratio_for_a_tenth, repaired_listing, smallest_mask, sparse_break_even
 from kit.exercises.search import chance_to_hit, halving_cost, promoted, trials_needed
 from kit.exercises.start import images_needed, pareto_front
 from kit.exercises.verdict import Verdict
-
-__all__ = [
-    "Verdict",
-    "chance_to_hit",
-    "halving_cost",
-    "images_needed",
-    "improvement",
-    "missing_factor",
-    "next_place",
-    "one_point_posterior",
-    "pareto_front",
-    "promoted",
-    "ratio_for_a_tenth",
-    "repaired_listing",
-    "smallest_mask",
-    "soft_gradient",
-    "sparse_break_even",
-    "temperature_for",
-    "trials_needed",
-    "wrong_reduction",
-]

@@ -1,5 +1,7 @@
 """Explorers: a figure with its controls. Move a slider, and a real model is really pruned, trained or searched."""
 
+# ruff: noqa: F401  (the names that the room offers)
+
 from kit.explorers.bayes import BayesExplorer
 from kit.explorers.board import BoardExplorer
 from kit.explorers.distill import DistillationExplorer
@@ -9,15 +11,3 @@ from kit.explorers.prune import PruningExplorer
 from kit.explorers.search import SearchExplorer
 from kit.explorers.sensitivity import SensitivityExplorer
 from kit.explorers.table import table
-
-__all__ = [
-    "BayesExplorer",
-    "BoardExplorer",
-    "DistillationExplorer",
-    "IntervalExplorer",
-    "Prediction",
-    "PruningExplorer",
-    "SearchExplorer",
-    "SensitivityExplorer",
-    "table",
-]

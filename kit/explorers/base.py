@@ -1,308 +1,330 @@
-"""What every explorer shares: the layout, the worker, the status line, the progress bar, painting, the theme."""
+"""What every explorer shares: the layout, the way from a move to the picture, background curves, stopping, painting.
+
+A subclass says what is its own, and nothing else:
+
+| it says | in |
+|---|---|
+| its controls | a table of `Control` and `Action`, given to `__init__` |
+| how to read them | `_settings`, a frozen dataclass whose fields are named as the controls; or `settings` |
+| what moves at once, without computing (optional) | `_preview` |
+| how to compute an answer: one object with its `settings`, not changed afterwards | `_compute` |
+| its figures, of an answer or of none yet | `_panels` |
+| its marks over a figure (optional) | `_draw_marks` |
+| its words | `_words` |
+| what is missing from background curves, and how to grow them (optional) | `_missing`, `_grow` |
+"""
 
 from __future__ import annotations
 
-import base64
+import dataclasses
 import html
-import os
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from operator import attrgetter
 from threading import Event
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import ipywidgets as widgets
-import plotly.graph_objects as go
+import pandas as pd
 
 from kit import training
-from kit.explorers.page import Fit
+from kit.explorers.controls import STOP, Controlled, Row
+from kit.explorers.layout import WHOLE, LiveFigure, ProgressBar, bundle_with, dashboard, spoken
+from kit.explorers.marks import Mark
 from kit.explorers.worker import Job, Worker
+from kit.plots.curves import Panel
 
-# Figures carry no text colour of their own; the notebook's theme gives it through its CSS variables, with a fallback
-# that reads on white and on black. Plotly writes colours inline, so `!important` is needed.
-_CSS = """<style>
-.kit-explorer .js-plotly-plot text { fill: var(--jp-ui-font-color1, #767676) !important; }
-.kit-explorer .js-plotly-plot .main-svg { background: transparent !important; }
-.kit-explorer .js-plotly-plot .hoverlayer text { fill: #fff !important; }
-.kit-explorer .js-plotly-plot .hoverlayer path { fill: #333 !important; }
-.kit-explorer .js-plotly-plot { transition: opacity 0.15s; }
-/* work that is done in a moment does not dim the picture */
-.kit-explorer.kit-busy .js-plotly-plot { opacity: 0.45; transition-delay: 0.6s; }
-.kit-explorer.kit-busy .kit-instant .js-plotly-plot, .kit-explorer.kit-busy .kit-instant.js-plotly-plot { opacity: 1; }
-.kit-explorer .kit-controls { border-right: 1px solid var(--jp-border-color2, #bdbdbd); }
-.kit-explorer .kit-controls button:focus-visible, .kit-explorer .kit-controls .noUi-handle:focus-visible {
-  outline: 2px solid var(--jp-brand-color1, #2196f3); outline-offset: 1px; }
-.kit-explorer .kit-figure > * { width: 100%; min-width: 0; }
-.kit-explorer .kit-wide { height: auto; flex-wrap: wrap; }
-.kit-explorer .kit-wide .slider-container { order: 3; flex: 1 1 100%; margin: 0 10px; }
-.kit-explorer .kit-wide { margin-bottom: 8px; }
-.kit-explorer .kit-wide > select { order: 3; flex: 1 1 100%; height: 28px; }
-/* the readout shows; the slider sets */
-.kit-explorer .kit-wide .widget-readout { pointer-events: none; margin-left: auto; font-weight: bold; }
-.kit-explorer .kit-status .widget-html-content { line-height: 1.4; }
-.kit-explorer .kit-status { color: var(--jp-ui-font-color1, inherit); min-height: 6.5em; padding-left: 8px; }
-.kit-explorer .kit-error { color: var(--jp-error-color0, #b00020); }
-.kit-explorer .kit-note .widget-html-content { line-height: 1.3; }
-.kit-explorer .kit-note { color: var(--jp-ui-font-color2, inherit); font-size: 12px; line-height: 1.3; }
-</style>"""
+S = TypeVar("S")  # settings
+A = TypeVar("A", bound=Any)  # answer: it has the settings that it answers
 
-_COLUMN = {"width": "250px", "flex": "0 0 250px", "padding": "4px 10px 4px 0", "overflow": "hidden"}
-_STRETCH = {"flex": "1 1 0", "min_width": "0", "overflow": "hidden"}
-
-WIDE: dict[str, Any] = {"layout": {"width": "100%"}, "style": {"description_width": "72px"}}  # a labelled control
-
-STILLS = "KIT_STILLS"  # set by the notebooks' refresh: explorers then add a still picture to what they display
+# The figures under the main one follow a moment later and one by one: each takes the page some 20 ms, and the mark
+# would be painted only after all that comes in the same burst.
+DETAIL_SECONDS, BETWEEN_SECONDS = 0.08, 0.03
+PAINT_SECONDS = 0.3  # growing curves are painted so often at most: a painting costs more than a point
 
 
-def bundle_with(bundle: Any, text: str, still: Callable[[], bytes] | None = None) -> tuple[dict[str, Any], Any]:
-    """What the notebook shows: the widget; a stable text; and a still picture where one is asked for.
-
-    Args:
-        bundle: what ipywidgets makes.
-        text: the text/plain: no measured numbers, they differ between machines.
-        still: makes the PNG; called only where `KIT_STILLS` is set.
-    """
-    data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-    data["text/plain"] = text
-    if still is not None and os.environ.get(STILLS):
-        data["image/png"] = base64.b64encode(still()).decode()
-    return data, metadata
+def of_answer(name: str, words: str) -> Any:
+    """A property of an explorer: a field of its latest answer (waits for it), or a field of that; `words` say what."""
+    return property(lambda explorer: attrgetter(name)(explorer._latest()), doc=words)
 
 
-class LiveFigure(go.FigureWidget):
-    """A figure that is only painted from the kernel.
-
-    After each painting the page reports all of plotly's defaults back, some 14 kB; reading them keeps the kernel busy
-    for tens of milliseconds, in which the next move of a slider waits. Nothing here needs them.
-    """
-
-    def _handler_js2py_traceDeltas(self, change: Any) -> None:  # noqa: N802  (plotly's own name)
-        pass
-
-    def _handler_js2py_layoutDelta(self, change: Any) -> None:  # noqa: N802
-        pass
-
-
-class Stops(widgets.SelectionSlider):
-    """A slider over given numbers, closer together where it matters.
-
-    Args:
-        stops: the numbers, ascending.
-        text: how a stop is written.
-        **settings: as `ipywidgets.SelectionSlider`.
-
-    Setting a value between two stops is refused, with the nearest stop.
-    """
-
-    def __init__(self, stops: Sequence[float], text: Callable[[float], str], **settings: Any) -> None:
-        """Pair each number with its text."""
-        self.stops, self._called = tuple(stops), settings.get("description") or "value"
-        super().__init__(options=[(text(stop), stop) for stop in stops], **settings)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse a value that is no stop, in a sentence."""
-        if name == "value" and value not in self.stops:
-            below = max(
-                (stop for stop in self.stops if isinstance(value, (int, float)) and stop <= value), default=None
-            )
-            above = min(
-                (stop for stop in self.stops if isinstance(value, (int, float)) and stop >= value), default=None
-            )
-            near = " and ".join(f"{stop:g}" for stop in (below, above) if stop is not None)
-            raise ValueError(
-                f"{self._called} must be one of the slider's {len(self.stops)} stops from "
-                f"{self.stops[0]:g} to {self.stops[-1]:g}; got {value!r}"
-                + (f", the nearest are {near}." if near else ".")
-            )
-        super().__setattr__(name, value)
-
-
-class Explorer(widgets.VBox):
+class Explorer(Controlled, Generic[S, A]):
     """A column of controls, a large figure, detail figures under it, one status line.
 
-    Subclasses make the controls and figures, then call `_request` for each move. Everything that computes or paints
-    runs in the worker.
+    Everything that computes or paints runs in the worker; a control's callback only asks.
 
     Args:
         title: what the explorer is, for a reader without the picture.
-        controls: widgets of the left column, top to bottom.
-        main: the large figure.
-        details: the figures under it, if any.
-        overlays: helpers in the page that draw over the large figure.
+        table: the controls and buttons of the left column, top to bottom.
+        call: arguments that `code` writes: names of those that have no text of their own, then keywords and values.
+        marks: drawn over the figures.
         stoppable: whether there is work long enough for a stop button and a progress bar.
     """
 
-    _quiet = False  # controls are being set together: a move of one is none yet
+    _settings: ClassVar[Any] = None
+    _first: ClassVar[tuple[str, ...]] = ()  # figures painted with the words; the others follow a moment later
+    _bright: ClassVar[tuple[str, ...]] = ()  # figures that are not dimmed while work runs
+    _curves: ClassVar[tuple[str, ...]] = ()  # figures with background curves
+    _noun = "points"  # what background curves are counted in
+    _rest = 0.0  # seconds that a hand must rest before background curves grow
+    _status_height = "6.5em"  # room for the longest words, so that they do not push the figures down
 
     def __init__(
         self,
         title: str,
-        controls: Sequence[widgets.Widget],
-        main: LiveFigure,
-        details: Sequence[LiveFigure] = (),
+        table: Sequence[Row],
+        call: tuple[Sequence[str], Mapping[str, Any]],
         *,
-        overlays: Sequence[widgets.Widget] = (),
+        marks: Sequence[Mark] = (),
         stoppable: bool = True,
     ) -> None:
-        """Lay the parts out."""
         self.title = title
+        self._call = ", ".join([*call[0], *(f"{name}={value!r}" for name, value in call[1].items())])
+        self._answered: A | None = None
+        self._halted = self._dimmed = False
+        self._answered_at = self._painted_at = self._began = 0.0
+        self._spoken = ""  # words of the latest answer, as they stand in the status line
         self._worker = Worker(self._idle, self._say_error)
-        self.status = widgets.HTML().add_class("kit-status")
-        self.sweep_note = widgets.HTML().add_class("kit-note")
-        self.progress = widgets.FloatProgress(min=0, max=1, layout={"width": "100%", "height": "10px"})
-        self.stop_button = widgets.Button(description="Stop", icon="stop", tooltip="Stop the work", disabled=True)
-        self.stop_button.layout.width = "100%"
-        self.stop_button.on_click(lambda _: self.stop())
-        for figure in (main, *details):
-            figure._config = {**figure._config, "responsive": True, "displayModeBar": False}
-        work = [self.stop_button, self.progress, self.sweep_note] if stoppable else []
-        column = widgets.VBox([*controls, *work], layout=_COLUMN)
-        column.add_class("kit-controls")
-        picture = widgets.VBox(
-            [widgets.Box([main], layout={"width": "100%"}).add_class("kit-figure"), self.status], layout=_STRETCH
-        )
-        below = [widgets.Box([detail], layout=_STRETCH).add_class("kit-figure") for detail in details]
-        super().__init__(
-            [
-                widgets.HTML(_CSS, layout={"display": "none"}),
-                widgets.VBox([Fit(), *overlays], layout={"width": "100%", "height": "0", "overflow": "hidden"}),
-                widgets.HBox([column, picture], layout={"width": "100%"}),
-                widgets.HBox(below, layout={"width": "100%"}),
-            ],
-            layout={"width": "100%", "overflow": "hidden"},
-        )
+        column = self._make([*table, STOP])
+        self.status = widgets.HTML(layout={"min_height": self._status_height}).add_class("kit-status")
+        self.curves_note = widgets.HTML().add_class("kit-note")
+        self.progress = ProgressBar()
+        self.stop_button.disabled = True
+        column = [*column, self.progress, self.curves_note] if stoppable else column[:-1]
+        self.figures = {name: LiveFigure(panel()) for name, panel in self._panels(None).items()}
+        for name in self._bright:
+            self.figures[name].add_class("kit-bright")
+        super().__init__(dashboard(column, list(self.figures.values()), self.status, marks), layout=WHOLE)
         self.add_class("kit-explorer")
-        self._dimmed = False
-        self._painted: dict[tuple[str, int], dict[str, Any]] = {}
+        self._complete = True
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse to put a plain value in the place of a control.
+    # -- what a script or a notebook cell uses -------------------------------------------------------------------------
 
-        Raises:
-            AttributeError: `explorer.ratio = 0.9`, where `explorer.ratio.value = 0.9` is meant.
-        """
-        if isinstance(vars(self).get(name), widgets.Widget) and not isinstance(value, widgets.Widget):
-            raise AttributeError(f"{name} is a control: set {name}.value = {value!r} instead.")
-        super().__setattr__(name, value)
+    @property
+    def settings(self) -> S:
+        """What the controls say now."""
+        return self._settings(
+            **{each.name: getattr(self, each.name).value for each in dataclasses.fields(self._settings)}
+        )
 
-    # -- what a script or a notebook cell uses ---------------------------------------------------------------------
+    @property
+    def in_words(self) -> str:
+        """What the latest answer says, as plain text (waits for it)."""
+        return html.unescape(re.sub(r"<[^>]+>", "", self._words(self._latest())))
+
+    def code(self) -> str:
+        """One line of Python that makes this explorer with its controls as they stand now, seeds included."""
+        moved = ", ".join(f"{name}={value!r}" for name, value in self._values().items() if value != self._starts[name])
+        return f"{type(self).__name__}({self._call})" + (f".set({moved})" if moved else "")
+
+    def table(self) -> pd.DataFrame:
+        """The numbers behind the main figure: curve, x, value, low and high, per cent (waits for the answer)."""
+        main = next(iter(self._panels(self._latest()).values()))()
+        rows = [(curve.label, *numbers) for curve in main.curves for numbers in zip(*curve[1:], strict=True)]
+        return pd.DataFrame(rows, columns=["curve", "x", "value", "low", "high"])
 
     def wait(self, timeout: float | None = None) -> None:
-        """Block until the controls are answered and painted.
-
-        Args:
-            timeout: seconds; None waits without end.
+        """Block until the controls are answered and painted; a `timeout` of None waits without end.
 
         Raises:
-            TimeoutError: not answered in time.
+            TimeoutError: not answered in that time.
             Exception: whatever the answer raised; the status line shows it too.
         """
         self._worker.wait(timeout)
 
-    def wait_sweep(self, timeout: float | None = None) -> None:
+    def wait_curves(self, timeout: float | None = None) -> None:
         """Block until the background curves are complete too; errors as in `wait`."""
         self._worker.wait_idle(timeout)
 
     def stop(self) -> None:
-        """Cancel the running work between two batches; the last picture stays."""
-        self._worker.stop()
+        """Cancel the running work and the growing curves; the last picture stays until a control moves."""
+        self._halted = True
+        if self._worker.stop():  # a request that has not begun
+            self._request(lambda cancel: self._say_stopped(), keep=True)
+        self.stop_button.disabled = True
 
     def close(self) -> None:
         """End the worker and remove the widgets."""
-        worker: Worker | None = getattr(self, "_worker", None)  # none where the constructor refused its arguments
-        if worker is not None:
-            worker.close()
+        if "_worker" in vars(self):  # not where the constructor refused its arguments
+            self._worker.close()
         super().close()
 
-    # -- for subclasses ------------------------------------------------------------------------------------------
+    # -- for subclasses: what is their own -----------------------------------------------------------------------------
 
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Set several controls as one move."""
-        self._quiet = True
-        try:
-            yield
-        finally:
-            self._quiet = False
+    def _adjust(self, moved: str) -> None:
+        """Set what a move of the control `moved` brings along; quiet."""
 
-    def _idle(self, cancel: Event) -> bool:
-        """One step of background work; False when none is left, as here."""
-        return False
+    def _preview(self, settings: S) -> None:
+        """Change marks that need no computing, in the control's own callback."""
 
-    def _still(self) -> bytes:
-        """A PNG of the main figure as it stands."""
+    def _compute(self, settings: S, cancel: Event) -> A:
+        """The answer to the settings; what was computed before is remembered, so that it comes at once.
+
+        Long work calls `_busy(True)` first, then `_progress`; `_show` shows what is there so far.
+
+        Raises:
+            training.Cancelled: `cancel` was set.
+        """
         raise NotImplementedError
 
+    def _panels(self, answer: A | None) -> Mapping[str, Callable[[], Panel]]:
+        """The figures by name, the main one first; of no answer, such with the same traces and no points."""
+        raise NotImplementedError
+
+    def _draw_marks(self, answer: A) -> None:
+        """Set the marks over the figures."""
+
+    def _words(self, answer: A) -> str:
+        """The status line (HTML): what there is now."""
+        raise NotImplementedError
+
+    def _missing(self, answer: A) -> tuple[Sequence[Any], int]:
+        """Pieces that background curves lack, coarse first; and how many there are in all."""
+        return (), 0
+
+    def _grow(self, answer: A, missing: Sequence[Any], cancel: Event) -> None:
+        """Compute the first of the missing pieces: a moment's work."""
+        raise NotImplementedError
+
+    def _finish(self, answer: A, cancel: Event) -> None:
+        """What is done last, once all figures are painted."""
+
+    # -- for subclasses: what they call --------------------------------------------------------------------------------
+
+    def _latest(self) -> A:
+        """The latest answer (waits for it)."""
+        self.wait()
+        if self._answered is None:
+            raise RuntimeError("no answer yet: the work was stopped before the first one; move a control.")
+        return self._answered
+
+    def _move(self, moved: str = "") -> None:
+        if self._quiet:
+            return
+        if moved:
+            with self._quietly():
+                self._adjust(moved)
+        self._halted, settings = False, self.settings
+        self._preview(settings)
+        self._request(lambda cancel: self._answer(settings, cancel))
+
     def _request(self, job: Job, *, keep: bool = False) -> None:
-        """Hand a job to the worker; see `Worker.post`."""
         self._worker.post(job, keep=keep)
 
-    def _say(self, text: str, *, error: bool = False) -> None:
-        """Write the status line (HTML)."""
-        kind = ' class="kit-error"' if error else ""
-        self.status.value = f'<div role="status" aria-live="polite"{kind}>{text}</div>'
+    def _show(self, answer: A) -> None:
+        """Paint what comes first: marks, the quick figures, words. Also for an answer that is not whole yet."""
+        self._draw_marks(answer)
+        self._paint_all(answer, self._first)
+        self._say(self._words(answer))
+        self._spoken = self.status.value
 
-    def _say_error(self, error: Exception) -> None:
-        self._busy(False)
-        self._say(html.escape(str(error) or type(error).__name__), error=True)
+    def _say(self, text: str) -> None:
+        self.status.value = spoken(text)
 
     def _busy(self, busy: bool) -> None:
         """Dim the figures and offer the stop button while long work runs."""
         self.stop_button.disabled = not busy
         if busy != self._dimmed:
-            self._dimmed = busy
+            self._dimmed, self._began = busy, time.monotonic()
             (self.add_class if busy else self.remove_class)("kit-busy")
             if not busy:
-                self.progress.value, self.progress.description = 0, ""
+                self.progress.move(0)
 
-    def _paint(self, figure: LiveFigure, traces: Sequence[dict[str, Any]], **layout: Any) -> None:
-        """Change what differs from the last painting of `figure`."""
-        changes: dict[tuple[str, ...], list[tuple[int, dict[str, Any]]]] = {}  # by the names of what changes
-        for index, arrays in enumerate(traces):
-            before = self._painted.setdefault((figure.model_id, index), {})
-            changed = {name: value for name, value in arrays.items() if before.get(name) != value}
-            before.update(changed)
-            if changed:
-                changes.setdefault(tuple(changed), []).append((index, changed))
-        # Not in one batch: where a batch changes a property of some traces only, plotly leaves it undefined for the
-        # others, and a page that shows the figure later takes it for removed.
-        for alike in changes.values():
-            with figure.batch_update():
-                for index, changed in alike:
-                    figure.data[index].update(changed)
-        frame = self._painted.setdefault((figure.model_id, -1), {})
-        new_layout = {name: value for name, value in layout.items() if frame.get(name) != value}
-        frame.update(new_layout)
-        if new_layout:
-            with figure.batch_update():
-                figure.update_layout(**new_layout)
+    def _progress(self, share: float) -> None:
+        """Move the bar, with the time left by the pace since the work began."""
+        self.progress.move(share, (time.monotonic() - self._began) * (1 - share) / max(share, 1e-9))
+
+    def _paint(self, name: str, panel: Panel) -> bool:
+        """Change what differs from the last painting of the figure; whether there was anything."""
+        return self.figures[name].show(panel)
+
+    def _paint_all(self, answer: A, names: Sequence[str]) -> None:
+        panels = self._panels(answer)
+        for name in names:
+            self._paint(name, panels[name]())
+
+    # -- in the worker -------------------------------------------------------------------------------------------------
+
+    def _answer(self, settings: S, cancel: Event) -> None:
+        """Compute, keep the answer, then show it: the quick parts at once, the details one by one."""
+        answer = self._computed(settings, cancel)
+        self._show(answer)
+        self._give_way(cancel, DETAIL_SECONDS)
+        changed = False
+        for name, panel in self._panels(answer).items():
+            if name not in self._first:
+                if changed:
+                    self._give_way(cancel, BETWEEN_SECONDS)
+                changed = self._paint(name, panel())
+        self._finish(answer, cancel)
+
+    def _computed(self, settings: S, cancel: Event) -> A:
+        try:
+            answer = self._compute(settings, cancel)
+        except training.Cancelled:
+            if not self._worker.newer:
+                self._say_stopped()
+            raise
+        finally:
+            self._busy(False)
+        self._answered, self._answered_at = answer, time.monotonic()
+        return answer
+
+    def _give_way(self, cancel: Event, seconds: float) -> None:
+        """Pause, unless a newer request comes; a stop does not leave the figures at odds with each other."""
+        if cancel.wait(seconds) and self._worker.newer:
+            raise training.Cancelled("a newer request waits.")
+
+    def _back(self) -> str:
+        """Take back what was previewed or came in part: show the last answer, and say so."""
+        if (answer := self._answered) is None:
+            return "There is no answer yet."
+        self._preview(answer.settings)
+        self._draw_marks(answer)
+        self._paint_all(answer, self._first)
+        return f"The picture shows the last answer: {self._words(answer)}"
+
+    def _say_stopped(self) -> None:
+        self._say(f"Stopped. Move a control to go on. {self._back()}")
+
+    def _say_error(self, error: Exception) -> None:
+        self._busy(False)
+        shown = ""
+        with suppress(Exception):  # where painting or the words are what fails
+            shown = self._back()
+        said = html.escape(str(error) or type(error).__name__)
+        self._say(f'<span class="kit-error">{said}</span> {shown}'.rstrip())
+
+    def _idle(self, cancel: Event) -> bool:
+        """Grow the background curves by a piece; paint them now and then. False when nothing is left."""
+        answer = self._answered  # not what the controls say: that may have been stopped or refused
+        if answer is None:
+            return False
+        missing, total = self._missing(answer)
+        if not self._halted:
+            if cancel.wait(max(0.0, self._answered_at + self._rest - time.monotonic())):
+                raise training.Cancelled("a hand is moving the controls.")
+            if missing:
+                self._grow(answer, missing, cancel)
+                missing, total = self._missing(answer)
+        more = bool(missing) and not self._halted
+        if not more or time.monotonic() - self._painted_at > PAINT_SECONDS:
+            self._painted_at = time.monotonic()
+            self._paint_all(answer, self._curves)
+            if self.status.value == self._spoken:  # not over what was said of a pin, a stop or an error
+                self._say(self._words(answer))
+                self._spoken = self.status.value
+            self._count(total - len(missing), total)
+        if not self._worker.asked:
+            self.stop_button.disabled = not more
+        return more
+
+    def _count(self, done: int, total: int) -> None:
+        state = " complete" if done == total else " stopped" if self._halted else ""
+        part = "" if done == total else f"{done} of "
+        self.curves_note.value = f"curves{state}: {part}{total} {self._noun}" if total else ""
 
     def _repr_mimebundle_(self, **settings: Any) -> Any:
-        """As `bundle_with`; the still picture waits for the background curves."""
-
-        def complete() -> bytes:
-            self.wait_sweep()
-            return self._still()
-
-        return bundle_with(super()._repr_mimebundle_(**settings), self.title, complete)
-
-
-class ProgressWidget(training.Callback):
-    """Moves an explorer's bar while a fit runs, with the time left; at most ten times a second.
-
-    Args:
-        bar: the widget to move.
-    """
-
-    def __init__(self, bar: widgets.FloatProgress) -> None:
-        """Nothing is shown before the first batch."""
-        self.bar = bar
-        self._last = 0.0
-
-    def on_batch_end(self, progress: training.Progress) -> None:
-        """Move the bar."""
-        now = time.monotonic()
-        if now - self._last > 0.1:
-            self._last = now
-            self.bar.value = progress.share
-            self.bar.description = f"{progress.seconds_left:.1f} s left"
+        return bundle_with(super()._repr_mimebundle_(**settings), self.title)

@@ -3,122 +3,138 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Event
 
 import ipywidgets as widgets
-import pandas as pd
 
 from kit import board
 from kit.data import Dataset
-from kit.explorers.base import WIDE, Explorer, LiveFigure
-from kit.explorers.prune import SIZE_WORDS
+from kit.explorers.base import Explorer
+from kit.explorers.controls import RESET, Action, Control, Row
+from kit.explorers.pinning import SIZE_CONTROL
 from kit.measure import SizeName
 from kit.plots import board as plots
-from kit.plots import still
+from kit.plots.curves import SIZE_AXES, Panel
 
 NOTHING = "(nothing pinned)"
 NAMED = 4  # pins that the status line names
 
+_TABLE: tuple[Row, ...] = (
+    SIZE_CONTROL,
+    Action("refresh", "Refresh", "refresh", "Read the board again: another notebook may have pinned."),
+    Control("pin_name", "choice", NOTHING, "The pin to take off the board.", [NOTHING], "pin", "pins", moves=False),
+    Action("remove", "Remove pin", "trash", "Take the chosen pin off the board."),
+    RESET,
+)
 
-class BoardExplorer(Explorer):
+
+@dataclass(frozen=True)
+class Settings:
+    """What the controls say."""
+
+    size: SizeName
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is pinned for the data set, smallest first."""
+
+    settings: Settings
+    pins: tuple[plots.Pin, ...]
+
+
+class BoardExplorer(Explorer[Settings, Answer]):
     """All pins of one data set: accuracy against size, with the Pareto front.
 
     Args:
         dataset: pins of this very data set are shown (`Dataset.key`); nothing of it is read.
 
     Controls: `size`, `refresh_button` (read the board again: another notebook may have pinned), `pin_name` (a
-    dropdown), `remove_button` (take that pin off the board). After `wait()`: `names` (all pins, smallest first),
-    `front` (those on the front). What the board refuses is said in the status line and raised by `wait()`.
+    dropdown), `remove_button` (take that pin off the board), `reset_button`. After `wait()`: `names` (all pins,
+    smallest first), `front` (those on the front). What the board refuses is said in the status line and raised by
+    `wait()`.
     """
 
+    _settings, _first = Settings, ("plane",)
+
     def __init__(self, dataset: Dataset) -> None:
-        """Build the widgets and read the board."""
         self.dataset = dataset
-        self._pins, self._front = pd.DataFrame(), pd.DataFrame()
-        full = {"width": "100%"}
-        self.size = widgets.Dropdown(options=SIZE_WORDS, value="nonzeros", description="size axis", **WIDE)
-        self.refresh_button = widgets.Button(description="Refresh", icon="refresh", layout=full)
-        self.pin_name = widgets.Dropdown(options=[NOTHING], description="pin", **WIDE)
-        self.remove_button = widgets.Button(description="Remove pin", icon="trash", layout=full, disabled=True)
-        self._info = plots.BoardInfo("nonzeros", (), 100 / dataset.n_classes)
-        self._figure = LiveFigure(plots.board_figure(self._info))
-        controls = [self.size, self.refresh_button, self.pin_name, self.remove_button]
-        super().__init__(f"BoardExplorer: {dataset.name}", controls, self._figure, stoppable=False)
-        self.size.observe(lambda change: self.refresh(), names="value")
-        self.refresh_button.on_click(lambda _: self.refresh())
-        self.remove_button.on_click(lambda _: self.remove())
-        self.refresh()
+        super().__init__(f"BoardExplorer: {dataset.name}", _TABLE, (("dataset",), {}), stoppable=False)
+        self.remove_button.disabled = True
+        self._move()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all pins, smallest first (waits for the latest reading)."""
-        self.wait()
-        return tuple(pin.name for pin in self._info.pins)
+        return tuple(pin.name for pin in self._latest().pins)
 
     @property
     def front(self) -> tuple[str, ...]:
         """Names of the pins on the front, smallest first (waits for the latest reading)."""
-        self.wait()
-        return tuple(pin.name for pin in self._info.pins if pin.on_front)
+        return tuple(pin.name for pin in self._latest().pins if pin.on_front)
 
     def refresh(self) -> None:
         """Read the board again and draw it."""
-        size = self.size.value
-        self._request(lambda cancel: self._read(size))
+        self._move()
 
     def remove(self, name: str | None = None) -> None:
         """Take a pin off the board: `name`, or the one chosen in `pin_name`.
 
         `wait()` raises what the board refuses, such as a name that is not on it.
         """
-        name, size = self.pin_name.value if name is None else name, self.size.value
-        self._request(lambda cancel: self._remove(name, size), keep=True)
+        chosen, settings = self.pin_name.value if name is None else name, self.settings
+        self._request(lambda cancel: self._remove(chosen, settings, cancel), keep=True)
 
-    # -- in the worker ---------------------------------------------------------------------------------------------
+    def _make(self, table: Sequence[Row]) -> list[widgets.Widget]:
+        made = super()._make(table)
+        del self._starts["pin_name"]  # it is no setting: what it offers changes with the board
+        return made
 
-    def _remove(self, name: str, size: SizeName) -> None:
+    def _compute(self, settings: Settings, cancel: Event) -> Answer:
+        key = self.dataset.key  # nothing is remembered: another notebook may have written
+        return Answer(settings, plots.board_pins(board.frame(key), board.front(key, settings.size), settings.size))
+
+    def _remove(self, name: str, settings: Settings, cancel: Event) -> None:
         there = set(board.frame(self.dataset.key)["name"])
         if name not in there:  # a pin of another data set is not this explorer's to remove
             some = ", ".join(map(repr, sorted(there)[:10])) or "nothing"
             raise ValueError(f"name must be a pin of {self.dataset.name}; got {name!r}, pinned are {some}.")
         board.clear(name)
-        self._read(size, f"Removed <b>{html.escape(name)}</b>. ")
+        answer = self._computed(settings, cancel)
+        self._show(answer)
+        self._say(f"Removed <b>{html.escape(name)}</b>. {self._words(answer)}")
 
-    def _read(self, size: SizeName, news: str = "") -> None:
-        pins, front = board.frame(self.dataset.key), board.front(self.dataset.key, size)
-        info = self._info = plots.board_info(pins, front, size, 100 / self.dataset.n_classes)
-        self._paint(self._figure, plots.board_traces(info), **plots.board_layout(info))
-        self._offer([pin.name for pin in info.pins])
-        self._say(news + self._in_words(info))
-
-    def _offer(self, names: list[str]) -> None:
-        """Fill the dropdown; what was chosen stays chosen where it is still there."""
-        chosen = self.pin_name.value
+    def _show(self, answer: Answer) -> None:
+        """Paint, and offer the pins to remove; what was chosen stays chosen where it is still there."""
+        super()._show(answer)
+        names, chosen = [pin.name for pin in answer.pins], self.pin_name.value
         if list(self.pin_name.options) != (names or [NOTHING]):
             self.pin_name.options = names or [NOTHING]
             if chosen in names:
                 self.pin_name.value = chosen
         self.remove_button.disabled = not names
 
-    def _in_words(self, info: plots.BoardInfo) -> str:
-        name = html.escape(self.dataset.name)
-        if not info.pins:
+    def _panels(self, answer: Answer | None) -> Mapping[str, Callable[[], Panel]]:
+        size, pins = ("nonzeros", ()) if answer is None else (answer.settings.size, answer.pins)
+        return {"plane": lambda: plots.board_panel(pins, size, 100 / self.dataset.n_classes)}
+
+    def _words(self, answer: Answer) -> str:
+        pins, size, name = answer.pins, answer.settings.size, html.escape(self.dataset.name)
+        if not pins:
             return (
                 f"Nothing is pinned for {name} yet. In an explorer press <b>Pin to board</b>, or call "
                 "<code>explorer.pin()</code>; then press <b>Refresh</b> here."
             )
-        number = f"{len(info.pins)} pin{'s' * (len(info.pins) > 1)} for {name}"
-        axis = plots.SIZE_AXES[info.size].title
-        front = [f"<b>{html.escape(pin.name)}</b> ({pin.accuracy:.1f} %)" for pin in info.pins if pin.on_front]
+        front = [f"<b>{html.escape(pin.name)}</b> ({100 * pin.accuracy.value:.1f} %)" for pin in pins if pin.on_front]
         rest = f" and {len(front) - NAMED} more" if len(front) > NAMED else ""
         text = (
-            f"<b>{number}; {len(front)} on the front</b>, smallest first: {'; '.join(front[:NAMED])}{rest}. On the "
-            f"front means: no other pin is at least as accurate and smaller ({axis}). Compared by the readings: "
-            "intervals may overlap."
+            f"<b>{len(pins)} pin{'s' * (len(pins) > 1)} for {name}; {len(front)} on the front</b>, smallest first: "
+            f"{'; '.join(front[:NAMED])}{rest}. On the front means: no other pin is at least as accurate and smaller "
+            f"({SIZE_AXES[size].title}). Compared by the readings: intervals may overlap."
         )
-        batches = sorted({pin.batch_size for pin in info.pins})
-        if info.size == "latency" and len(batches) > 1:
+        batches = sorted({pin.batch_size for pin in pins})
+        if size == "latency" and len(batches) > 1:
             text += f" Latencies of batch sizes {', '.join(map(str, batches))} are not compared: a line for each."
         return text
-
-    def _still(self) -> bytes:
-        return still.board_png(self._info)

@@ -1,36 +1,55 @@
-"""What the explorers that work on models share: settings that go back, pins on the board, work that can be halted."""
+"""What the explorers that work on models share: pins on the board."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from threading import Event
-from typing import Any
-
-import ipywidgets as widgets
+from typing import Any, NamedTuple
 
 from kit import board
 from kit.data import Dataset
-from kit.explorers.base import WIDE, Explorer
+from kit.explorers.base import A, Explorer, S
+from kit.explorers.controls import RESET, Action, Control, Row
 from kit.measure import Estimate, Profile, SizeName
-from kit.plots import prune as plots
+from kit.plots.curves import SIZE_AXES, Curve
+
+_SIZES = {"non-zeros": "nonzeros", "bytes on disk": "file_bytes", "FLOPs": "flops", "latency": "latency"}
+SIZE_CONTROL = Control("size", "choice", "nonzeros", "Which size the x axis shows.", _SIZES, "size axis", "picture")
+_ACCURACY = ("accuracy", "accuracy_low", "accuracy_high", "n")
 
 
-class PinningExplorer(Explorer):
-    """An explorer whose controls can be reset, whose answers can be pinned, and whose growing curves can be stopped.
+class Pin(NamedTuple):
+    """What goes to the board."""
 
-    A subclass sets `dataset` and `_defaults` (where each control begins), makes its controls, and calls
-    `_make_pin_controls` before `Explorer.__init__`; it answers in `_answer` and pins in `_pin`.
-    """
+    name: str  # made from the settings; another setting gives another name
+    profile: Profile
+    settings: dict[str, Any]  # to find the model again
+    what: str = ""  # which model it is, where that needs saying: "the median student"
+
+
+_NAMING = "Name of the pin; left empty, it is made from the settings."
+PIN_ROWS: tuple[Row, ...] = (
+    Control("pin_name", "text", "", _NAMING, "made for you", "pin as", moves=False),
+    Action("pin", "Pin to board", "thumb-tack", "Put this model on the trade-off board.", "_pin_named"),
+    RESET,
+)
+
+
+class PinningExplorer(Explorer[S, A]):
+    """An explorer whose answers can be pinned; it sets `dataset`, adds `PIN_ROWS` to its table, and says `_pin`."""
 
     dataset: Dataset
-    _defaults: dict[str, Any]
+    _technique: str
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        self._pins: list[dict[str, Any]] = []
+        self._board_trouble = ""
+        super().__init__(*arguments, **settings)
+        self._request(lambda cancel: self.read_board(), keep=True)
+        self._move()
 
     # -- what a script or a notebook cell uses -------------------------------------------------------------------------
-
-    @property
-    def settings(self) -> Any:
-        """What the controls say now."""
-        raise NotImplementedError
 
     def pin(self, name: str | None = None, *, replace: bool = False) -> None:
         """Pin the latest answer to the board, under `name` or a name made from the settings.
@@ -41,23 +60,8 @@ class PinningExplorer(Explorer):
             name: the pin's own name.
             replace: take the place of a pin of that name; for cells that are run again.
         """
-        settings = self.settings if self._worker.asked else self._answered
-        self._request(lambda cancel: self._pin(name, replace, settings, cancel), keep=True)
-
-    def reset(self) -> None:
-        """Set every control back to where it began."""
-        with self._quietly():
-            for control, value in self._defaults.items():
-                getattr(self, control).value = value
-            self.pin_name.value = ""
-        self._move(None)
-
-    def stop(self) -> None:
-        """Cancel the running work and the growing curves; the last picture stays until a control moves."""
-        self._halted = True
-        super().stop()
-        self.stop_button.disabled = True
-        self.sweep_note.value = self.sweep_note.value.replace("curves:", "curves stopped:")
+        settings = self.settings if self._worker.asked else getattr(self._answered, "settings", None)
+        self._request(lambda cancel: self._put(name, replace, settings, cancel), keep=True)
 
     def read_board(self) -> None:
         """Take up what is pinned for this data set, by this notebook or another."""
@@ -70,61 +74,36 @@ class PinningExplorer(Explorer):
 
     # -- for subclasses ------------------------------------------------------------------------------------------------
 
-    def _make_pin_controls(self) -> list[widgets.Widget]:
-        """Watch the controls named in `_defaults`; make those for pinning and going back."""
-        self._halted = False
-        self._answered: Any = None
-        self._pins: list[dict[str, Any]] = []
-        self._board_trouble = ""
-        for name in self._defaults:
-            getattr(self, name).observe(self._move, names="value")
-        full = {"width": "100%"}
-        self.pin_name = widgets.Text(placeholder="made for you", description="pin as", **WIDE)
-        self.pin_button = widgets.Button(description="Pin to board", icon="thumb-tack", layout=full)
-        self.reset_button = widgets.Button(description="Reset", icon="undo", layout=full)
-        self.pin_button.on_click(lambda _: self.pin(self.pin_name.value.strip() or None))
-        self.reset_button.on_click(lambda _: self.reset())
-        return [self.pin_name, self.pin_button, self.reset_button]
-
-    def _begin(self) -> None:
-        """Read the board, and ask for the first answer."""
-        self._request(lambda cancel: self.read_board(), keep=True)
-        self._move(None)
-
-    def _move(self, change: Any) -> None:
-        """A control moved: ask, and return at once."""
-        if not self._quiet:
-            settings, self._halted = self.settings, False
-            self._request(lambda cancel: self._answer(settings, cancel))
-
-    def _answer(self, settings: Any, cancel: Event) -> None:
-        """Compute and show what the settings ask for; in the worker."""
+    def _pin(self, answer: A) -> Pin:
+        """What an answer puts on the board."""
         raise NotImplementedError
 
-    def _pin(self, name: str | None, replace: bool, settings: Any, cancel: Event) -> None:
-        """Pin what the settings ask for (None: no answer yet); in the worker."""
-        raise NotImplementedError
+    def _pin_named(self) -> None:
+        self.pin(self.pin_name.value.strip() or None)
 
-    def _keep_pin(self, name: str, profile: Profile, technique: str, record: dict[str, Any], replace: bool) -> None:
-        """Write the pin, and take it up."""
-        board.pin(name, profile, dataset=self.dataset.key, technique=technique, settings=record, replace=replace)
+    def _put(self, name: str | None, replace: bool, settings: S | None, cancel: Event) -> None:
+        if settings is None:
+            raise RuntimeError("nothing to pin yet: wait for the first answer.")
+        answer = self._computed(settings, cancel)
+        pin = self._pin(answer)
+        name = name or pin.name
+        said: dict[str, Any] = {"technique": self._technique, "settings": pin.settings, "replace": replace}
+        board.pin(name, pin.profile, dataset=self.dataset.key, **said)
         self.read_board()
+        self._show(answer)
+        self._paint_all(answer, self._curves)
+        pinned = " ".join(filter(None, ("Pinned", pin.what, f"as <b>{html.escape(name)}</b>,")))
+        self._say(f"{pinned} {pin.profile.accuracy.percent}. {self._words(answer)}")
 
-    def _pin_line(self, size: SizeName, floor: float = 0.0) -> plots.Line:
-        """The pins as points, oldest first."""
-        entries = [
-            (
-                float(row[size]),
-                Estimate(row["accuracy"], row["accuracy_low"], row["accuracy_high"], row["n"]),
-                float(at),
-            )
-            for at, row in enumerate(self._pins)
-        ]
-        return plots.line("pins", size, entries, floor=floor)
+    def _pin_curve(self, size: SizeName, floor: float = 0.0) -> Curve:
+        """The pins as points, oldest first; a size of 0 is drawn at `floor`, in the axis' unit."""
+        estimates = [Estimate(*(row[name] for name in _ACCURACY)) for row in self._pins]
+        sizes = [float(row[size]) / SIZE_AXES[size].divisor or floor for row in self._pins]
+        return Curve.of("pins", zip(sizes, estimates, strict=True))
 
     @property
-    def _pin_names(self) -> tuple[str, ...]:
-        return tuple(row["name"] for row in self._pins)
+    def _pin_names(self) -> Sequence[str]:
+        return [row["name"] for row in self._pins]
 
     @property
     def _trouble(self) -> list[str]:

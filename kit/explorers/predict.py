@@ -5,23 +5,13 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from decimal import Decimal
-from numbers import Real
 from typing import Any
 
 import ipywidgets as widgets
 
-from kit.explorers.base import bundle_with
-
-_CSS = """<style>
-.kit-prediction { border-left: 4px solid #0072B2; padding: 2px 12px 6px 12px;
-  box-sizing: border-box; width: 100%; max-width: 760px; margin: 4px 0; }
-.kit-prediction .widget-html-content, .kit-answer .widget-html-content {
-  line-height: 1.4; white-space: normal; color: var(--jp-ui-font-color1, inherit); }
-.kit-prediction .widget-radio-box label { color: var(--jp-ui-font-color1, inherit); white-space: normal; height: auto; }
-.kit-prediction .widget-radio, .kit-prediction .widget-radio-box { width: auto; max-width: 100%; }
-.kit-prediction .kit-note { color: var(--jp-ui-font-color2, inherit); font-size: 12px; }
-.kit-prediction :focus-visible { outline: 2px solid var(--jp-brand-color1, #2196f3); outline-offset: 1px; }
-</style>"""
+from kit import checks
+from kit.explorers.layout import TitledHTML, bundle_with, spoken
+from kit.explorers.marks import style_tag
 
 Choice = str | float
 Scale = tuple[float, float, float, str]
@@ -43,22 +33,19 @@ class Prediction(widgets.VBox):
     """
 
     def __init__(self, question: str, options: Sequence[str] | Scale, note: str = "") -> None:
-        """Build the choice, the button and the place for the answer."""
         if not question.strip():
             raise ValueError(f"question must be a sentence; got {question!r}.")
         self.question = question
         self.committed: Choice | None = None
         self._answer: tuple[str, Choice | None] | None = None
         self._unit, self._choice = _choice(options)
-        self._scale = isinstance(self._choice, widgets.FloatSlider)
-        self.commit_button = widgets.Button(
-            description="Commit", icon="check", tooltip="Fix this answer; it cannot be changed afterwards"
-        )
+        fixes = "Fix this answer; it cannot be changed afterwards"
+        self.commit_button = widgets.Button(description="Commit", icon="check", tooltip=fixes)
         self.commit_button.on_click(lambda _: self._click())
         self._said = widgets.HTML()
-        self.answer = _Answer(f"Answer to: {question}", layout={"display": "none"}).add_class("kit-answer")
+        self.answer = TitledHTML(f"Answer to: {question}", layout={"display": "none"}).add_class("kit-answer")
         hint = f'<div class="kit-note">{html.escape(note)}</div>' if note else ""
-        head = widgets.HTML(f"{_CSS}<b>Predict: {html.escape(question)}</b>{hint}")
+        head = widgets.HTML(f"{style_tag('predict.css')}<b>Predict: {html.escape(question)}</b>{hint}")
         super().__init__([head, self._choice, self.commit_button, self._said, self.answer])
         self.add_class("kit-prediction")
 
@@ -121,7 +108,7 @@ class Prediction(widgets.VBox):
             self.answer.value = "<i>The answer is shown here once you commit to your prediction.</i>"
             return
         verdict = "" if right is None else f" {html.escape(self._verdict(self.committed, right))}"
-        self.answer.value = f'<div role="status" aria-live="polite"><b>Answer:</b> {html.escape(text)}{verdict}</div>'
+        self.answer.value = spoken(f"<b>Answer:</b> {html.escape(text)}{verdict}")
 
     def _verdict(self, said: Choice, right: Choice) -> str:
         if isinstance(said, str) or isinstance(right, str):
@@ -133,71 +120,47 @@ class Prediction(widgets.VBox):
         return f"You said {self._written(said)}: {distance} off."
 
     def _click(self) -> None:
-        """A reader who has chosen nothing is told so; a traceback would help nobody."""
         try:
             self.commit()
-        except ValueError as error:
+        except ValueError as error:  # nothing is chosen yet; a traceback would help nobody
             self._say(html.escape(str(error)[0].upper() + str(error)[1:]))
 
     def _say(self, text: str) -> None:
-        self._said.value = f'<div role="status" aria-live="polite">{text}</div>'
+        self._said.value = spoken(text)
 
     def _written(self, value: Choice) -> str:
         return value if isinstance(value, str) else f"{value:.6g} {self._unit}".strip()
 
     def _checked(self, argument: str, value: Choice) -> Choice:
-        if not self._scale:
-            if value not in self._choice.options:
-                options = ", ".join(map(repr, self._choice.options))
-                raise ValueError(f"{argument} must be one of {options}; got {value!r}.")
+        if isinstance(self._choice, widgets.RadioButtons):
+            checks.one_of(argument, value, self._choice.options)
             return value
-        low, high = self._choice.min, self._choice.max
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{argument} must be a number from {low:g} to {high:g}; got {value!r}.")
-        if not low <= float(value) <= high:
+        low, high, number = self._choice.min, self._choice.max, checks.number(argument, value)
+        if not low <= number <= high:
             raise ValueError(f"{argument} must lie in {low:g} to {high:g} {self._unit}; got {value!r}.")
-        return float(value)
+        return number
 
     def _repr_mimebundle_(self, **settings: Any) -> Any:
-        """What the notebook shows: the widget, and the question as a stable text."""
         return bundle_with(super()._repr_mimebundle_(**settings), f"Prediction: {self.question}")
-
-
-class _Answer(widgets.HTML):
-    """HTML whose text form does not tell the answer: digits in it may differ between machines."""
-
-    def __init__(self, title: str, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._title = title
-
-    def _repr_mimebundle_(self, **settings: Any) -> Any:
-        return bundle_with(super()._repr_mimebundle_(**settings), self._title)
 
 
 def _choice(options: Sequence[str] | Scale) -> tuple[str, Any]:
     """The unit, and the control: a slider for a scale, radio buttons for options."""
+    wrong = TypeError(f"options must be a list of texts or (low, high, step, unit); got {options!r}.")
     if isinstance(options, str) or not isinstance(options, Sequence):
-        raise TypeError(f"options must be a list of texts or (low, high, step, unit); got {options!r}.")
-    label = {"description": "your answer", "style": {"description_width": "initial"}}
+        raise wrong
+    label: dict[str, Any] = {"description": "your answer", "style": {"description_width": "initial"}}
     if all(isinstance(option, str) for option in options):
         if len(options) < 2 or len(set(options)) < len(options):
             raise ValueError(f"options must be two or more different answers; got {list(options)}.")
         return "", widgets.RadioButtons(options=list(options), value=None, **label)
-    numbers = all(isinstance(number, Real) and not isinstance(number, bool) for number in options[:3])
-    if len(options) != 4 or not numbers or not isinstance(options[3], str):
-        raise TypeError(f"options must be a list of texts or (low, high, step, unit); got {options!r}.")
-    low, high, step = (float(number) for number in options[:3])
+    if len(options) != 4 or not isinstance(options[3], str):
+        raise wrong
+    low, high, step = (checks.number(f"options[{at}]", options[at]) for at in range(3))
     if not low < high or not 0 < step <= high - low:
         raise ValueError(f"options as a scale need low < high and 0 < step <= high - low; got {options!r}.")
     decimals = max(0, -int(Decimal(str(step)).normalize().as_tuple().exponent))
-    start = low + step * round((high - low) / 2 / step)
-    slider = widgets.FloatSlider(
-        min=low,
-        max=high,
-        step=step,
-        value=start,
-        readout_format=f".{decimals}f",
-        layout={"width": "100%", "margin": "2px 0"},
-        **{**label, "description": f"your answer{', ' + options[3] if options[3] else ''}"},
-    )
-    return options[3], slider
+    label["description"] += f", {options[3]}" * bool(options[3])
+    label |= {"min": low, "max": high, "step": step, "value": low + step * round((high - low) / 2 / step)}
+    label |= {"readout_format": f".{decimals}f", "layout": {"width": "100%", "margin": "2px 0"}}
+    return options[3], widgets.FloatSlider(**label)

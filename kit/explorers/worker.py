@@ -7,21 +7,22 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import Event
+from typing import Any, Literal
 
+from kit import measure
 from kit.training import Cancelled
 
 Job = Callable[[Event], None]
 Idle = Callable[[Event], bool]
+Kind = Literal["kept", "latest", "idle"]
 
 _alive: weakref.WeakSet[Worker] = weakref.WeakSet()
-_IDLE_TURN = threading.Lock()  # one idle step at a time in the whole process: several explorers share the cores
 
 
 class Worker:
-    """Runs jobs in a thread of its own, so that a control's callback returns at once.
+    """Runs jobs in a thread of its own, so that a control's callback returns at once; no thread before the first one.
 
     Args:
         idle: called again and again while nothing is asked for, until it returns False. It gets an event that is set
@@ -30,20 +31,15 @@ class Worker:
     """
 
     def __init__(self, idle: Idle, on_error: Callable[[Exception], None]) -> None:
-        """No thread runs before the first request."""
         self._idle, self._on_error = idle, on_error
         self._changed = threading.Condition()
         self._latest: Job | None = None
         self._kept: deque[Job] = deque()
-        self._busy = False  # a job runs
-        self._protected = False  # and it is a kept one
-        self._idling = True
-        self._cancel = Event()
-        self._kept_errors: list[Exception] = []  # until a wait raises them
-        self._latest_error: Exception | None = None
-        self._idle_error: Exception | None = None
+        self._running: Kind = "idle"
+        self._idling, self._closed = True, False
+        self._cancel = Event()  # of what runs
+        self._errors: dict[Kind, list[Exception]] = {}  # until a wait raises them
         self._thread: threading.Thread | None = None
-        self._closed = False
 
     def post(self, job: Job, *, keep: bool = False) -> None:
         """Ask for `job`; it gets an event to look at between batches.
@@ -62,7 +58,7 @@ class Worker:
                 self._kept.append(job)
             else:
                 self._latest = job
-            if not self._protected and not (keep and self._busy):
+            if self._running == "idle" or (self._running == "latest" and not keep):
                 self._cancel.set()
             self._idling = True
             self._start()
@@ -72,20 +68,21 @@ class Worker:
     def asked(self) -> bool:
         """Whether a request runs or waits."""
         with self._changed:
-            return self._busy or self._latest is not None or bool(self._kept)
+            return self._running != "idle" or self._latest is not None or bool(self._kept)
 
     @property
     def newer(self) -> bool:
         """Whether a request waits to replace the running one."""
         return self._latest is not None
 
-    def stop(self) -> None:
-        """Cancel what runs and forget the request that waits."""
+    def stop(self) -> bool:
+        """Cancel what runs and forget the request that waits; say whether there was one."""
         with self._changed:
-            self._latest = None
-            if not self._protected:
+            waited, self._latest = self._latest is not None, None
+            if self._running != "kept":
                 self._cancel.set()
             self._changed.notify_all()
+        return waited
 
     def close(self, timeout: float = 0.0) -> None:
         """End the thread after the present batch and the kept jobs; wait for that up to `timeout` seconds."""
@@ -96,26 +93,17 @@ class Worker:
             self._thread.join(timeout)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Block until every request is answered.
+        """Block until every request is answered; a `timeout` of None waits without end.
 
         Interrupting the kernel here also cancels the work.
 
-        Args:
-            timeout: seconds; None waits without end.
-
         Raises:
-            TimeoutError: not answered in time.
+            TimeoutError: not answered in that time.
             RuntimeError: the worker was closed before it answered.
             Exception: what a kept job or the latest one raised; what else failed is in its notes.
         """
-        self._wait(lambda: not self._busy and self._latest is None and not self._kept, timeout)
-        with self._changed:
-            errors = [error for error in (*self._kept_errors, self._latest_error) if error is not None]
-            self._kept_errors, self._latest_error = [], None
-        if errors:
-            for other in errors[1:]:
-                errors[0].add_note(f"And before the same wait: {type(other).__name__}: {other}")
-            raise errors[0]
+        self._wait(lambda: not self.asked, timeout)
+        self._raise("kept", "latest")
 
     def wait_idle(self, timeout: float | None = None) -> None:
         """Block until every request is answered and the idle work is done; errors as in `wait`, or of the idle work."""
@@ -125,10 +113,7 @@ class Worker:
             self._start()
         self._wait(lambda: not self._idling, timeout)
         self.wait(timeout)
-        with self._changed:
-            error, self._idle_error = self._idle_error, None
-        if error is not None:
-            raise error
+        self._raise("idle")
 
     def _wait(self, done: Callable[[], bool], timeout: float | None) -> None:
         end = None if timeout is None else time.monotonic() + timeout
@@ -143,6 +128,14 @@ class Worker:
             self.stop()
             raise
 
+    def _raise(self, *kinds: Kind) -> None:
+        with self._changed:
+            errors = [error for kind in kinds for error in self._errors.pop(kind, [])]
+        for other in errors[1:]:
+            errors[0].add_note(f"And before the same wait: {type(other).__name__}: {other}")
+        if errors:
+            raise errors[0]
+
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("closed: nothing answers here any more; make a new one.")
@@ -156,64 +149,37 @@ class Worker:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._closed or self._kept or self._latest or self._idling):
-                    self._changed.wait()
+                self._changed.wait_for(lambda: self._closed or self._kept or self._latest or self._idling)
                 if self._closed and not self._kept:
                     return
-                self._protected = bool(self._kept)
+                job: Callable[[Event], Any] = self._idle
                 if self._kept:
-                    job: Job | None = self._kept.popleft()
-                else:
-                    job, self._latest = self._latest, None
+                    self._running, job = "kept", self._kept.popleft()
+                elif self._latest is not None:
+                    self._running, job, self._latest = "latest", self._latest, None
                 self._cancel = cancel = Event()
-                self._busy = job is not None
-            if job is not None:
-                self._attempt(job, cancel)
-            else:
-                self._idle_step(cancel)
+            self._attempt(self._running, job, cancel)
 
-    def _attempt(self, job: Job, cancel: Event) -> None:
-        error: Exception | None = None
-        try:
-            job(cancel)
-        except Cancelled:
-            pass
-        except Exception as caught:
-            error = caught
-            self._on_error(caught)
-        finally:
-            with self._changed:
-                if not self._protected:
-                    self._latest_error = error
-                elif error is not None:
-                    self._kept_errors.append(error)
-                self._busy = self._protected = False
-                self._changed.notify_all()
-
-    def _idle_step(self, cancel: Event) -> None:
-        if not _IDLE_TURN.acquire(timeout=0.02):
-            return  # another explorer has the turn: look for requests, then try again
-        more, error = False, None
-        try:
-            more = self._idle(cancel)
-        except Cancelled:
+    def _attempt(self, kind: Kind, job: Callable[[Event], Any], cancel: Event) -> None:
+        with measure.computing(patient=kind == "idle", timeout=0.02 if kind == "idle" else None) as entered:
+            if not entered:
+                return  # another explorer has its turn, or is timed: look for requests, then try again
+            errors: list[Exception] = []
             more = True
-        except Exception as caught:
-            error = caught
-            self._on_error(caught)
-        finally:
-            _IDLE_TURN.release()
-        with self._changed:
-            self._idle_error = error
-            self._idling = more or cancel.is_set()
-            self._changed.notify_all()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hold the idle turn: no explorer's background work computes meanwhile. For timing."""
-    with _IDLE_TURN:
-        yield
+            try:
+                more = bool(job(cancel))
+            except Cancelled:
+                pass
+            except Exception as error:
+                more, errors = False, [error]
+                self._on_error(error)
+            finally:
+                with self._changed:
+                    self._errors[kind] = [*self._errors.get(kind, []), *errors] if kind == "kept" else errors
+                    if kind == "idle":
+                        self._idling = more or cancel.is_set()
+                    self._running = "idle"
+                    self._changed.notify_all()
 
 
 @atexit.register

@@ -1,509 +1,224 @@
-"""Figures of Bayesian optimisation in one dimension: what the model believes, what it wants, the race.
+"""Figures of Bayesian optimisation in one dimension: what the model believes, what a trial promises, the race.
 
-Each figure comes in three steps, as in `kit.plots.prune`: `x_info(...)`, `x_traces(info)`, `x_figure(info)`. Numbers
-come as shares 0 .. 1 and are drawn as per cent.
+Accuracies come as shares 0 .. 1 and are drawn as per cent.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from kit.measure import Z95, Estimate
-from kit.plots import style
-from kit.plots.distill import spread
-from kit.plots.prune import Line as Curve
-from kit.plots.prune import Traces, band, band_style, line
-from kit.plots.search import tick, title
-from kit.search.space import Float
+from kit.plots import curves, style
+from kit.plots.curves import Curve, Panel, Trace
+from kit.search.acquisition import ACQUISITIONS, Acquisition
+from kit.search.duel import Duel, Race, View, room
 
 BOTTOM, TOP = -8.0, 116.0  # of the accuracy axis; the model's band may leave 0 .. 100
-TICKS = (0, 20, 40, 60, 80, 100)
-NO_CURVE = Curve("", (), (), (), (), ())
 DETAIL_HEIGHT = 320
-# The marker of each player, for the name at its line.
-SIGNS = {"you": "✖", "Bayesian": "●", "random": "◆"}
-PLAYERS = {"you": "you", "Bayesian": "machine", "random": "random"}
+TRUTH = style.Look(style.NEUTRAL, "circle", "dot")
+PLAYERS = {"random": "random", "Bayesian": "machine", "you": "you"}  # in the race, by their looks
+PROMISES: dict[Acquisition, tuple[str, str]] = {  # title of the axis, and what is written at the peak
+    "ei": ("expected improvement, % of its maximum", "{} points"),
+    "pi": ("probability, % of its maximum", "{} %"),
+    "ucb": ("bound on the accuracy, %", "up to {} %"),
+    "thompson": ("accuracy in one draw, %", "{} %"),
+}
 
 
-class Axis(NamedTuple):
-    """The axis of the hyper-parameter.
-
-    Attributes:
-        name: of the hyper-parameter in its space.
-        low: its smallest value.
-        high: its largest value.
-        log: whether equal steps are equal factors.
-    """
-
-    name: str
-    low: float
-    high: float
-    log: bool
-
-    @classmethod
-    def of(cls, name: str, parameter: Float) -> Axis:
-        """The axis over a whole range."""
-        return cls(name, parameter.low, parameter.high, parameter.log)
-
-    @property
-    def layout(self) -> dict[str, Any]:
-        """Settings of plotly's axis."""
-        if not self.log:
-            margin = 0.01 * (self.high - self.low)
-            return {"title": title(self.name), "range": [self.low - margin, self.high + margin]}
-        low, high = math.log10(self.low), math.log10(self.high)
-        margin = 0.01 * (high - low)
-        powers = range(math.floor(low), math.ceil(high) + 1)
-        settings = {"title": title(self.name), "type": "log", "range": [low - margin, high + margin]}
-        if high - low < 2:  # too few powers of ten
-            return settings
-        return {
-            **settings,
-            "tickvals": [10.0**power for power in powers],
-            "ticktext": [tick(10.0**power) for power in powers],
-        }
+def expected(duel: Duel, view: View, value: float) -> Estimate:
+    """The accuracy that the model expects at a value of the hyper-parameter; it knows no 0 and no 1."""
+    (mean,), (std,) = (each.tolist() for each in view.model.predict(np.array([[duel.parameter.encode(value)]])))
+    return _normal(mean, std)
 
 
-class BeliefInfo(NamedTuple):
-    """What the model believes, per cent.
-
-    Attributes:
-        axis: of the hyper-parameter.
-        model: mean with its 95 % band at each value; empty while there is none.
-        samples: functions drawn from it, at the same values.
-        start: values and accuracies of the first trials, which no model chose.
-        yours: those of the trials after them.
-        proposal: value, mean, low and high where the model would try next; empty where there is none.
-        truth: mean over the networks at each value with its interval; empty where it is hidden.
-    """
-
-    axis: Axis
-    model: Curve
-    samples: tuple[tuple[float, ...], ...]
-    start: tuple[tuple[float, ...], tuple[float, ...]]
-    yours: tuple[tuple[float, ...], tuple[float, ...]]
-    proposal: tuple[float, ...]
-    truth: Curve
+def chance(race: Race) -> list[Estimate]:
+    """What random search chose after each trial: mean over its runs."""
+    return [Estimate.from_values(values).share for values in zip(*race.random, strict=True)]
 
 
-def belief_info(
-    axis: Axis,
-    values: Sequence[float] = (),
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    *,
-    samples: Sequence[Sequence[float]] = (),
-    start: Sequence[tuple[float, float]] = (),
-    yours: Sequence[tuple[float, float]] = (),
-    proposal: tuple[float, float, float] | None = None,
-    truth: Sequence[tuple[float, Estimate]] = (),
-) -> BeliefInfo:
-    """Gather what is believed.
+def belief_panel(duel: Duel, view: View | None, samples: int = 0, truth: bool = False) -> Panel:
+    """Accuracy (per cent) against a hyper-parameter: the model's mean and 95 % band, and the trials it has seen.
 
     Args:
-        axis: of the hyper-parameter.
-        values: where the model is drawn, [m], ascending.
-        mean: of the model, [m].
-        std: standard deviation of the function (not of one trial), [m].
-        samples: functions drawn from it, each [m].
-        start: value and accuracy of each trial that no model chose.
-        yours: those of the trials after them.
-        proposal: value, mean and standard deviation of what the model would try next.
-        truth: value, and what the networks there reach.
+        duel: says what was made for you, and where the model is drawn.
+        view: what the model makes of your trials; None draws nothing of it.
+        samples: how many functions are drawn from the model; the same ones for the same model.
+        truth: whether the mean of the networks is drawn; a value with one trained network alone has no interval, and
+            none.
     """
-    ends = [_banded(*pair) for pair in zip(mean, std, strict=True)]
-    centre, low, high = zip(*ends, strict=True) if ends else ((), (), ())
-    model = Curve("model", tuple(values), centre, low, high, tuple(values))
-    drawn = tuple(tuple(_percent(each) for each in sample) for sample in samples)
-    next_one = () if proposal is None else (proposal[0], *_banded(*proposal[1:]))
-    known = line("measured", "nonzeros", [(value, estimate.share, value) for value, estimate in truth])
-    return BeliefInfo(axis, model, drawn, _points(start), _points(yours), next_one, known)
+    blue, you, parameter, axis = style.LOOKS["Bayesian"], style.LOOKS["you"], duel.parameter, duel.landscape.axes[0]
+    reached = [row[np.isfinite(row)].tolist() for row in duel.landscape.curves[..., -1].T]  # [cells][seeds]
+    cells = [(value, row) for value, row in zip(axis, reached, strict=True) if truth and len(row) > 1]
+    measured = [(value, Estimate.from_values(row).share) for value, row in cells]
+    believed, trials, drawn, place, next_one = [], [], [], 0.0, []
+    if view is not None:
+        places, values = duel.along[:, None], [parameter.decode(place) for place in duel.along.tolist()]
+        believed = list(zip(values, map(_normal, *view.model.predict(places)), strict=True))
+        trials = [(trial.config[duel.name], _normal(trial.value or 0.0)) for trial in view.trials]
+        if samples:  # the same seed at each move: the functions change with the model only
+            drawn = (100 * view.model.samples(places, samples, view.model.method.seed)).round(3).tolist()
+        if view.proposal is not None:
+            place, value = float(duel.places[view.proposal]), axis[view.proposal]
+            next_one = [(value, expected(duel, view, value))]
+    known, model = _curve("measured, mean of all networks", measured), _curve("mean of the model", believed)
+    begun, tried = _curve("start", trials[: duel.start]), _curve("your trials", trials[duel.start :])
+    proposal = _curve("the next proposal", next_one)
+    at_the_end = any(parameter.encode(value) > 0.99 for value in tried.x[-1:])
+    ring = {"symbol": "circle-open", "size": 11, "color": you.colour, "line": {"width": 2.5}}
+    traces: list[Trace] = [
+        curves.band(known, TRUTH, "interval over the networks"),
+        curves.line(known, TRUTH, line=_line(TRUTH, 1.5), marker={"size": 4, "color": TRUTH.colour}),
+        curves.band(model, blue, "95 % band of the model"),
+        {
+            "name": "drawn from the model",
+            # One trace for all functions: a gap lies between two.
+            **{"x": [*model.x, None] * len(drawn), "y": [y for sample in drawn for y in (*sample, None)]},
+            **{"mode": "lines", "line": {"color": style.SKY, "dash": "dash", "width": 1.2}},
+            "hovertemplate": curves.HOVER,
+        },
+        curves.line(model, blue, mode="lines", line=_line(blue, 2.5)),
+        curves.line(begun, you, mode="markers", marker=ring),
+        curves.line(
+            tried,
+            you,
+            mode="markers+text",
+            marker=_marker(you, 11),
+            text=[""] * len(tried.x[1:]) + ["latest"] * len(tried.x[:1]),
+            textposition=f"bottom {'left' if at_the_end else 'center'}",
+            textfont={"size": style.SMALL_SIZE},
+        ),
+        _proposal(
+            proposal.x,
+            [BOTTOM, *proposal.value, TOP - 6],
+            15,
+            text=["", "", "next"],
+            textposition=f"middle {'left' if place > 0.85 else 'right'}",
+            textfont={"size": style.FONT_SIZE},
+            hovertemplate=curves.HOVER,
+        ),
+    ]
+    names = {"model": "— model", "measured": "··· measured", "drawn": "┄ drawn"}
+    ends = {"model": model.value[-1:], "measured": known.value[-1:], "drawn": [each[-1] for each in drawn[:1]]}
+    layout = style.layout(
+        "What the model believes: ○ start, ✖ your trials, ★ where it would try next. Click to try there.",
+        400,
+        curves.value_axis(duel.name, parameter),
+        {"title": "validation accuracy, %", "range": [BOTTOM, TOP]},
+        right=96,
+        annotations=curves.end_labels(names, {line: end[0] for line, end in ends.items() if end}, (BOTTOM, TOP)),
+    )
+    return Panel(traces, layout, (model, begun, tried, proposal, known))
 
 
-def interval(mean: float, std: float) -> Estimate:
-    """Where the model expects an accuracy: mean and 95 % interval, shares; a Gaussian model knows no 0 and no 1."""
+def wanted_panel(duel: Duel, acquisition: Acquisition, view: View | None) -> Panel:
+    """The acquisition function against the hyper-parameter, with the proposal marked."""
+    look, (axis, words) = style.LOOKS["proposal"], PROMISES[acquisition]
+    logarithm = acquisition in ("ei", "pi")  # drawn as a share of the maximum
+    scores = np.empty(0) if view is None else view.scores
+    x, place, said, peak = [], 0.5, "", []
+    if view is not None and view.proposal is not None and view.peak is not None:
+        x, place, peak = [duel.landscape.axes[0][view.proposal]], float(duel.places[view.proposal]), [view.peak]
+        worth = 100 * view.model.plain(view.peak)
+        said = words.format(f"{worth:.1f}" if not logarithm else "under 0.001" if worth < 0.001 else f"{worth:.2g}")
+    shares = np.array([*scores, *peak])
+    if logarithm:
+        shares = np.exp(shares - scores.max(initial=-math.inf))
+    heights = (100 * shares).round(3).tolist()
+    values = tuple(duel.parameter.decode(each) for each in duel.along[: len(scores)].tolist())
+    side = "left" if place > 0.8 else "right" if place < 0.2 else "center"
+    traces = [
+        curves.line(
+            Curve("acquisition function", values, tuple(heights[: len(values)])),
+            look,
+            mode="lines",
+            line={"color": look.colour, "width": 2},
+            hovertemplate="%{y:.1f} % at %{x:.3g}<extra></extra>",
+        ),
+        _proposal(
+            x,
+            [BOTTOM, *heights[len(values) :]],
+            13,
+            text=["", said],
+            textposition=f"top {side}",
+            textfont={"size": style.SMALL_SIZE},
+            hovertemplate="%{x:.3g}<extra>next</extra>",
+        ),
+    ]
+    what = "one function drawn from the model" if acquisition == "thompson" else ACQUISITIONS[acquisition].label
+    y = {"title": axis, "range": [BOTTOM, 122.0], "tickvals": list(range(0, 101, 20))}
+    x_axis, title = curves.value_axis(duel.name, duel.parameter), f"What a trial promises: {what}, ★ next"
+    return Panel(traces, style.layout(title, DETAIL_HEIGHT, x_axis, y))
+
+
+def race_panel(race: Race | None, best: float) -> Panel:
+    """What is chosen after n trials, measured anew (per cent); the axis has room where accuracies are high.
+
+    Args:
+        race: as far as it is run; None draws an empty one.
+        best: the best mean of a cell, share 0 .. 1: sets the axis.
+    """
+    race = race or Race((), (), (), room(0))
+    known = {"random": chance(race), "Bayesian": map(_normal, race.machine), "you": map(_normal, race.you)}
+    worths = {name: Curve.of(PLAYERS[name], enumerate(estimates, 1)) for name, estimates in known.items()}
+    # Drawn as errors on a log axis, which has no 0, upside down.
+    errors = {
+        name: Curve(curve.label, curve.x, *(tuple(max(100 - each, 0.1) for each in ends) for ends in curve[2:]))
+        for name, curve in worths.items()
+    }
+    traces = [curves.band(errors["random"], style.LOOKS["random"], "95 % band of random search")]
+    # The machine often goes the same way as you: its line is wide, so that it is seen under yours.
+    for name, size, width, shape in (("random", 5, 2, "linear"), ("Bayesian", 10, 5, "hv"), ("you", 7, 2, "hv")):
+        texts = [f"{worth:.1f} % after {at}" for at, worth in enumerate(worths[name].value, 1)]
+        looks = {"line": _line(style.LOOKS[name], width) | {"shape": shape}, "marker": _marker(style.LOOKS[name], size)}
+        hover = "%{text}<extra>%{fullData.name}</extra>"
+        traces.append(curves.line(errors[name], style.LOOKS[name], text=texts, hovertemplate=hover, **looks))
+    floor, top = 0.75 * max(100 - 100 * best, 0.5), 105.0
+    ticks = [worth for worth in (0, 50, 80, 90, 95, 98, 99, 99.5) if 100 - worth >= floor]
+    step = 2 if race.end <= 24 else 5 if race.end <= 60 else 20
+    x = {"title": "trials", "range": [0.6, race.end + 0.4], "dtick": step}
+    y = {
+        **{"type": "log", "title": "worth of the chosen, measured anew, %"},
+        "range": [math.log10(top), math.log10(floor)],
+        "tickvals": [100 - worth for worth in ticks],
+        "ticktext": [f"{worth:g}" for worth in ticks],
+    }
+    names = {name: curves.signed(player, style.LOOKS[name]) for name, player in PLAYERS.items()}
+    ends = {name: math.log10(curve.value[-1]) for name, curve in errors.items() if curve.x}
+    labels = curves.end_labels(names, ends, (math.log10(floor), math.log10(top)), 15)
+    title = "The race: what is found after how many trials"
+    return Panel(traces, style.layout(title, DETAIL_HEIGHT, x, y, right=88, annotations=labels), tuple(worths.values()))
+
+
+def _normal(mean: float, std: float = 0.0) -> Estimate:
+    """By default one reading, which knows nothing of its spread."""
     return Estimate(mean, mean - Z95 * std, mean + Z95 * std, 1)
 
 
-def _banded(mean: float, std: float) -> tuple[float, float, float]:
-    return _percent(mean), _percent(mean - Z95 * std), _percent(mean + Z95 * std)
+def _curve(label: str, points: Iterable[tuple[float, Estimate]]) -> Curve:
+    """With short numbers: they are sent to the page with each move."""
+    curve = Curve.of(label, points)
+    return Curve(label, curve.x, *(tuple(round(float(each), 3) for each in column) for column in curve[2:]))
 
 
-def _percent(share: float) -> float:
-    return round(100 * float(share), 3)  # short numbers: they are sent to the page with each move
+def _line(look: style.Look, width: float) -> dict[str, Any]:
+    return {"color": look.colour, "dash": look.dash, "width": width}
 
 
-def _points(pairs: Sequence[tuple[float, float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return tuple(value for value, _ in pairs), tuple(_percent(accuracy) for _, accuracy in pairs)
+def _marker(look: style.Look, size: Any) -> dict[str, Any]:
+    return {"symbol": look.marker, "size": size, "color": look.colour}
 
 
-def belief_traces(info: BeliefInfo) -> Traces:
-    """Arrays of the traces: truth (band, line), model (band, samples, mean), start, yours, proposal, names."""
-    value, mean = info.proposal[:2] if info.proposal else (None, None)
-    at_the_right = info.proposal and _place(info.axis, info.proposal[0]) > 0.85
-    names = belief_names(info)
-    return [
-        band(info.truth),
-        {"x": list(info.truth.size), "y": list(info.truth.accuracy)},
-        band(info.model),
-        # One trace for all functions: a gap lies between two.
-        {
-            "x": [x for _ in info.samples for x in (*info.model.size, None)],
-            "y": [y for sample in info.samples for y in (*sample, None)],
-        },
-        {"x": list(info.model.size), "y": list(info.model.accuracy)},
-        {"x": list(info.start[0]), "y": list(info.start[1])},
-        {
-            "x": list(info.yours[0]),
-            "y": list(info.yours[1]),
-            "text": [""] * len(info.yours[0][1:]) + ["latest"] * len(info.yours[0][:1]),
-            "textposition": f"bottom {'left' if info.yours[0] and info.yours[0][-1] == info.axis.high else 'center'}",
-        },
-        {
-            "x": [value] * 3,
-            "y": [BOTTOM, mean, TOP - 6],
-            "textposition": f"middle {'left' if at_the_right else 'right'}",
-        },
-        {"x": [info.axis.high] * len(names), "y": list(names.values()), "text": list(names)},
-    ]
-
-
-def belief_names(info: BeliefInfo) -> dict[str, float]:
-    """The names of the lines, and at which heights beside their right ends they stand."""
-    ends = {"— model": info.model.accuracy, "··· measured": info.truth.accuracy}
-    ends |= {"┄ drawn": info.samples[0]} if info.samples else {}
-    heights = {name: min(max(curve[-1], 0.0), 100.0) for name, curve in ends.items() if curve}
-    return spread(heights, gap=6.5) if heights else {}
-
-
-def _place(axis: Axis, value: float) -> float:
-    return Float(axis.low, axis.high, axis.log).encode(value)
-
-
-def belief_figure(info: BeliefInfo) -> go.Figure:
-    """Accuracy (per cent) against a hyper-parameter: the model's mean and 95 % band, and the trials it has seen."""
-    hover = "%{y:.1f} % at %{x:.3g}<extra>%{fullData.name}</extra>"
-    model, you, proposal = (style.LOOKS[name] for name in ("Bayesian", "you", "proposal"))
-    truth = style.Look(style.NEUTRAL, "circle", "dot")
-    fixed: Traces = [
-        {"name": "interval over the networks", **band_style(truth)},
-        {
-            "name": "measured, mean of all networks",
-            "mode": "lines+markers",
-            "line": {"color": truth.colour, "dash": truth.dash, "width": 1.5},
-            "marker": {"size": 4, "color": truth.colour},
-            "hovertemplate": hover,
-        },
-        {"name": "95 % band of the model", **band_style(model)},
-        {
-            "name": "drawn from the model",
-            "mode": "lines",
-            "line": {"color": style.SKY, "dash": "dash", "width": 1.2},
-            "hovertemplate": hover,
-        },
-        {
-            "name": "mean of the model",
-            "mode": "lines",
-            "line": {"color": model.colour, "dash": model.dash, "width": 2.5},
-            "hovertemplate": hover,
-        },
-        {
-            "name": "start",
-            "mode": "markers",
-            "marker": {"symbol": "circle-open", "size": 11, "color": you.colour, "line": {"width": 2.5}},
-            "hovertemplate": hover,
-        },
-        {
-            "name": "your trials",
-            "mode": "markers+text",
-            "marker": {"symbol": you.marker, "size": 11, "color": you.colour},
-            "textfont": {"size": style.SMALL_SIZE},
-            "hovertemplate": hover,
-        },
-        {
-            "name": "the next proposal",
-            "mode": "lines+markers+text",
-            "line": {"color": proposal.colour, "dash": proposal.dash, "width": 1.5},
-            "marker": {
-                "symbol": proposal.marker,
-                "size": [0, 15, 0],
-                "color": proposal.colour,
-                "opacity": 1,
-                "line": {"width": 0},
-            },
-            "text": ["", "", "next"],
-            "textfont": {"size": style.FONT_SIZE},
-            "hovertemplate": hover,
-        },
-        {
-            "name": "names",
-            "mode": "text",
-            "textposition": "middle right",
-            "textfont": {"size": style.FONT_SIZE},
-            "cliponaxis": False,
-            "hoverinfo": "skip",
-        },
-    ]
-    data = [{**look, **arrays} for look, arrays in zip(fixed, belief_traces(info), strict=True)]
-    return style.figure(
-        data,
-        title="What the model believes: ○ start, ✖ your trials, ★ where it would try next. Click to try there.",
-        height=400,
-        x=info.axis.layout,
-        y={"title": "validation accuracy, %", "range": [BOTTOM, TOP]},
-        margin={"l": 56, "r": 96, "t": 34, "b": 44},
-    )
-
-
-class WantedInfo(NamedTuple):
-    """The acquisition function along the hyper-parameter.
-
-    Attributes:
-        axis: of the hyper-parameter.
-        name: of the function.
-        values: where it is drawn.
-        heights: in per cent: of its maximum where it is an improvement or a probability, else of accuracy.
-        peak: value and height where the model would try next; empty where there is none.
-        words: what it is worth there.
-    """
-
-    axis: Axis
-    name: str
-    values: tuple[float, ...]
-    heights: tuple[float, ...]
-    peak: tuple[float, ...]
-    words: str
-
-
-# How the value at the peak is written; where a function is drawn as a share of its maximum, its axis.
-SAID: dict[str, Callable[[float], str]] = {
-    "expected improvement": lambda share: f"{_short(100 * share)} points",
-    "probability of improvement": lambda share: f"{_short(100 * share)} %",
-    "confidence bound": lambda share: f"up to {100 * share:.1f} %",
-    "Thompson": lambda share: f"{100 * share:.1f} %",
-}
-SHARES = ("expected improvement", "probability of improvement")
-
-
-def wanted_info(
-    axis: Axis,
-    name: str,
-    values: Sequence[float] = (),
-    scores: Sequence[float] = (),
-    peak: tuple[float, float, float] | None = None,
-) -> WantedInfo:
-    """Gather the values of an acquisition function.
-
-    Args:
-        axis: of the hyper-parameter.
-        name: of the function.
-        values: where it is drawn, ascending, [m].
-        scores: its logarithm where it is an improvement or a probability, else an accuracy, [m].
-        peak: value and score where the model would try next, and what the function itself says there (a share).
-    """
-    found, highest = np.asarray(scores, dtype=float), max(scores, default=0.0)
-
-    def heights(given: np.ndarray) -> tuple[float, ...]:
-        return tuple(map(_percent, np.exp(given - highest) if name in SHARES else given))
-
-    if peak is None:
-        return WantedInfo(axis, name, tuple(values), heights(found), (), "")
-    return WantedInfo(
-        axis, name, tuple(values), heights(found), (peak[0], *heights(np.array([peak[1]]))), SAID[name](peak[2])
-    )
-
-
-def _short(number: float) -> str:
-    """Two digits; what is far below a thousandth is called so."""
-    return "under 0.001" if number < 0.001 else f"{number:.2g}"
-
-
-def wanted_traces(info: WantedInfo) -> Traces:
-    """Arrays of the traces: the function, and where it is largest."""
-    place = _place(info.axis, info.peak[0]) if info.peak else 0.0
-    side = "left" if place > 0.8 else "right" if place < 0.2 else "center"
-    return [
-        {"x": list(info.values), "y": list(info.heights)},
-        {
-            "x": list(info.peak[:1]) * 2,
-            "y": [BOTTOM, *info.peak[1:]] if info.peak else [],
-            "text": ["", info.words] if info.peak else [],
-            "textposition": f"top {side}",
-        },
-    ]
-
-
-def wanted_layout(info: WantedInfo) -> dict[str, Any]:
-    """What changes of the layout: the title, and the name of the axis."""
-    texts = {
-        "expected improvement": "expected improvement, % of its maximum",
-        "probability of improvement": "probability, % of its maximum",
-        "confidence bound": "bound on the accuracy, %",
-        "Thompson": "accuracy in one draw, %",
-    }
-    what = {"Thompson": "one function drawn from the model"}.get(info.name, info.name)
+def _proposal(x: Sequence[float], heights: Sequence[float], size: int, **more: Any) -> Trace:
+    """A dashed vertical line with a star at the second height, where the model would try next; empty without an `x`."""
+    look = style.LOOKS["proposal"]
     return {
-        "title": {"text": f"What a trial promises: {what}, ★ next"},
-        "yaxis": {"title": {"text": texts[info.name]}},
+        "name": "the next proposal",
+        **{"x": [*x] * len(heights), "y": list(heights) if x else []},
+        **{"mode": "lines+markers+text", "line": _line(look, 1.5)},
+        "marker": _marker(look, [0, size, 0][: len(heights)]) | {"opacity": 1, "line": {"width": 0}},
+        **more,
     }
-
-
-def wanted_figure(info: WantedInfo) -> go.Figure:
-    """The acquisition function against the hyper-parameter, with the proposal marked."""
-    proposal = style.LOOKS["proposal"]
-    fixed: Traces = [
-        {
-            "name": "acquisition function",
-            "mode": "lines",
-            "line": {"color": proposal.colour, "width": 2},
-            "hovertemplate": "%{y:.1f} % at %{x:.3g}<extra></extra>",
-        },
-        {
-            "name": "the next proposal",
-            "mode": "lines+markers+text",
-            "line": {"color": proposal.colour, "dash": proposal.dash, "width": 1.5},
-            "marker": {
-                "symbol": proposal.marker,
-                "size": [0, 13],
-                "color": proposal.colour,
-                "opacity": 1,
-                "line": {"width": 0},
-            },
-            "textfont": {"size": style.SMALL_SIZE},
-            "hovertemplate": "%{x:.3g}<extra>next</extra>",
-        },
-    ]
-    data = [{**look, **arrays} for look, arrays in zip(fixed, wanted_traces(info), strict=True)]
-    layout = wanted_layout(info)
-    return style.figure(
-        data,
-        title=layout["title"]["text"],
-        height=DETAIL_HEIGHT,
-        x=info.axis.layout,
-        y={"title": layout["yaxis"]["title"]["text"], "range": [BOTTOM, 122.0], "tickvals": list(TICKS)},
-    )
-
-
-class RaceInfo(NamedTuple):
-    """What each player's choice is worth after each trial, measured anew, per cent.
-
-    Attributes:
-        curves: by player; `size` holds the numbers of trials. Only random search, which has repeats, has a band.
-        best: the best that can be reached: sets the axis.
-        end: of the axis, trials.
-    """
-
-    curves: dict[str, Curve]
-    best: float
-    end: int
-
-
-def race_info(
-    you: Sequence[float], machine: Sequence[float], random: Sequence[Sequence[float]], best: float, end: int
-) -> RaceInfo:
-    """Gather the race.
-
-    Args:
-        you: worth of what you would choose after each of your trials.
-        machine: the same for the machine.
-        random: the same for random search, [repeats][trials].
-        best: the best mean of a cell.
-        end: trials that the axis has room for.
-    """
-    spread_out = [Estimate.from_values(values).share for values in zip(*random, strict=True)]
-    known = {
-        "random": spread_out,
-        "Bayesian": [Estimate(value, value, value, 1) for value in machine],
-        "you": [Estimate(value, value, value, 1) for value in you],
-    }
-    curves = {
-        name: line(name, "nonzeros", [(number, each, number) for number, each in enumerate(estimates, 1)])
-        for name, estimates in known.items()
-    }
-    return RaceInfo(curves, 100 * best, end)
-
-
-def race_traces(info: RaceInfo) -> Traces:
-    """Arrays of the traces: random (band, line), machine, you, names; heights are errors: 100 - worth."""
-    by_name = {name: _upside_down(curve) for name, curve in info.curves.items()}
-    # The names stand at the ends of the lines; on a log axis equal gaps are equal factors.
-    heights = {name: -math.log(curve.accuracy[-1]) for name, curve in by_name.items() if curve.accuracy}
-    floor, top = (math.log(end) for end in _race_range(info))
-    placed = spread(heights, gap=(top - floor) / 15) if heights else {}
-    return [
-        band(by_name["random"]),
-        *({"x": list(curve.size), "y": list(curve.accuracy), "text": _texts(curve)} for curve in by_name.values()),
-        {
-            "x": [info.end + 0.4] * len(placed),
-            "y": [math.exp(-height) for height in placed.values()],
-            "text": [f" {SIGNS[name]} {PLAYERS[name]}" for name in placed],
-        },
-    ]
-
-
-def _upside_down(curve: Curve) -> Curve:
-    """Errors in place of accuracies; a log axis has no 0."""
-    value, low, high = (
-        tuple(max(100 - each, 0.1) for each in ends) for ends in (curve.accuracy, curve.low, curve.high)
-    )
-    return curve._replace(accuracy=value, low=low, high=high)
-
-
-def _texts(curve: Curve) -> list[str]:
-    return [f"{100 - error:.1f} % after {number:.0f}" for number, error in zip(curve.size, curve.accuracy, strict=True)]
-
-
-def _race_range(info: RaceInfo) -> tuple[float, float]:
-    return 0.75 * max(100 - info.best, 0.5), 105.0
-
-
-def race_layout(info: RaceInfo) -> dict[str, Any]:
-    """What changes of the layout: both axes."""
-    floor, top = _race_range(info)
-    ticks = [worth for worth in (0, 50, 80, 90, 95, 98, 99, 99.5) if 100 - worth >= floor]
-    return {
-        "xaxis": {"range": [0.6, info.end + 0.4], "dtick": 2 if info.end <= 24 else 5 if info.end <= 60 else 20},
-        "yaxis": {
-            "range": [math.log10(top), math.log10(floor)],
-            "tickvals": [100 - worth for worth in ticks],
-            "ticktext": [f"{worth:g}" for worth in ticks],
-        },
-    }
-
-
-def race_figure(info: RaceInfo) -> go.Figure:
-    """What is chosen after n trials, measured anew (per cent); the axis has room where accuracies are high."""
-    random = style.LOOKS["random"]
-    sizes = {"random": 5, "Bayesian": 10, "you": 7}
-    fixed: Traces = [{"name": "95 % band of random search", **band_style(random)}]
-    for name in info.curves:
-        drawn = style.LOOKS[name]
-        shape = {"shape": "linear" if name == "random" else "hv"}
-        fixed.append(
-            {
-                "name": PLAYERS[name],
-                "mode": "lines+markers",
-                # The machine often goes the same way as you: its line is wide, so that it is seen under yours.
-                "line": {"color": drawn.colour, "dash": drawn.dash, "width": 5 if name == "Bayesian" else 2, **shape},
-                "marker": {"symbol": drawn.marker, "size": sizes[name], "color": drawn.colour},
-                "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",
-            }
-        )
-    look = {"size": style.FONT_SIZE}
-    names = {"mode": "text", "textposition": "middle right", "textfont": look, "cliponaxis": False, "hoverinfo": "skip"}
-    fixed.append({"name": "names", **names})
-    data = [{**look, **arrays} for look, arrays in zip(fixed, race_traces(info), strict=True)]
-    layout = race_layout(info)
-    return style.figure(
-        data,
-        title="The race: what is found after how many trials",
-        height=DETAIL_HEIGHT,
-        x={"title": "trials", **layout.pop("xaxis")},
-        y={"type": "log", "title": "worth of the chosen, measured anew, %", **layout.pop("yaxis")},
-        margin={"l": 56, "r": 88, "t": 34, "b": 44},
-    )

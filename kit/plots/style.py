@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import plotly.graph_objects as go
-
 FONT_SIZE = 13  # axis titles, labels in the plot
 SMALL_SIZE = 12  # ticks
 NEUTRAL = "#808080"  # reads on white and on black alike
@@ -72,52 +70,39 @@ def faint(colour: str, opacity: float = 0.2) -> str:
     return f"rgba({red},{green},{blue},{opacity})"
 
 
-def figure(
-    data: list[dict[str, Any]], *, title: str, height: int, x: dict[str, Any], y: dict[str, Any], **layout: Any
-) -> go.Figure:
-    """A figure in the house style.
+def layout(
+    title: str, height: int, x: dict[str, Any], y: dict[str, Any], *, right: int = 12, **more: Any
+) -> dict[str, Any]:
+    """The layout of a figure in the house style.
 
     Args:
-        data: traces as plotly takes them.
         title: one line over the plot.
         height: in pixels; the width follows the page.
-        x: settings of the x axis.
+        x: settings of the x axis; its title may be a plain text.
         y: settings of the y axis.
-        **layout: further layout settings.
+        right: margin in pixels, wider where names stand beside the plot.
+        **more: further settings, which win.
     """
-    axis = {
-        "zeroline": False,
-        "gridcolor": faint(NEUTRAL, 0.25),
-        "linecolor": NEUTRAL,
-        "showline": True,
-        "ticks": "outside",
-        "tickcolor": NEUTRAL,
-        "title": {"font": {"size": FONT_SIZE}},
-        "tickfont": {"size": SMALL_SIZE},
+    head = {"text": title, "font": {"size": FONT_SIZE + 1}, "x": 0.0, "xanchor": "left", "pad": {"l": 8}}
+    if more.get("showlegend"):  # a row between title and plot
+        head |= {"y": 1, "yanchor": "top", "pad": {"t": 10, "l": 8}}
+    return {
+        **{"template": "none", "height": height, "autosize": True, "title": head},
+        "margin": {"l": 56, "r": right, "t": 34, "b": 44},
+        "font": {"size": SMALL_SIZE, "color": NEUTRAL},
+        **{"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"},
+        **{"showlegend": False, "hovermode": "closest", "uirevision": "keep"},  # a reader's zoom survives an update
+        **{"xaxis": _axis(x), "yaxis": _axis(y), **more},
     }
-    return go.Figure(
-        data=data,
-        layout={
-            "template": "none",
-            "height": height,
-            "autosize": True,
-            "margin": {"l": 56, "r": 12, "t": 34, "b": 44},
-            "title": {"text": title, "font": {"size": FONT_SIZE + 1}, "x": 0.0, "xanchor": "left", "pad": {"l": 8}},
-            "font": {"size": SMALL_SIZE, "color": NEUTRAL},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "showlegend": False,
-            "hovermode": "closest",
-            "uirevision": "keep",  # a reader's zoom survives an update
-            "xaxis": _merged(axis, x),
-            "yaxis": _merged(axis, y),
-            **layout,
-        },
-    )
 
 
-def _merged(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-    merged = {**base, **extra}
-    if isinstance(extra.get("title"), str):
-        merged["title"] = {**base["title"], "text": extra["title"]}
-    return merged
+def legend_above(top: int) -> dict[str, Any]:
+    """Layout settings for a legend in a row between title and plot; `top` is the margin over the plot, in pixels."""
+    row = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.0, "yanchor": "bottom", "itemclick": False}
+    return {"showlegend": True, "legend": row, "margin": {"l": 56, "r": 12, "t": top, "b": 44}}
+
+
+def _axis(settings: dict[str, Any]) -> dict[str, Any]:
+    colours = {"gridcolor": faint(NEUTRAL, 0.25), "linecolor": NEUTRAL, "tickcolor": NEUTRAL}
+    drawn = {"zeroline": False, "showline": True, "ticks": "outside", "tickfont": {"size": SMALL_SIZE}}
+    return {**colours, **drawn, **settings, "title": {"text": settings.get("title", ""), "font": {"size": FONT_SIZE}}}

@@ -12,19 +12,21 @@
 | look for a lottery ticket | `lottery(model, digits, ratio=0.9, rounds=3, epochs=10)` |
 """
 
+# ruff: noqa: F401  (the names that the room offers)
+
 from kit.prune.lottery import Lottery, lottery, shuffled
 from kit.prune.schedule import SCHEDULES, Iterative, Round, Schedule, iterative, schedule
 from kit.prune.scores import IMPORTANCES, Importance, prunable, score_weights
 from kit.prune.sensitivity import SCAN_RATIOS, Scanner, Sensitivity, allocate, scan
 from kit.prune.structured import (
+    ChannelRemoval,
     LastChannelWarning,
-    Thinned,
     Untraceable,
     channel_groups,
     channels,
-    thin,
+    remove_channels,
 )
-from kit.prune.sweep import WHATS, Method, Point, Pruned, Sizes, Sweep, What
+from kit.prune.sweep import WHATS, Point, Pruned, PruningMethod, Sizes, Sweep, What
 from kit.prune.unstructured import (
     SCOPES,
     HoldMasks,
@@ -35,51 +37,5 @@ from kit.prune.unstructured import (
     fine_tune,
     masks,
     rank,
-    threshold_masks,
     weights,
 )
-
-__all__ = [
-    "IMPORTANCES",
-    "SCAN_RATIOS",
-    "SCHEDULES",
-    "SCOPES",
-    "WHATS",
-    "HoldMasks",
-    "Importance",
-    "Iterative",
-    "LastChannelWarning",
-    "Lottery",
-    "Masks",
-    "Method",
-    "Point",
-    "Pruned",
-    "Ranking",
-    "Round",
-    "Scanner",
-    "Schedule",
-    "Scope",
-    "Sensitivity",
-    "Sizes",
-    "Sweep",
-    "Thinned",
-    "Untraceable",
-    "What",
-    "allocate",
-    "apply_masks",
-    "channel_groups",
-    "channels",
-    "fine_tune",
-    "iterative",
-    "lottery",
-    "masks",
-    "prunable",
-    "rank",
-    "scan",
-    "schedule",
-    "score_weights",
-    "shuffled",
-    "thin",
-    "threshold_masks",
-    "weights",
-]

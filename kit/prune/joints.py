@@ -6,8 +6,9 @@ or flattens an image with its channels last, inputs of other channels would be r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -21,79 +22,68 @@ Marked = Mapping[nn.Module, Tensor]
 def wrong_joint(model: nn.Module, outputs: Marked, inputs: Marked, samples: Tensor) -> nn.Module | None:
     """The first layer of `inputs` that would lose an input of another channel than those that go; else None.
 
-    The outputs of all layers are held at what they are, but for the marked (or the unmarked) channels, which are moved
-    far up and down. A marked input that moves with the unmarked channels only, or the reverse, is a wrong one. An input
-    that moves with neither (scaled by zero) or both (mixed by a normalisation) says nothing.
-
-    Args:
-        model: any module.
-        outputs: for each layer that loses outputs, bool [channels], True where one goes.
-        inputs: for each layer that loses inputs, bool [channels], True where one goes.
-        samples: [n, ...], a batch for the model.
+    `outputs` and `inputs` are bool [channels] for each layer that loses some, True where one goes. The outputs of all
+    layers are held at their values, except the marked (or the unmarked) channels, which are moved far up and down. A
+    marked input that moves with the unmarked channels only, or the reverse, is a wrong one. An input that moves with
+    neither (scaled by zero) or both (mixed by a normalisation) says nothing. `samples` are a batch for the model.
     """
     held: dict[nn.Module, list[Tensor]] = {}
-    with _listen(inputs) as before, _record(outputs, held):
+
+    def record(layer: nn.Module, arguments: Any, output: Tensor) -> None:
+        held.setdefault(layer, []).append(output.clone())
+
+    with _listen(inputs) as before, hooked([layer.register_forward_hook(record) for layer in outputs]):
         training.predict(model, samples)
-    moved = {}
-    for goes in (True, False):
-        moved[goes] = {layer: torch.zeros_like(marked) for layer, marked in inputs.items()}
-        for shift in (10.0, -10.0):
-            with _listen(inputs) as after, _move(outputs, held, goes, shift):
-                training.predict(model, samples)
-            for layer in before:
-                for old, new in zip(before[layer], after[layer], strict=False):
-                    moved[goes][layer] |= (old != new).any(dim=0)
+    moved = {goes: {layer: torch.zeros_like(marked) for layer, marked in inputs.items()} for goes in (True, False)}
+    for goes, shift in itertools.product(moved, (10.0, -10.0)):
+        with _listen(inputs) as after, _move(outputs, held, goes, shift):
+            training.predict(model, samples)
+        for layer in before:
+            for old, new in zip(before[layer], after[layer], strict=False):
+                moved[goes][layer] |= (old != new).any(dim=0)
     for layer, marked in inputs.items():
         by_gone, by_kept = moved[True][layer], moved[False][layer]
-        if bool(((marked & by_kept & ~by_gone) | (~marked & by_gone & ~by_kept)).any()):
+        if bool(((by_gone != by_kept) & (by_gone != marked)).any()):
             return layer
     return None
 
 
-def _rows(values: Tensor, layer: nn.Module) -> Tensor:
-    """Values as [all positions, channels]; linear layers have their channels last, convolutions second."""
-    return (values if isinstance(layer, nn.Linear) else values.movedim(1, -1)).flatten(0, -2)
+def _channels_at(layer: nn.Module) -> int:
+    return -1 if isinstance(layer, nn.Linear) else 1
 
 
 @contextmanager
 def _listen(layers: Marked) -> Iterator[dict[nn.Module, list[Tensor]]]:
-    """Collect what comes into each layer, one entry a call."""
+    """Collect what comes into each layer, one entry a call: [all positions, channels]."""
     heard: dict[nn.Module, list[Tensor]] = {}
 
     def hook(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         if arguments:
-            heard.setdefault(layer, []).append(_rows(arguments[0], layer).clone())  # before anything works in place
+            rows = arguments[0].movedim(_channels_at(layer), -1).flatten(0, -2)
+            heard.setdefault(layer, []).append(rows.clone())  # before anything works in place
 
-    with _hooked([layer.register_forward_pre_hook(hook) for layer in layers]):
+    with hooked([layer.register_forward_pre_hook(hook) for layer in layers]):
         yield heard
 
 
-def _record(layers: Marked, held: dict[nn.Module, list[Tensor]]) -> Any:
-    def hook(layer: nn.Module, arguments: Any, output: Tensor) -> None:
-        held.setdefault(layer, []).append(output.clone())
-
-    return _hooked([layer.register_forward_hook(hook) for layer in layers])
-
-
-def _move(layers: Marked, held: Mapping[nn.Module, list[Tensor]], goes: bool, shift: float) -> Any:
-    """Let each layer answer what it answered before, but for the channels whose mark is `goes`."""
+def _move(layers: Marked, held: Mapping[nn.Module, list[Tensor]], goes: bool, shift: float) -> ExitStack:
+    """Let each layer answer as before, except in the channels whose mark is `goes`."""
     calls = {layer: iter(answers) for layer, answers in held.items()}
 
     def hook(layer: nn.Module, arguments: Any, output: Tensor) -> Tensor:
         answer = next(calls[layer], output)
         # Not the same shift everywhere, or a normalisation of each channel would take it away again.
         far = answer + shift * (answer.abs().max() + 1) * torch.linspace(1, 2, answer.numel()).view_as(answer)
-        shape = [1] * answer.ndim
-        shape[-1 if isinstance(layer, nn.Linear) else 1] = -1
-        return torch.where((layers[layer] == goes).view(shape), far, answer)
+        at = _channels_at(layer)
+        moves = (layers[layer] == goes).expand(answer.movedim(at, -1).shape).movedim(-1, at)
+        return torch.where(moves, far, answer)
 
-    return _hooked([layer.register_forward_hook(hook) for layer in layers])
+    return hooked([layer.register_forward_hook(hook) for layer in layers])
 
 
-@contextmanager
-def _hooked(handles: list[Any]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def hooked(handles: Iterable[Any]) -> ExitStack:
+    """A context at whose end the hooks are removed."""
+    stack = ExitStack()
+    for handle in handles:
+        stack.enter_context(handle)
+    return stack

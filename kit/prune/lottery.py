@@ -14,19 +14,11 @@ from threading import Event
 import torch
 from torch import Tensor, nn
 
-from kit import measure, models, training
+from kit import checks, measure, models, training
 from kit.data import Dataset
 from kit.measure import Estimate
 from kit.prune.scores import prunable
-from kit.prune.unstructured import (
-    Masks,
-    Scope,
-    apply_masks,
-    check_ratio,
-    fine_tune,
-    masks,
-    weights,
-)
+from kit.prune.unstructured import Masks, Scope, apply_masks, check_ratio, fine_tune, masks, weights
 
 
 @dataclass(frozen=True)
@@ -37,8 +29,8 @@ class Lottery:
         masks: the winning masks, True where a weight stays.
         dense: the whole network.
         ticket: the masks on the network's own first weights.
-        reinitialised: the same masks on other first weights: is it the structure alone?
-        random_masks: other masks with as many weights a layer, on the own first weights: is it the masks at all?
+        reinitialised: the same masks on other first weights: is the structure alone enough?
+        random_masks: other masks of the same sizes on the network's own first weights: do the masks matter?
     """
 
     masks: Masks
@@ -71,8 +63,8 @@ def lottery(
         ratio: share of the prunable weights removed in the end, in [0, 1).
         rounds: of training and pruning, 1 or more.
         epochs: of each training, 1 or more.
-        rewind: go back to the weights after this many epochs instead of the first ones; 0 .. epochs - 1. The
-            re-initialised control is trained so many epochs before its masks are put on.
+        rewind: epochs after which the weights are those to go back to, 0 .. epochs - 1. The re-initialised control is
+            trained for as many before its masks are put on.
         scope: "global" or "layer".
         seed: of the sample order, the control's first weights and the random masks.
         lr: learning rate.
@@ -83,15 +75,14 @@ def lottery(
         TypeError: a layer that cannot be re-initialised.
         training.Cancelled: `cancel` was set; `model` is as it was.
     """
-    check_ratio(ratio, {})
-    if rounds < 1 or epochs < 1 or not 0 <= rewind < epochs:
-        raise ValueError(
-            f"rounds and epochs must be 1 or more and rewind in 0 .. epochs - 1; got {rounds}, {epochs}, {rewind}."
-        )
+    check_ratio(ratio)
+    checks.whole("rounds", rounds, 1)
+    checks.whole("epochs", epochs, 1)
+    checks.whole("rewind", rewind, 0, epochs - 1)
     prunable(model)
 
-    def train(network: nn.Module, epochs: int) -> nn.Module:
-        return fine_tune(network, dataset, epochs=epochs, seed=seed, lr=lr, cancel=cancel)
+    def train(network: nn.Module, epochs: int, *callbacks: training.Callback) -> nn.Module:
+        return fine_tune(network, dataset, epochs=epochs, seed=seed, lr=lr, callbacks=callbacks, cancel=cancel)
 
     other = copy.deepcopy(model)
     models.initialise(other, seed + 1_000_003)  # far from the seeds that a reader would choose for the model
@@ -101,44 +92,24 @@ def lottery(
     found: Masks = {name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable(start).items()}
     for round_ in range(1, rounds + 1):
         trained = train(apply_masks(start, found), epochs - rewind)
-        reached = 1 - (1 - ratio) ** (round_ / rounds)  # the same share of what is left goes each round
-        found = masks(weights(trained, ratio=reached, scope=scope))
+        found = masks(weights(trained, ratio=1 - (1 - ratio) ** (round_ / rounds), scope=scope))
 
     def course(network: nn.Module) -> tuple[Estimate, ...]:
-        return _course(network, dataset, epochs - rewind, seed, lr, cancel)
+        estimates: list[Estimate] = []
 
-    return Lottery(
-        masks=found,
-        dense=course(start),
-        ticket=course(apply_masks(start, found)),
-        reinitialised=course(apply_masks(other, found)),
-        random_masks=course(apply_masks(start, shuffled(found, seed))),
-    )
+        class Measure(training.Callback):
+            def on_epoch_end(self, progress: training.Progress) -> None:
+                estimates.append(measure.accuracy(progress.model, dataset.validation))
+
+        train(network, epochs - rewind, Measure())
+        return tuple(estimates)
+
+    pruned = [apply_masks(start, found), apply_masks(other, found), apply_masks(start, shuffled(found, seed))]
+    return Lottery(found, *map(course, [start, *pruned]))
 
 
 def shuffled(masks: Mapping[str, Tensor], seed: int) -> Masks:
     """Random masks that keep as many weights of each layer as `masks` do."""
     generator = torch.Generator().manual_seed(seed)
-    return {
-        name: mask.flatten()[torch.randperm(mask.numel(), generator=generator)].view_as(mask)
-        for name, mask in masks.items()
-    }
-
-
-class _Course(training.Callback):
-    """Collects the validation accuracy after each epoch."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-        self.estimates: list[Estimate] = []
-
-    def on_epoch_end(self, progress: training.Progress) -> None:
-        self.estimates.append(measure.accuracy(progress.model, self.dataset.validation))
-
-
-def _course(
-    network: nn.Module, dataset: Dataset, epochs: int, seed: int, lr: float, cancel: Event | None
-) -> tuple[Estimate, ...]:
-    course = _Course(dataset)
-    fine_tune(network, dataset, epochs=epochs, seed=seed, lr=lr, callbacks=[course], cancel=cancel)
-    return tuple(course.estimates)
+    orders = {name: torch.randperm(mask.numel(), generator=generator) for name, mask in masks.items()}
+    return {name: mask.flatten()[orders[name]].view_as(mask) for name, mask in masks.items()}

@@ -9,10 +9,10 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from kit import measure, training
+from kit import checks, measure, training
 from kit.data import Dataset
 from kit.measure import Estimate
-from kit.prune.scores import Importance, prunable
+from kit.prune.scores import Importance
 from kit.prune.unstructured import Scope, check_ratio, fine_tune, weights
 
 Schedule = Literal["one-shot", "linear", "cubic"]
@@ -47,20 +47,18 @@ def schedule(kind: Schedule, ratio: float, rounds: int) -> tuple[float, ...]:
 
     Args:
         kind: "one-shot": everything in one round, whatever `rounds`.
-            "linear": equal shares a round.
+            "linear": equal shares per round.
             "cubic": `ratio * (1 - (1 - t)^3)` with t the share of the rounds done: fast while many weights are idle,
             slow near the end (Zhu & Gupta 2017, arXiv:1710.01878, equation 1).
         ratio: in [0, 1).
         rounds: 1 or more.
 
     Raises:
-        ValueError: an unknown kind, a ratio or a number of rounds out of range.
+        ValueError: an argument outside of these.
     """
-    if kind not in SCHEDULES:
-        raise ValueError(f"kind must be one of {', '.join(SCHEDULES)}; got {kind!r}.")
-    check_ratio(ratio, {})
-    if rounds < 1:
-        raise ValueError(f"rounds must be 1 or more; got {rounds!r}.")
+    checks.one_of("kind", kind, SCHEDULES)
+    check_ratio(ratio)
+    checks.whole("rounds", rounds, 1)
     if kind == "one-shot":
         return (ratio,)
     power = 1 if kind == "linear" else 3
@@ -89,8 +87,7 @@ def iterative(
         dataset: train fits, validation measures.
         ratio: share of the prunable weights to remove in the end, in [0, 1).
         rounds: 1 or more; "one-shot" always takes one.
-        epochs: training in all, shared out over the rounds, so that schedules compare under one budget; at least
-            one a round.
+        epochs: in all, shared out over the rounds, so that schedules compare under one budget; at least one a round.
         kind: see `schedule`.
         importance: scored anew in each round; "magnitude", "taylor" or "random".
         scope: "global" or "layer".
@@ -104,9 +101,7 @@ def iterative(
         training.Cancelled: `cancel` was set; `model` is as it was.
     """
     targets = schedule(kind, ratio, rounds)
-    if epochs < len(targets):
-        raise ValueError(f"epochs must be at least one a round, {len(targets)}; got {epochs!r}.")
-    prunable(model)
+    checks.whole("epochs, at least one per round,", epochs, len(targets))
     done, smaller = [], model
     for index, target in enumerate(targets):
         share = epochs * (index + 1) // len(targets) - epochs * index // len(targets)

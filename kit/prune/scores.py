@@ -1,11 +1,4 @@
-"""How much each weight matters: magnitude, first-order Taylor, and random as the rival that must be shown.
-
-| symbol | what | shape |
-|---|---|---|
-| w | a weight tensor of the model | any, two or more dimensions |
-| g | gradient of the mean loss by w | as w |
-| s | score of each weight: the lowest go first | as w |
-"""
+"""How much each weight matters: magnitude, first-order Taylor, and random as the baseline."""
 
 from __future__ import annotations
 
@@ -16,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kit import training
+from kit import checks, training
 from kit.data import Dataset
 
 Importance = Literal["magnitude", "taylor", "random"]
@@ -36,10 +29,8 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))}
     found = {name: p for name, p in model.named_parameters() if p.ndim >= 2 and id(p) not in embeddings}
     if not found:
-        raise ValueError(
-            f"model: {type(model).__name__} has nothing to prune; it needs a weight with two or more dimensions "
-            "(a linear or convolutional layer)."
-        )
+        kind = type(model).__name__
+        raise ValueError(f"model: {kind} has nothing to prune; it needs a weight of a linear or convolutional layer.")
     return found
 
 
@@ -50,9 +41,9 @@ def score_weights(
 
     Args:
         model: any module with a prunable weight; not changed.
-        kind: "magnitude": |w| (Han et al. 2015, arXiv:1506.02626).
+        kind: "magnitude": |w| of each weight w (Han et al. 2015, arXiv:1506.02626).
             "taylor": |w g|, the loss change to first order if w became 0 (Molchanov et al. 2017, arXiv:1611.06440),
-            g from the mean cross-entropy of at most 1024 training samples.
+            g the gradient by w of the mean cross-entropy of at most 1024 training samples.
             "random": uniform numbers from `seed`.
         dataset: needed by "taylor" only; its train split is read.
         seed: used by "random" only.
@@ -63,28 +54,17 @@ def score_weights(
     Raises:
         ValueError: an unknown kind, "taylor" without a data set or with one that does not fit, or nothing to prune.
     """
+    checks.one_of("importance", kind, IMPORTANCES)
     weights = prunable(model)
     if kind == "magnitude":
         return {name: w.detach().abs() for name, w in weights.items()}
     if kind == "random":
         generator = torch.Generator().manual_seed(seed)
         return {name: _zeros_first(torch.rand(w.shape, generator=generator), w.detach()) for name, w in weights.items()}
-    if kind == "taylor":
-        if dataset is None:
-            raise ValueError("importance 'taylor' needs a dataset to take gradients on; got None.")
-        return _taylor(model, dataset)
-    raise ValueError(f"importance must be one of {', '.join(IMPORTANCES)}; got {kind!r}.")
-
-
-def _zeros_first(scores: Tensor, weight: Tensor) -> Tensor:
-    """Scores of 0 where the weight is zero, above 0 elsewhere, so that what is pruned always stays pruned."""
-    return scores.clamp_min(torch.finfo(scores.dtype).tiny) * (weight != 0)
-
-
-def _taylor(model: nn.Module, dataset: Dataset) -> dict[str, Tensor]:
-    samples = dataset.train.first(TAYLOR_SAMPLES)
+    if dataset is None:
+        raise ValueError("importance 'taylor' needs a dataset to take gradients on; got None.")
     training.check_fits(model, dataset)
-    probe = copy.deepcopy(model).eval()
+    samples, probe = dataset.train.first(TAYLOR_SAMPLES), copy.deepcopy(model).eval()
     weights = prunable(probe)
     with torch.enable_grad():
         for w in weights.values():
@@ -95,3 +75,8 @@ def _taylor(model: nn.Module, dataset: Dataset) -> dict[str, Tensor]:
         name: _zeros_first(torch.zeros_like(w) if g is None else (w.detach() * g).abs(), w.detach())
         for (name, w), g in zip(weights.items(), gradients, strict=True)
     }
+
+
+def _zeros_first(scores: Tensor, weight: Tensor) -> Tensor:
+    """Scores of 0 where the weight is zero, above 0 elsewhere, so that what is pruned always stays pruned."""
+    return scores.clamp_min(torch.finfo(scores.dtype).tiny) * (weight != 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Event
 
@@ -24,7 +24,7 @@ class Sensitivity:
 
     Attributes:
         ratios: the scanned ratios, ascending, from 0.
-        accuracy: for each weight name one estimate a ratio, on the validation split.
+        accuracy: for each weight name one estimate per ratio, on the validation split.
         sizes: numbers in each weight.
     """
 
@@ -65,19 +65,11 @@ def scan(
 class Scanner:
     """The scan point by point, layer after layer: what is measured can be drawn, and a cancelled scan goes on later.
 
-    Args:
-        model: as in `scan`; must not change while the scanner is in use.
-        dataset: as in `scan`.
-        ratios: as in `scan`.
-        importance: as in `scan`.
-        seed: as in `scan`.
+    Arguments and errors are those of `scan`; the model must not change while the scanner is in use.
 
     Attributes:
         scores: of each weight, by name; see `score_weights`.
         total: points of the whole scan.
-
-    Raises:
-        ValueError: as in `scan`.
     """
 
     def __init__(
@@ -89,10 +81,10 @@ class Scanner:
         importance: Importance = "magnitude",
         seed: int = 0,
     ) -> None:
-        """Score the weights; nothing is measured yet."""
         if list(ratios) != sorted(set(ratios)) or not ratios or ratios[0] != 0:
             raise ValueError(f"ratios must ascend from 0 without repeats; got {list(ratios)}.")
-        check_ratio(dict(zip(map(str, ratios), ratios, strict=True)), dict.fromkeys(map(str, ratios)))
+        for ratio in ratios:
+            check_ratio(ratio)
         self._model, self._dataset, self._ratios = model, dataset, tuple(ratios)
         self.scores = score_weights(model, importance, dataset=dataset, seed=seed)
         self._ranking = rank(self.scores, "layer")
@@ -105,16 +97,13 @@ class Scanner:
         Raises:
             training.Cancelled: `cancel` was set; the point is still to measure.
         """
-        open_layers = (name for name, points in self._measured.items() if len(points) < len(self._ratios))
-        name = next(open_layers, None)
-        if name is None:
+        if self.done == self.total:
             return False
-        points, dense = self._measured[name], next(iter(self._measured.values()))
-        if not points and dense:  # nothing is removed at ratio 0: the same model for every layer
-            points.append(dense[0])
+        name, points = next(layer for layer in self._measured.items() if len(layer[1]) < len(self._ratios))
+        if not points and self.done:  # nothing is removed at ratio 0: the same model for every layer
+            points.append(next(iter(self._measured.values()))[0])
             return True
-        mask = self._ranking.masks({name: self._ratios[len(points)]})[name]
-        pruned = apply_masks(self._model, {name: mask})
+        pruned = apply_masks(self._model, {name: self._ranking.masks({name: self._ratios[len(points)]})[name]})
         points.append(measure.accuracy(pruned, self._dataset.validation, cancel=cancel))
         return True
 
@@ -131,10 +120,11 @@ class Scanner:
 
 
 def allocate(sensitivity: Sensitivity, ratio: float) -> dict[str, float]:
-    """One ratio a layer that together remove `ratio` of all weights, every layer costing the same accuracy alone.
+    """One ratio per layer; together they remove `ratio` of all weights, every layer costing the same accuracy alone.
 
     For a tolerated drop t, each layer's ratio is the largest whose drop is at most t, read from its scanned curve by
-    linear interpolation (the curve is first made non-decreasing). t is found by bisection.
+    linear interpolation (the curve is first made to ascend). What goes in all is then linear in t between the curves'
+    points, which gives t.
 
     Args:
         sensitivity: from `scan`.
@@ -145,23 +135,11 @@ def allocate(sensitivity: Sensitivity, ratio: float) -> dict[str, float]:
     """
     if not 0 <= ratio <= sensitivity.ratios[-1]:
         raise ValueError(f"ratio must lie in [0, {sensitivity.ratios[-1]:g}], the scanned range; got {ratio!r}.")
-    curves = {name: _drops(sensitivity.ratios, values) for name, values in sensitivity.accuracy.items()}
-    total = sum(sensitivity.sizes.values())
-
-    def at(tolerance: float) -> dict[str, float]:
-        return {name: float(np.interp(tolerance, drops, sensitivity.ratios)) for name, drops in curves.items()}
-
-    def removed(shares: Mapping[str, float]) -> float:
-        return sum(shares[name] * size for name, size in sensitivity.sizes.items()) / total
-
-    low, high = 0.0, 2.0  # a drop is at most 1; the slope added below adds less than 1
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if removed(at(middle)) < ratio else (low, middle)
-    return at(high)
-
-
-def _drops(ratios: Sequence[float], accuracies: Sequence[Estimate]) -> np.ndarray:
-    """Accuracy lost at each ratio, made strictly ascending so that it can be inverted. [ratios]."""
-    lost = np.array([accuracies[0].value - estimate.value for estimate in accuracies])
-    return np.maximum.accumulate(np.maximum(lost, 0.0)) + 1e-6 * np.array(ratios)
+    ratios, curves = np.array(sensitivity.ratios), {}
+    for name, accuracies in sensitivity.accuracy.items():
+        lost = [max(0.0, accuracies[0].value - estimate.value) for estimate in accuracies]
+        curves[name] = np.maximum.accumulate(lost) + 1e-6 * ratios  # strictly ascending, so that it can be inverted
+    drops = np.unique(np.concatenate(list(curves.values())))
+    removed = sum(size * np.interp(drops, curves[name], ratios) for name, size in sensitivity.sizes.items())
+    tolerated = np.interp(ratio * sum(sensitivity.sizes.values()), removed, drops)
+    return {name: float(np.interp(tolerated, curve, ratios)) for name, curve in curves.items()}

@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from threading import Event, Lock
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import nn
 
-from kit import measure, training
+from kit import checks, measure, training
 from kit.data import Dataset
 from kit.measure import Estimate, Profile
 from kit.prune.scores import IMPORTANCES, Importance, prunable, score_weights
-from kit.prune.structured import thin
+from kit.prune.structured import ChannelRemoval, remove_channels
 from kit.prune.unstructured import SCOPES, Ranking, Scope, apply_masks, check_ratio, fine_tune, masks, rank
 
 What = Literal["weights", "channels"]
@@ -25,7 +25,7 @@ MODEL_BYTES = 256_000_000  # pruned models kept by a sweep
 
 
 @dataclass(frozen=True)
-class Method:
+class PruningMethod:
     """One way of pruning; with a ratio it says exactly which model is meant.
 
     Attributes:
@@ -48,21 +48,9 @@ class Method:
     def __post_init__(self) -> None:
         """Refuse unknown words and negative numbers."""
         for name, allowed in (("what", WHATS), ("importance", IMPORTANCES), ("scope", SCOPES)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
-        for name in ("epochs", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)!r}.")
-
-    @property
-    def rival(self) -> Method:
-        """The same with random importance: what any method has to beat."""
-        return replace(self, importance="random")
-
-    @property
-    def usual(self) -> Method:
-        """The same with magnitude: what another importance is compared with."""
-        return replace(self, importance="magnitude")
+            checks.one_of(name, getattr(self, name), allowed)
+        checks.whole("epochs", self.epochs)
+        checks.whole("seed", self.seed)
 
 
 @dataclass(frozen=True)
@@ -119,13 +107,16 @@ class Point:
     floored: tuple[str, ...]
 
 
+Key = tuple[PruningMethod, float]
+
+
 class Sweep:
     """Prunes one model at any ratio in any way, and remembers every answer.
 
     Args:
         model: any module with a prunable weight; copied, so that later training does not change the sweep.
         dataset: validation measures; train scores and fine-tunes.
-        slice_size: samples a slice of the validation split; see `point`.
+        slice_size: samples per slice of the validation split; see `point`.
 
     One thread computes; others may ask for what is remembered meanwhile.
 
@@ -134,37 +125,29 @@ class Sweep:
     """
 
     def __init__(self, model: nn.Module, dataset: Dataset, *, slice_size: int = 1024) -> None:
-        """Copy the model and take its sizes."""
         training.check_fits(model, dataset)
-        self.model = copy.deepcopy(model).eval()
-        self.dataset = dataset
-        self.slice_size = slice_size
+        self.model, self.dataset, self.slice_size = copy.deepcopy(model).eval(), dataset, slice_size
         self._weights = {name: w.numel() for name, w in prunable(self.model).items()}
         self._rankings: dict[tuple[Importance, Scope, int], Ranking] = {}
         self._flops: dict[tuple[tuple[int, ...], ...], int] = {}
-        self._models: OrderedDict[tuple[Method, float], Pruned] = OrderedDict()
+        self._models: OrderedDict[Key, Pruned] = OrderedDict()
         self._models_lock = Lock()  # a look-up and an eviction must not meet
-        self._points: dict[tuple[Method, float], Point] = {}
-        self._latencies: dict[tuple[Method, float], Estimate] = {}
+        self._points: dict[Key, Point] = {}
+        self._latencies: dict[Key, Estimate] = {}
         self.dense = self._sizes(self.model)
 
     def pruned(
         self,
-        method: Method,
+        method: PruningMethod,
         ratio: float,
         *,
         callbacks: Sequence[training.Callback] = (),
         cancel: Event | None = None,
     ) -> Pruned:
-        """The model pruned by `method` at `ratio`, fine-tuned if the method says so.
+        """The model pruned by `method` at `ratio`, the share to remove, in [0, 1); fine-tuned if the method says so.
 
         The latest models are remembered, up to 256 MB of them; an older one is made again, the same by its seed.
-
-        Args:
-            method: how to prune.
-            ratio: share to remove, in [0, 1).
-            callbacks: called in fine-tuning.
-            cancel: looked at between batches.
+        `callbacks` are called in fine-tuning; `cancel` is looked at between batches.
 
         Raises:
             ValueError: a ratio outside [0, 1).
@@ -176,34 +159,25 @@ class Sweep:
             if key in self._models:
                 self._models.move_to_end(key)
                 return self._models[key]
-        outputs: dict[str, tuple[int, ...]] = {}
-        floored: tuple[str, ...] = ()
+        check_ratio(ratio)
+        how: dict[str, Any] = {"importance": method.importance, "scope": method.scope, "seed": method.seed}
         if method.what == "channels":
-            thinned = thin(
-                self.model,
-                ratio=ratio,
-                dataset=self.dataset,
-                importance=method.importance,
-                scope=method.scope,
-                seed=method.seed,
-            )
-            smaller, outputs, floored = thinned.model, thinned.kept, thinned.floored
+            removal = remove_channels(self.model, ratio=ratio, dataset=self.dataset, **how)
         else:
-            check_ratio(ratio, {})
-            smaller = apply_masks(self.model, self.ranking(method).masks(ratio))
+            removal = ChannelRemoval(apply_masks(self.model, self.ranking(method).masks(ratio)), {}, ())
+        smaller = removal.model
         kept = {name: int(mask.sum()) / self._weights[name] for name, mask in masks(smaller).items()}
         if method.epochs:
-            smaller = fine_tune(
-                smaller, self.dataset, epochs=method.epochs, seed=method.seed, callbacks=callbacks, cancel=cancel
-            )
-        found = Pruned(smaller, kept, floored, outputs)
+            how = {"epochs": method.epochs, "seed": method.seed, "callbacks": callbacks, "cancel": cancel}
+            smaller = fine_tune(smaller, self.dataset, **how)
+        found = Pruned(smaller, kept, removal.floored, removal.kept)
         with self._models_lock:
             self._models[key] = found
             while len(self._models) > max(2, MODEL_BYTES // self.dense.dense_bytes):
                 self._models.popitem(last=False)
         return found
 
-    def ranking(self, method: Method) -> Ranking:
+    def ranking(self, method: PruningMethod) -> Ranking:
         """The queue in which `method` removes weights, remembered."""
         key = (method.importance, method.scope, method.seed if method.importance == "random" else 0)
         if key not in self._rankings:
@@ -211,42 +185,30 @@ class Sweep:
             self._rankings[key] = rank(scores, method.scope)
         return self._rankings[key]
 
-    def thresholds(self, method: Method, ratio: float) -> tuple[float, ...]:
-        """Absolute values below which weights went: one (scope "global") or one a layer.
-
-        Empty where no absolute value decided: another importance, channels, nothing removed.
-        """
+    def thresholds(self, method: PruningMethod, ratio: float) -> tuple[float, ...]:
+        """Absolute values below which weights went: one (scope "global") or one per layer; () if none decided."""
         if method.what != "weights" or method.importance != "magnitude" or ratio == 0:
             return ()
-        named = dict(self.model.named_parameters())
-        kept = self.ranking(method).masks(ratio)
+        named, kept = dict(self.model.named_parameters()), self.ranking(method).masks(ratio)
         smallest = [float(named[name].detach().abs()[mask].min()) for name, mask in kept.items() if mask.any()]
         return (min(smallest),) if method.scope == "global" and smallest else tuple(smallest)
 
-    def known(self, method: Method, ratio: float) -> Point | None:
+    def known(self, method: PruningMethod, ratio: float) -> Point | None:
         """The point if it is remembered."""
         return self._points.get(_key(method, ratio))
 
     def point(
         self,
-        method: Method,
+        method: PruningMethod,
         ratio: float,
         *,
         callbacks: Sequence[training.Callback] = (),
         cancel: Event | None = None,
         on_slice: Callable[[Point], None] | None = None,
     ) -> Point:
-        """Prune and measure on the validation split, slice by slice; remembered.
+        """Prune and measure on the validation split, slice by slice; remembered. Arguments are those of `pruned`.
 
-        Args:
-            method: how to prune.
-            ratio: share to remove, in [0, 1).
-            callbacks: called in fine-tuning.
-            cancel: looked at between batches and slices.
-            on_slice: called with each answer before the last, which rests on the slices so far.
-
-        Raises:
-            As `pruned`.
+        `on_slice` is called with each answer before the last, which rests on the slices so far.
         """
         key = _key(method, ratio)
         if key in self._points:
@@ -261,21 +223,16 @@ class Sweep:
         self._points[key] = point
         return point
 
-    def known_latency(self, method: Method, ratio: float) -> Estimate | None:
+    def known_latency(self, method: PruningMethod, ratio: float) -> Estimate | None:
         """The latency if it is remembered."""
         return self._latencies.get(_key(method, ratio))
 
-    def latency(self, method: Method, ratio: float, *, again: bool = False, cancel: Event | None = None) -> Estimate:
-        """Milliseconds for one sample; see `measure.latency`.
+    def latency(
+        self, method: PruningMethod, ratio: float, *, again: bool = False, cancel: Event | None = None
+    ) -> Estimate:
+        """Milliseconds for one sample; see `measure.latency`. Errors as in `pruned`.
 
-        Args:
-            method: how to prune.
-            ratio: share to remove, in [0, 1).
-            again: measure anew and forget the old value, which may stem from a moment when the machine was busy.
-            cancel: looked at between runs.
-
-        Raises:
-            As `pruned`.
+        `again` measures anew and forgets the old value, which may stem from a moment when the machine was busy.
         """
         key = _key(method, ratio)
         if again or key not in self._latencies:
@@ -283,26 +240,19 @@ class Sweep:
             self._latencies[key] = measure.latency(model, self.dataset.validation.inputs, cancel=cancel)
         return self._latencies[key]
 
-    def profile(self, method: Method, ratio: float) -> Profile:
+    def profile(self, method: PruningMethod, ratio: float) -> Profile:
         """Everything measured about the model, latency at batch 1."""
-        point = self.point(method, ratio)
-        return Profile(
-            accuracy=point.accuracy, latency=self.latency(method, ratio), batch_size=1, **asdict(point.sizes)
-        )
+        point, latency = self.point(method, ratio), self.latency(method, ratio)
+        return Profile(accuracy=point.accuracy, latency=latency, batch_size=1, **asdict(point.sizes))
 
     def _sizes(self, model: nn.Module) -> Sizes:
         shapes = tuple(tuple(parameter.shape) for parameter in model.parameters())
         if shapes not in self._flops:  # FLOPs follow from the shapes: zeros are multiplied like any number
             self._flops[shapes] = measure.flops(model, self.dataset.validation.inputs)
-        return Sizes(
-            parameters=measure.parameters(model),
-            nonzeros=measure.nonzeros(model),
-            dense_bytes=measure.dense_bytes(model),
-            file_bytes=measure.file_bytes(model),
-            flops=self._flops[shapes],
-        )
+        in_memory = measure.parameters(model), measure.nonzeros(model), measure.dense_bytes(model)
+        return Sizes(*in_memory, measure.file_bytes(model), self._flops[shapes])
 
 
-def _key(method: Method, ratio: float) -> tuple[Method, float]:
+def _key(method: PruningMethod, ratio: float) -> Key:
     """Nothing removed and nothing trained is the dense model, whatever the method."""
-    return (Method(), 0.0) if ratio == 0 and method.epochs == 0 else (method, ratio)
+    return (PruningMethod(), 0.0) if ratio == 0 and method.epochs == 0 else (method, ratio)

@@ -1,4 +1,4 @@
-"""Search: one loop, many methods, one record a trial, and a budget in trials or epochs.
+"""Search: one loop, many methods, one record for each trial, and a budget in trials or epochs.
 
 | to | call |
 |---|---|
@@ -7,7 +7,8 @@
 | search | `Study(space, maximise=True).run(objective, Random(seed=0), budget=60)` |
 | practise where the answer is known | `functions.branin()`, `functions.hartmann(6)` ... |
 | search for scikit-learn | `estimators.CrossValidation(Ridge(), inputs, labels)` |
-| search for networks | `networks.Networks(digits, epochs=20)`, `networks.landscape(...)` (loads torch) |
+| search for networks | `networks.Networks(digits, epochs=20)` (loads torch) |
+| search where every cell is trained | `landscape.train(digits, space)`, `landscape.search(...)` (loads torch) |
 
 An objective is any callable: a configuration in, a number out.
 """
@@ -21,39 +22,18 @@ from kit.search.grid import Grid, Listed
 from kit.search.halving import ASHA, Hyperband, SuccessiveHalving
 from kit.search.random import Random, Sobol
 from kit.search.space import Choice, Config, Float, Int, Space
-from kit.search.study import Study, StudyError
+from kit.search.study import Study
+from kit.search.study_file import StudyError
 from kit.search.trials import Method, Proposal, Trial
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Load the parts that need much when they are first named: `kit.search.estimators`, `kit.search.networks`.
-
-    Raises:
-        AttributeError: no such part.
-    """
-    if name not in ("estimators", "networks"):
+    """Load the parts that need much when they are first named; an AttributeError where there is no such part."""
+    if name not in ("estimators", "networks", "landscape"):
         raise AttributeError(f"kit.search has no part {name!r}.")
     return import_module(f"{__name__}.{name}")
 
 
-__all__ = [
-    "ASHA",
-    "Bayes",
-    "Choice",
-    "Config",
-    "Float",
-    "Grid",
-    "Hyperband",
-    "Int",
-    "Listed",
-    "Method",
-    "Proposal",
-    "Random",
-    "Sobol",
-    "Space",
-    "Study",
-    "StudyError",
-    "SuccessiveHalving",
-    "Trial",
-    "functions",
-]
+__all__ = ["Choice", "Config", "Float", "Int", "Space", "functions"]
+__all__ += ["ASHA", "Bayes", "Grid", "Hyperband", "Listed", "Random", "Sobol", "SuccessiveHalving"]
+__all__ += ["Method", "Proposal", "Study", "StudyError", "Trial"]

@@ -1,34 +1,35 @@
 """Bayesian optimisation: fit a Gaussian process to the trials, and try where its acquisition function is largest.
 
+`Bayes(...).propose(...)` searches; `Bayes(...).model(...)` is the process behind a proposal, to look at.
+
 One proposal takes a bounded time, however many trials there are: the kernel is fitted to at most `surrogate.MAX_FIT`
-of them and, from 60 on, not anew for each; the process itself sees at most `MAX_SEEN`, the best half and the latest.
+of them and, from 60 on, not for each new one; the process itself sees at most `MAX_SEEN`, the best half and the latest.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-from scipy.optimize import minimize
 
-from kit.search import acquisition as acquisitions
+from kit import checks
+from kit.search.acquisition import ACQUISITIONS, Acquisition, AcquisitionFunction, function
 from kit.search.random import Sobol, drawn, sobol_points
 from kit.search.space import Choice, Float, Int, Space, key
-from kit.search.surrogate import MAX_FIT, Kernel, Posterior, fit
-from kit.search.trials import Proposal, Trial, check_whole, losses
+from kit.search.surrogate import MAX_FIT, Kernel, Posterior, descend, fit
+from kit.search.trials import Proposal, Trial, losses, untried
 
-Acquisition = Literal["ei", "pi", "ucb", "thompson"]
 Liar = Literal["best", "mean", "worst"]
 
 MAX_SEEN = 200  # trials that the process sees, at most
 CANDIDATES = 512  # places where the acquisition function is looked at first
-CLIMBS = 6  # of which so many are climbed from
+CLIMBS = 6  # of them from which it is climbed
 CLIMB_STEPS = 30
-APART = 0.1  # and so far apart, so that they do not all climb one hill
+APART = 0.1  # between the starts of two climbs, so that they do not all climb one hill
 MAX_TABLE = 10_000  # values of which a table is kept
 BIG = 1e100  # larger values are cut to it, so that no sum overflows
 
@@ -41,93 +42,161 @@ class Bayes:
         acquisition: "ei" (expected improvement, in its logarithm), "pi" (probability of improvement), "ucb"
             (confidence bound), "thompson" (the best place of a function drawn from the model).
         start: quasi-random trials before the model is asked, 1 or more; None takes 2 (d + 1), at most 8.
-        beta: standard deviations of the confidence bound, 0 or more.
-        xi: improvement that "pi" asks for, in standard deviations of the values, 0 or more.
+        beta: standard deviations of the confidence bound, 0 or more; None takes that of `acquisition.ACQUISITIONS`.
+        xi: improvement that "ei" and "pi" ask for, in standard deviations of the values, 0 or more; None as for beta.
         liar: the value that a trial under way is given, until it is told: the best, mean or worst one so far
             (Ginsbourger et al. 2010, constant liar). So a batch of proposals spreads out.
-        seed: of the first trials and of the candidates.
+        seed: of the first trials, of the candidates and of the functions that are drawn.
 
     A failed trial counts as the worst value so far, so that the search keeps away from it. A finite space is never
-    asked twice for one configuration.
-
-    Raises:
-        ValueError: an attribute out of range.
+    asked twice for one configuration. An attribute out of range is a ValueError, one that is no number a TypeError.
     """
 
     acquisition: Acquisition = "ei"
     start: int | None = None
-    beta: float = 2.0
-    xi: float = 0.01
+    beta: float | None = None
+    xi: float | None = None
     liar: Liar = "best"
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot search."""
-        for name, allowed in (("acquisition", get_args(Acquisition)), ("liar", get_args(Liar))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
-        check_whole("seed", self.seed, 0)
+        checks.one_of("acquisition", self.acquisition, ACQUISITIONS)
+        checks.one_of("liar", self.liar, get_args(Liar))
+        checks.whole("seed", self.seed)
         if self.start is not None:
-            check_whole("start", self.start, 1)
+            checks.whole("start", self.start, 1)
         for name in ("beta", "xi"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be 0 or more, and finite; got {getattr(self, name)!r}.")
+            if getattr(self, name) is not None:
+                checks.number(name, getattr(self, name), least=0)
+
+    @property
+    def exploration(self) -> float:
+        """The xi or beta of the acquisition function."""
+        kind = ACQUISITIONS[self.acquisition]
+        given = getattr(self, kind.parameter) if kind.parameter else None
+        return kind.default if given is None else float(given)
 
     def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
         """As in `trials.Method`."""
-        start = self.start if self.start is not None else min(8, 2 * (len(space) + 1))
-        told = [trial for trial in trials if trial.value is not None]
-        if len(trials) < start or not told:
+        start = min(8, 2 * (len(space) + 1)) if self.start is None else self.start
+        if len(trials) < start or all(trial.value is None for trial in trials):
             return Sobol(self.seed).propose(space, trials, maximise=maximise)
-        tried = {key(trial.config) for trial in trials}
-        if len(tried) >= space.count:
+        if len({key(trial.config) for trial in trials}) >= space.count:
             return None
-        encoding = _Encoding(space)
-        model, best = self._model(encoding, trials, maximise=maximise)
-        for places in self._best_places(encoding, model, self._worth(best), len(trials)):
-            config = space.decode(places)
-            if key(config) not in tried:
-                return Proposal(config)
-        left = drawn(space, trials, self.seed)  # all good places are tried
-        return None if left is None else Proposal(left)
+        places = self.model(space, trials, maximise=maximise).best_places()
+        return untried(map(space.decode, places), trials) or drawn(space, trials, self.seed)  # all good ones are tried
 
-    def _model(self, encoding: _Encoding, trials: Sequence[Trial], *, maximise: bool) -> tuple[Posterior, float]:
-        """What the trials say of all other places, and the best value by the model; less is better."""
+    def model(
+        self,
+        space: Space,
+        trials: Sequence[Trial],
+        *,
+        maximise: bool,
+        kernel: Kernel | None = None,
+        clip: bool = True,
+        least_spread: float = 0.0,
+    ) -> Model:
+        """What the trials say of all other places.
+
+        Args:
+            space: of the search.
+            trials: so far, one of them done.
+            maximise: whether more is better.
+            kernel: of the process; None fits it.
+            clip: whether values far worse than the rest are cut, so that one of them does not hide the others.
+            least_spread: the values are divided by their standard deviation, and by no less than this.
+        """
+        encoding = _Encoding(space)
         told = [trial for trial in trials if trial.status != "asked"]
         asked = [trial for trial in trials if trial.status == "asked"][-MAX_SEEN // 2 :]
-        found = _tamed(np.array(losses(told, maximise=maximise)))
-        x = encoding.features(np.array([encoding.space.encode(trial.config) for trial in told]))
-        kernel = _fitted(x, found)
+        found = _bounded(np.array(losses(told, maximise=maximise)), clip=clip)
+        x = encoding.tried(told)
+        kernel = _fitted(x, found, least_spread) if kernel is None else kernel
         kept = _kept(found, MAX_SEEN - len(asked))
-        x, y = x[kept], _standardised(found[kept])
+        x, (y, centre, spread) = x[kept], _standardised(found[kept], least_spread)
         if asked:
             lie = {"best": y.min(), "mean": y.mean(), "worst": y.max()}[self.liar]
-            x = np.vstack([x, encoding.features(np.array([encoding.space.encode(trial.config) for trial in asked]))])
+            x = np.vstack([x, encoding.tried(asked)])
             y = np.concatenate([y, np.full(len(asked), lie)])
-        model = Posterior(kernel, x, y)
-        return model, float(model.at(x)[0].min())
-
-    def _worth(self, best: float) -> Worth:
-        """The acquisition function of mean and standard deviation, with its derivative by each."""
-        if self.acquisition == "ucb":
-            return lambda mean, std: (acquisitions.confidence_bound(mean, std, self.beta), -1.0, self.beta)
-        if self.acquisition == "pi":
-            return lambda mean, std: acquisitions.log_pi_with_slopes(mean, std, best, self.xi)
-        return lambda mean, std: acquisitions.log_ei_with_slopes(mean, std, best)
-
-    def _best_places(self, encoding: _Encoding, model: Posterior, worth: Worth, number: int) -> list[np.ndarray]:
-        """Places in the unit cube, the most promising first."""
-        candidates = encoding.snap(_candidates(encoding, model, self.seed, number))  # [m, d]
-        if self.acquisition == "thompson":
-            drawn_function = model.samples(encoding.features(candidates), 1, seed=hash((self.seed, number)) % 2**32)[0]
-            return list(candidates[np.argsort(drawn_function)])
-        order = np.argsort(-worth(*model.at(encoding.features(candidates)))[0])
-        climbed = [_climb(encoding, model, worth, place) for place in _apart(candidates[order])]
-        climbed.sort(key=lambda pair: -pair[0])
-        return [place for _, place in climbed] + list(candidates[order])
+        return Model(self, encoding, Posterior(kernel, x, y), centre, spread, maximise, len(trials))
 
 
-Worth = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, Any, Any]]  # mean, std -> value, slope by each
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A Gaussian process that has seen the trials of a search, and says where to try next.
+
+    Inside, less is better, and values are standardised: y = (loss - centre) / spread, a loss being the value, or its
+    negative where more is better. What the methods give is in the objective's own values.
+
+    Attributes:
+        method: whose acquisition function, exploration and seed are used.
+        encoding: of places in the unit cube.
+        posterior: the process, of the standardised losses.
+        centre: mean of the losses.
+        spread: their standard deviation, or what they were divided by in its place.
+        maximise: whether more is better.
+        number: trials so far.
+    """
+
+    method: Bayes
+    encoding: _Encoding
+    posterior: Posterior
+    centre: float
+    spread: float
+    maximise: bool
+    number: int
+
+    def predict(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the objective, without its noise. [m, d] in the unit cube -> [m], [m]."""
+        mean, std = self.posterior.predict(self._features(places))
+        return self._own(self.centre + self.spread * mean), self.spread * std
+
+    def samples(self, places: np.ndarray, count: int, seed: int | Sequence[int]) -> np.ndarray:
+        """Functions that go with what was seen. [m, d] -> [count, m]."""
+        return self._own(self.centre + self.spread * self.posterior.samples(self._features(places), count, seed))
+
+    def scores(self, places: np.ndarray) -> np.ndarray:
+        """The acquisition function, more is better. [m, d] -> [m].
+
+        It is a logarithm for `ei` and `pi`, where the value itself may underflow. For `ucb` and `thompson` it is the
+        bound or the function that is drawn, in the objective's values; its negative where less is better.
+        """
+        if self.method.acquisition == "thompson":
+            return -self.centre - self.spread * self._drawn(self._features(places))
+        scores = self._function()(*self.posterior.predict(self._features(places)))[0]
+        return self.spread * scores - self.centre if self.method.acquisition == "ucb" else scores
+
+    def plain(self, score: float) -> float:
+        """What a score means: an improvement in the objective's values, a probability, or a value."""
+        if self.method.acquisition in ("ei", "pi"):
+            return math.exp(score) * (self.spread if self.method.acquisition == "ei" else 1.0)
+        return score if self.maximise else -score
+
+    def best_places(self) -> list[np.ndarray]:
+        """Places in the unit cube, the most promising first, [d] each."""
+        candidates = self.encoding.snap(_candidates(self.encoding, self.posterior, self.method.seed, self.number))
+        features = self.encoding.features(candidates)  # [m, n_features]
+        if self.method.acquisition == "thompson":
+            return list(candidates[np.argsort(self._drawn(features))])
+        function = self._function()
+        promising = candidates[np.argsort(-function(*self.posterior.predict(features))[0])]
+        climbed = [_climb(self.encoding, self.posterior, function, start) for start in _apart(promising)]
+        return [place for _, place in sorted(climbed, key=lambda pair: -pair[0])] + list(promising)
+
+    def _function(self) -> AcquisitionFunction:
+        best = float(self.posterior.predict(self.posterior.x)[0].min())  # by the model: a single value may be luck
+        return function(self.method.acquisition, best, self.method.exploration)
+
+    def _drawn(self, features: np.ndarray) -> np.ndarray:
+        """Thompson's function: another one after each trial. [m, n_features] -> [m]."""
+        return self.posterior.samples(features, 1, [self.method.seed, self.number])[0]
+
+    def _features(self, places: np.ndarray) -> np.ndarray:
+        return self.encoding.features(self.encoding.snap(places))
+
+    def _own(self, found: np.ndarray) -> np.ndarray:
+        return -found if self.maximise else found
 
 
 class _Encoding:
@@ -141,48 +210,38 @@ class _Encoding:
         self.space = space
         self.parameters = list(space.parameters.values())
         self.smooth = np.array([isinstance(parameter, Float) for parameter in self.parameters])  # [d]
-        columns = [len(each.options) if isinstance(each, Choice) else 1 for each in self.parameters]
-        starts = np.cumsum([0, *columns])
-        self.columns = [slice(int(start), int(start) + width) for start, width in zip(starts, columns, strict=False)]
-        self.n_features = sum(columns)
-        self.smooth_columns = np.array(
-            [columns_.start for columns_, smooth in zip(self.columns, self.smooth, strict=True) if smooth], dtype=int
-        )
+        widths = [len(each.options) if isinstance(each, Choice) else 1 for each in self.parameters]
+        self.starts = np.cumsum([0, *widths[:-1]])  # the first column of each, [d]
+        self.smooth_columns = self.starts[self.smooth]
+
+    def tried(self, trials: Sequence[Trial]) -> np.ndarray:
+        """Features of what was tried. -> [m, n_features]."""
+        return self.features(np.array([self.space.encode(trial.config) for trial in trials]))
 
     def snap(self, places: np.ndarray) -> np.ndarray:
         """Move each place to the middle of its value. [m, d] -> [m, d]."""
         places = places.copy()
         for at in np.flatnonzero(~self.smooth):
-            parameter = self.parameters[at]
-            if parameter.count <= MAX_TABLE:  # the middles and, half way between two values, the borders
+            parameter, column = self.parameters[at], places[:, at]
+            if parameter.count <= MAX_TABLE:
                 middles, borders = _table(parameter)
-                places[:, at] = middles[np.searchsorted(borders, places[:, at], side="right")]
+                places[:, at] = middles[np.searchsorted(borders, column, side="right")]
             else:
-                places[:, at] = [parameter.encode(parameter.decode(place)) for place in places[:, at].tolist()]
+                places[:, at] = [parameter.encode(parameter.decode(place)) for place in column.tolist()]
         return places
 
     def features(self, places: np.ndarray) -> np.ndarray:
         """[m, d] -> [m, n_features]; places are snapped."""
-        found = np.zeros((len(places), self.n_features))
-        for at, (parameter, columns) in enumerate(zip(self.parameters, self.columns, strict=True)):
-            if isinstance(parameter, Choice):
-                options = np.minimum((places[:, at] * len(parameter.options)).astype(int), len(parameter.options) - 1)
-                found[np.arange(len(places)), columns.start + options] = 1.0
-            else:
-                found[:, columns.start] = places[:, at]
-        return found
+        columns = []
+        for parameter, column in zip(self.parameters, places.T, strict=True):
+            n = len(parameter.options) if isinstance(parameter, Choice) else 0
+            columns.append(np.eye(n)[np.minimum((column * n).astype(int), n - 1)] if n else column[:, None])
+        return np.hstack(columns)
 
     def place(self, features: np.ndarray) -> np.ndarray:
         """Features back to a place. [n_features] -> [d]."""
-        pairs = zip(self.parameters, self.columns, strict=True)
-        return np.array(
-            [
-                (int(features[columns].argmax()) + 0.5) / len(parameter.options)
-                if isinstance(parameter, Choice)
-                else features[columns.start]
-                for parameter, columns in pairs
-            ]
-        )
+        parts = np.split(features, self.starts[1:])
+        return np.array([(part.argmax() + 0.5) / len(part) if len(part) > 1 else part[0] for part in parts])
 
     def neighbours(self, place: np.ndarray) -> np.ndarray:
         """The same place with one whole number a step away, or one option another. -> [m, d]."""
@@ -194,10 +253,7 @@ class _Encoding:
             else:
                 here = parameter.decode(float(place[at]))
                 values = [here + step for step in (-1, 1) if parameter.holds(here + step)]
-            for value in values:
-                other = place.copy()
-                other[at] = parameter.encode(value)
-                found.append(other)
+            found += [np.where(np.arange(len(place)) == at, parameter.encode(value), place) for value in values]
         return np.array(found).reshape(-1, len(place))
 
 
@@ -215,87 +271,69 @@ def _table(parameter: Int | Choice) -> tuple[np.ndarray, np.ndarray]:
 def _candidates(encoding: _Encoding, model: Posterior, seed: int, number: int) -> np.ndarray:
     """Places all over the cube, and some close to the best ones tried. -> [m, d]."""
     d = len(encoding.space)
-    everywhere = sobol_points(d, CANDIDATES, seed)[:CANDIDATES]
-    dice = np.random.default_rng([seed, number])
-    everywhere = (everywhere + dice.random(d)) % 1.0  # shifted: other places each time
-    best = model.x[np.argsort(model.y, kind="stable")[:4]]
-    places = np.array([encoding.place(row) for row in best])  # [k, d]
-    near = [
-        np.clip(places[at % len(places)] + scale * dice.standard_normal(d), 0, 1)
-        for scale in (0.2, 0.05, 0.01, 0.001)
-        for at in range(32)
-    ]
+    rng = np.random.default_rng([seed, number])
+    everywhere = (sobol_points(d, CANDIDATES, seed)[:CANDIDATES] + rng.random(d)) % 1.0  # other places each time
+    places = np.array([encoding.place(row) for row in model.x[np.argsort(model.y, kind="stable")[:4]]])  # [k, d]
+    steps = np.array([0.2, 0.05, 0.01, 0.001])[:, None, None] * rng.standard_normal((4, 32, d))
+    near = np.clip(places[np.arange(32) % len(places)] + steps, 0, 1).reshape(-1, d)
     return np.vstack([everywhere, near])
 
 
-def _climb(encoding: _Encoding, model: Posterior, worth: Worth, place: np.ndarray) -> tuple[float, np.ndarray]:
+def _climb(
+    encoding: _Encoding, model: Posterior, function: AcquisitionFunction, place: np.ndarray
+) -> tuple[float, np.ndarray]:
     """Climb the acquisition function: real numbers by L-BFGS, all others step by step, in turns."""
 
     def at(places: np.ndarray) -> np.ndarray:
-        return worth(*model.at(encoding.features(places)))[0]
+        return function(*model.predict(encoding.features(places)))[0]
 
+    def downhill(numbers: np.ndarray) -> tuple[float, np.ndarray]:
+        features[moving] = numbers
+        mean, std, mean_slope, std_slope = model.slopes(features)
+        value, by_mean, by_std = function(np.array(mean), np.array(std))
+        return -float(value), -(by_mean * mean_slope + by_std * std_slope)[moving]
+
+    smooth, moving = encoding.smooth, encoding.smooth_columns
     reached = float(at(place[None])[0])
     for _ in range(3):
-        if encoding.smooth.any():
-            place, reached = _climb_smooth(encoding, model, worth, place)
+        if len(moving):
+            features, place = encoding.features(place[None])[0], place.copy()
+            found, loss = descend(downhill, place[smooth], [(0.0, 1.0)] * len(moving), CLIMB_STEPS)
+            place[smooth], reached = np.clip(found, 0, 1), -loss
         neighbours = encoding.neighbours(place)
-        if not len(neighbours):
-            break
-        others = at(neighbours)
+        others = at(neighbours) if len(neighbours) else np.array([-np.inf])
         if others.max() <= reached:
             break
         place, reached = neighbours[int(others.argmax())], float(others.max())
     return reached, place
 
 
-def _climb_smooth(encoding: _Encoding, model: Posterior, worth: Worth, place: np.ndarray) -> tuple[np.ndarray, float]:
-    features = encoding.features(place[None])[0]
-    moving = encoding.smooth_columns
-
-    def downhill(numbers: np.ndarray) -> tuple[float, np.ndarray]:
-        features[moving] = numbers
-        mean, std, mean_slope, std_slope = model.slopes(features)
-        value, by_mean, by_std = worth(np.array(mean), np.array(std))
-        return -float(value), -(by_mean * mean_slope + by_std * std_slope)[moving]
-
-    found = minimize(
-        downhill,
-        place[encoding.smooth],
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(0.0, 1.0)] * len(moving),
-        options={"maxiter": CLIMB_STEPS},
-    )
-    reached = place.copy()
-    reached[encoding.smooth] = np.clip(found.x, 0, 1)
-    return reached, -float(found.fun)
-
-
 def _apart(places: np.ndarray) -> list[np.ndarray]:
     """The first `CLIMBS` places that are not close to one before; as many as there are. [m, d] -> [d] each."""
     found: list[np.ndarray] = []
     for place in places:
-        if all(np.abs(place - other).max() > APART for other in found):
+        if len(found) < CLIMBS and all(np.abs(place - other).max() > APART for other in found):
             found.append(place)
-            if len(found) == CLIMBS:
-                break
     return found
 
 
-def _tamed(found: np.ndarray) -> np.ndarray:
-    """Failures as the worst value, and values far above the rest cut, so that one of them does not hide the others.
+def _bounded(found: np.ndarray, *, clip: bool) -> np.ndarray:
+    """Failures as the worst value, and with `clip` values far above the rest cut to where the rest ends.
 
     Cut are those above the third quartile by more than three times the distance of the quartiles (Tukey 1977: "far
     out"). [n] -> [n]
     """
     found = np.clip(found, -BIG, None)
     finite = np.minimum(found[np.isfinite(found)], BIG)
+    found = np.minimum(np.where(np.isfinite(found), found, finite.max()), BIG)
     low, high = np.quantile(finite, [0.25, 0.75])
-    return np.minimum(np.where(np.isfinite(found), found, finite.max()), high + 3 * (high - low) or BIG)
+    return np.minimum(found, high + 3 * (high - low) or BIG) if clip else found
 
 
-def _standardised(found: np.ndarray) -> np.ndarray:
-    return (found - found.mean()) / (found.std() or 1.0)
+def _standardised(found: np.ndarray, least_spread: float) -> tuple[np.ndarray, float, float]:
+    """The values with mean 0 and deviation 1; what was taken off, and what they were divided by."""
+    centre, spread = float(found.mean()), max(float(found.std()), least_spread) or 1.0
+    return (found - centre) / spread, centre, spread
 
 
 def _kept(found: np.ndarray, most: int) -> np.ndarray:
@@ -308,12 +346,12 @@ def _kept(found: np.ndarray, most: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=512)
-def _kernel(x: bytes, found: bytes, d: int) -> Kernel:
-    return fit(np.frombuffer(x).reshape(-1, d), _standardised(np.frombuffer(found)))
+def _kernel(x: bytes, found: bytes, d: int, least_spread: float) -> Kernel:
+    return fit(np.frombuffer(x).reshape(-1, d), _standardised(np.frombuffer(found), least_spread)[0])
 
 
-def _fitted(x: np.ndarray, found: np.ndarray) -> Kernel:
+def _fitted(x: np.ndarray, found: np.ndarray, least_spread: float) -> Kernel:
     """The kernel, fitted to the first m trials: all up to 60, then every fifth, so that most proposals need no fit."""
     m = len(x) if len(x) <= 60 else len(x) - len(x) % 5
     kept = _kept(found[:m], MAX_FIT)
-    return _kernel(x[kept].tobytes(), found[kept].tobytes(), x.shape[1])
+    return _kernel(x[kept].tobytes(), found[kept].tobytes(), x.shape[1], least_spread)

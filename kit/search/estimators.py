@@ -12,7 +12,7 @@ from kit.search.space import Config, Float, Int, Space
 
 
 class CrossValidation:
-    """The scores of an estimator under cross-validation; one a fold.
+    """The scores of an estimator under cross-validation, one for each fold.
 
     Args:
         estimator: any of scikit-learn's; cloned for every trial.
@@ -26,27 +26,16 @@ class CrossValidation:
     """
 
     def __init__(self, estimator: BaseEstimator, inputs: Any, labels: Any, *, cv: Any = 5, scoring: Any = None) -> None:
-        """Nothing is fitted before the first call."""
         self.estimator, self.inputs, self.labels, self.cv, self.scoring = estimator, inputs, labels, cv, scoring
 
     def __call__(self, config: Config) -> list[float]:
         """Fit and score on every fold; what a fit raises is raised."""
-        scores = cross_val_score(
-            clone(self.estimator).set_params(**config),
-            *(self.inputs, self.labels),
-            cv=self.cv,
-            scoring=self.scoring,
-            error_score="raise",
-        )
-        return [float(score) for score in scores]
+        estimator, settings = clone(self.estimator).set_params(**config), {"cv": self.cv, "scoring": self.scoring}
+        return cross_val_score(estimator, self.inputs, self.labels, **settings, error_score="raise").tolist()
 
 
 def distributions(space: Space) -> dict[str, Any]:
-    """The space for `RandomizedSearchCV`: uniform, log-uniform, or a list.
-
-    Raises:
-        ValueError: a logarithmic Int, for which SciPy has no law.
-    """
+    """The space for `RandomizedSearchCV`: uniform, log-uniform, or a list; a ValueError for a logarithmic Int."""
     found: dict[str, Any] = {}
     for name, parameter in space.parameters.items():
         if isinstance(parameter, Float):

@@ -7,7 +7,6 @@ Each is to be minimised over its usual domain, and is called with a configuratio
 | Branin | 2 | 0.397887 | Dixon & Szegö (1978) |
 | Hartmann | 3 or 6 | -3.86278, -3.32237 | Dixon & Szegö (1978) |
 | Ackley | any | 0 | Ackley (1987); Bäck (1996) for d dimensions |
-| Rosenbrock | any | 0 | Rosenbrock (1960) |
 | Levy | any | 0 | Levy & Montalvo (1985) |
 
 Formulas and optima as collected by Surjanovic & Bingham, Virtual Library of Simulation Experiments.
@@ -23,9 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from kit import checks
 from kit.search.space import Float, Space
-
-Formula = Callable[[np.ndarray], float]
 
 
 @dataclass(frozen=True)
@@ -46,15 +44,14 @@ class Function:
     bounds: tuple[tuple[float, float], ...]
     minimum: float
     minimisers: tuple[tuple[float, ...], ...]
-    formula: Formula
+    formula: Callable[[np.ndarray], float]
     noise: float = 0.0
     seed: int = 0
     _calls: Any = field(default_factory=itertools.count, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse noise that is no standard deviation."""
-        if not (math.isfinite(self.noise) and self.noise >= 0):
-            raise ValueError(f"noise must be 0 or more; got {self.noise!r}.")
+        checks.number("noise", self.noise, least=0)
 
     @property
     def space(self) -> Space:
@@ -71,10 +68,10 @@ class Function:
 
     def __call__(self, config: Mapping[str, Any]) -> float:
         """The value, with fresh noise at each call where there is noise."""
-        exact = self.exact(config)
         if not self.noise:
-            return exact
-        return exact + self.noise * float(np.random.default_rng([self.seed, next(self._calls)]).standard_normal())
+            return self.exact(config)
+        rng = np.random.default_rng([self.seed, next(self._calls)])
+        return self.exact(config) + self.noise * float(rng.standard_normal())
 
 
 def branin(*, noise: float = 0.0, seed: int = 0) -> Function:
@@ -90,45 +87,35 @@ def branin(*, noise: float = 0.0, seed: int = 0) -> Function:
 
 
 _ALPHA = np.array([1.0, 1.2, 3.0, 3.2])
-_HARTMANN: dict[int, tuple[np.ndarray, np.ndarray, float, tuple[float, ...]]] = {
+# Steepness and centre (in 1/10000) of each of the four terms; the minimum, and where it is.
+_HARTMANN: dict[int, tuple[list[list[float]], list[list[float]], float, tuple[float, ...]]] = {
     3: (
-        np.array([[3.0, 10, 30], [0.1, 10, 35], [3.0, 10, 30], [0.1, 10, 35]]),
-        1e-4 * np.array([[3689, 1170, 2673], [4699, 4387, 7470], [1091, 8732, 5547], [381, 5743, 8828]]),
-        -3.86278,
-        (0.114614, 0.555649, 0.852547),
+        [[3.0, 10, 30], [0.1, 10, 35], [3.0, 10, 30], [0.1, 10, 35]],
+        [[3689, 1170, 2673], [4699, 4387, 7470], [1091, 8732, 5547], [381, 5743, 8828]],
+        *(-3.86278, (0.114614, 0.555649, 0.852547)),
     ),
     6: (
-        np.array(
-            [
-                *([10, 3, 17, 3.5, 1.7, 8], [0.05, 10, 17, 0.1, 8, 14]),
-                *([3, 3.5, 1.7, 10, 17, 8], [17, 8, 0.05, 10, 0.1, 14]),
-            ]
-        ),
-        1e-4
-        * np.array(
-            [
-                *([1312, 1696, 5569, 124, 8283, 5886], [2329, 4135, 8307, 3736, 1004, 9991]),
-                *([2348, 1451, 3522, 2883, 3047, 6650], [4047, 8828, 8732, 5743, 1091, 381]),
-            ]
-        ),
-        -3.32237,
-        (0.20169, 0.150011, 0.476874, 0.275332, 0.311652, 0.6573),
+        [[10, 3, 17, 3.5, 1.7, 8], [0.05, 10, 17, 0.1, 8, 14], [3, 3.5, 1.7, 10, 17, 8], [17, 8, 0.05, 10, 0.1, 14]],
+        [
+            [1312, 1696, 5569, 124, 8283, 5886],
+            [2329, 4135, 8307, 3736, 1004, 9991],
+            [2348, 1451, 3522, 2883, 3047, 6650],
+            [4047, 8828, 8732, 5743, 1091, 381],
+        ],
+        *(-3.32237, (0.20169, 0.150011, 0.476874, 0.275332, 0.311652, 0.6573)),
     ),
 }
 
 
 def hartmann(d: int, *, noise: float = 0.0, seed: int = 0) -> Function:
-    """Hartmann's function: several local minima.
-
-    Raises:
-        ValueError: another `d` than 3 or 6.
-    """
+    """Hartmann's function: several local minima; a ValueError for another `d` than 3 or 6."""
     if d not in _HARTMANN:
         raise ValueError(f"d must be 3 or 6; got {d!r}.")
     steep, centres, minimum, where = _HARTMANN[d]
+    steepness, centre = np.array(steep), 1e-4 * np.array(centres)  # [4, d]
 
     def formula(x: np.ndarray) -> float:
-        return float(-_ALPHA @ np.exp(-(steep * (x - centres) ** 2).sum(1)))
+        return float(-_ALPHA @ np.exp(-(steepness * (x - centre) ** 2).sum(1)))
 
     return Function(f"Hartmann-{d}", ((0.0, 1.0),) * d, minimum, (where,), formula, noise, seed)
 
@@ -140,16 +127,8 @@ def ackley(d: int = 2, *, noise: float = 0.0, seed: int = 0) -> Function:
         far, ripples = math.sqrt(float(np.mean(x**2))), float(np.mean(np.cos(2 * math.pi * x)))
         return -20 * math.exp(-0.2 * far) - math.exp(ripples) + 20 + math.e
 
-    return Function(f"Ackley-{d}", ((-32.768, 32.768),) * _dimensions(d), 0.0, ((0.0,) * d,), formula, noise, seed)
-
-
-def rosenbrock(d: int = 2, *, noise: float = 0.0, seed: int = 0) -> Function:
-    """Rosenbrock's function: a narrow bent valley."""
-
-    def formula(x: np.ndarray) -> float:
-        return float(np.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (x[:-1] - 1) ** 2))
-
-    return Function(f"Rosenbrock-{d}", ((-5.0, 10.0),) * _dimensions(d, 2), 0.0, ((1.0,) * d,), formula, noise, seed)
+    bounds = ((-32.768, 32.768),) * checks.whole("d", d, 1)
+    return Function(f"Ackley-{d}", bounds, 0.0, ((0.0,) * d,), formula, noise, seed)
 
 
 def levy(d: int = 2, *, noise: float = 0.0, seed: int = 0) -> Function:
@@ -161,10 +140,4 @@ def levy(d: int = 2, *, noise: float = 0.0, seed: int = 0) -> Function:
         last = (w[-1] - 1) ** 2 * (1 + math.sin(2 * math.pi * w[-1]) ** 2)
         return float(math.sin(math.pi * w[0]) ** 2 + inner.sum() + last)
 
-    return Function(f"Levy-{d}", ((-10.0, 10.0),) * _dimensions(d), 0.0, ((1.0,) * d,), formula, noise, seed)
-
-
-def _dimensions(d: int, least: int = 1) -> int:
-    if not isinstance(d, int) or d < least:
-        raise ValueError(f"d must be a whole number, {least} or more; got {d!r}.")
-    return d
+    return Function(f"Levy-{d}", ((-10.0, 10.0),) * checks.whole("d", d, 1), 0.0, ((1.0,) * d,), formula, noise, seed)

@@ -10,8 +10,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from kit.search.space import Choice, Config, Int, Space, key
-from kit.search.trials import Proposal, Trial, check_whole
+from kit import checks
+from kit.search.space import Choice, Config, Int, Space
+from kit.search.trials import Proposal, Trial, untried
 
 Order = Literal["sorted", "shuffled"]
 
@@ -27,8 +28,7 @@ class Grid:
             been everywhere.
         seed: of the shuffling.
 
-    Raises:
-        ValueError: fewer than 2 points, or another order.
+    An attribute out of range is a ValueError.
     """
 
     points: int | Mapping[str, int] = 5
@@ -38,17 +38,12 @@ class Grid:
     def __post_init__(self) -> None:
         """Refuse what makes no grid."""
         for count in self.points.values() if isinstance(self.points, Mapping) else [self.points]:
-            check_whole("points", count, 2)
-        check_whole("seed", self.seed, 0)
-        if self.order not in get_args(Order):
-            raise ValueError(f"order must be one of {', '.join(get_args(Order))}; got {self.order!r}.")
+            checks.whole("points", count, 2)
+        checks.whole("seed", self.seed)
+        checks.one_of("order", self.order, get_args(Order))
 
     def values(self, space: Space) -> dict[str, list[Any]]:
-        """The values of each parameter, in order.
-
-        Raises:
-            ValueError: points for other names than the space has.
-        """
+        """The values of each parameter, in order; a ValueError where points are for other names than the space has."""
         counts = self.points if isinstance(self.points, Mapping) else dict.fromkeys(space.names, self.points)
         if set(counts) != set(space.names):
             raise ValueError(f"points must name {', '.join(space.names)}; got {', '.join(counts) or 'nothing'}.")
@@ -59,36 +54,29 @@ class Grid:
             elif isinstance(parameter, Int) and parameter.count <= counts[name]:
                 found[name] = list(range(parameter.low, parameter.high + 1))
             else:
-                places = np.linspace(0, 1, counts[name])
-                found[name] = list(dict.fromkeys(parameter.decode(place) for place in places.tolist()))
+                found[name] = list(dict.fromkeys(map(parameter.decode, np.linspace(0, 1, counts[name]).tolist())))
         return found
 
     def config(self, space: Space, number: int) -> Config:
         """The combination of that number, from 0, in the grid's order."""
         values = self.values(space)
         sizes = [len(each) for each in values.values()]
-        total = math.prod(sizes)
-        at = number if self.order == "sorted" else int(_permutation(total, self.seed)[number])
+        at = number if self.order == "sorted" else int(_permutation(math.prod(sizes), self.seed)[number])
         places = np.unravel_index(at, sizes)
         return {name: each[int(place)] for (name, each), place in zip(values.items(), places, strict=True)}
 
     def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
         """As in `trials.Method`: a combination that is not tried; errors as in `values`."""
         total = math.prod(len(each) for each in self.values(space).values())
-        tried = {key(trial.config) for trial in trials}
         # Number len(trials) is mostly it. Else look backwards, where one was lost, then at those after it.
         ahead = min(len(trials), total - 1)
-        configs = (self.config(space, number) for number in (*range(ahead, -1, -1), *range(ahead + 1, total)))
-        return next((Proposal(config) for config in configs if key(config) not in tried), None)
+        numbers = (*range(ahead, -1, -1), *range(ahead + 1, total))
+        return untried((self.config(space, number) for number in numbers), trials)
 
 
 @dataclass(frozen=True)
 class Listed:
-    """The given configurations, one after the other; to try again what another search chose.
-
-    Attributes:
-        configs: in order; one may come again.
-    """
+    """The given configurations in their order, where one may come again; to try what another search chose."""
 
     configs: Sequence[Mapping[str, Any]]
 

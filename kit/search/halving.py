@@ -2,8 +2,8 @@
 
 | symbol | meaning |
 |---|---|
-| r | epochs of the first rung (`least`) |
-| R | epochs of the last rung (`most`) |
+| r | epochs of the first rung (`min_epochs`) |
+| R | epochs of the last rung (`max_epochs`) |
 | eta | from one rung to the next, 1 trial in eta goes on, with eta times the epochs |
 | n | trials that begin a bracket |
 | s | number of a Hyperband bracket: of s + 1 rungs; from s_max down to 0 |
@@ -11,186 +11,147 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+from kit import checks
 from kit.search.random import drawn
 from kit.search.space import Space
-from kit.search.trials import Proposal, Trial, check_whole, losses
+from kit.search.trials import Proposal, Trial, losses
 
 
-@dataclass(frozen=True)
-class SuccessiveHalving:
-    """n trials of `least` epochs; the best 1 in eta go on with eta times the epochs, and so on up to `most`.
-
-    When a bracket is finished the next one begins with new configurations, until the budget is spent.
+@dataclass(frozen=True, kw_only=True)
+class Rungs:
+    """What the three methods share.
 
     Attributes:
-        n: trials that begin, 2 or more.
-        least: epochs of the first rung, 1 or more.
-        most: epochs of the last rung, at least `least`.
+        min_epochs: epochs of the first rung, or of the shortest trials; 1 or more.
+        max_epochs: epochs of the last rung, or of the longest trials; at least `min_epochs`.
         eta: 2 or more.
         seed: of the draws.
 
-    Raises:
-        ValueError: an attribute out of range.
-
-    Source: Jamieson & Talwalkar (2016), Non-stochastic best arm identification, arXiv:1502.07943.
+    An attribute out of range is a ValueError, one that is no whole number a TypeError.
     """
 
-    n: int = 27
-    least: int = 1
-    most: int = 27
-    eta: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no bracket."""
-        _check(self)
-        check_whole("n", self.n, 2)
-
-    def plan(self, bracket: int) -> tuple[tuple[int, int], ...]:
-        """Trials and epochs of each rung of a bracket: of all alike."""
-        return _plan(self.n, rungs(self.least, self.most, self.eta), self.eta)
-
-    def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
-        """As in `trials.Method`."""
-        return _next(self, space, trials, maximise=maximise)
-
-
-@dataclass(frozen=True)
-class Hyperband:
-    """Successive halving with several trade-offs: from many short trials (s = s_max) to few long ones (s = 0).
-
-    Bracket s begins n = ceil((s_max + 1) / (s + 1) eta^s) trials with R / eta^s epochs. After s = 0 it begins again.
-
-    Attributes:
-        least: epochs of the shortest trials, 1 or more.
-        most: epochs of the longest, R.
-        eta: 2 or more.
-        seed: of the draws.
-
-    Raises:
-        ValueError: an attribute out of range.
-
-    Source: Li et al. (2018), Hyperband, JMLR 18, algorithm 1 (arXiv:1603.06560).
-    """
-
-    least: int = 1
-    most: int = 27
-    eta: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no bracket."""
-        _check(self)
-
-    def plan(self, bracket: int) -> tuple[tuple[int, int], ...]:
-        """Trials and epochs of each rung of a bracket, counted from 0."""
-        epochs = rungs(self.least, self.most, self.eta)
-        s_max = len(epochs) - 1
-        s = s_max - bracket % (s_max + 1)
-        n = -(-(s_max + 1) * self.eta**s // (s + 1))  # rounded up, without the error of a float
-        return _plan(n, epochs[s_max - s :], self.eta)
-
-    def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
-        """As in `trials.Method`."""
-        return _next(self, space, trials, maximise=maximise)
-
-
-@dataclass(frozen=True)
-class ASHA:
-    """Asynchronous successive halving: nobody waits for a rung to be full.
-
-    Whenever a trial is wanted: is one of the best 1 in eta of some rung not yet continued, it goes on; else a new one
-    begins.
-
-    Attributes:
-        least: epochs of the first rung, 1 or more.
-        most: epochs of the last rung.
-        eta: 2 or more.
-        seed: of the draws.
-
-    Raises:
-        ValueError: an attribute out of range.
-
-    Source: Li et al. (2020), A system for massively parallel hyperparameter tuning, algorithm 2 (arXiv:1810.05934).
-    """
-
-    least: int = 1
-    most: int = 27
+    min_epochs: int = 1
+    max_epochs: int = 27
     eta: int = 3
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what makes no rungs."""
-        _check(self)
+        for name, least in (("min_epochs", 1), ("max_epochs", 1), ("eta", 2), ("seed", 0)):
+            checks.whole(name, getattr(self, name), least)
+        if self.max_epochs < self.min_epochs:
+            raise ValueError(f"max_epochs must be at least min_epochs, {self.min_epochs}; got {self.max_epochs!r}.")
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs of each rung, ascending: R, R / eta, R / eta^2 ... (rounded down), not below `min_epochs`."""
+        found = [self.max_epochs]
+        while found[-1] // self.eta >= self.min_epochs:
+            found.append(found[-1] // self.eta)
+        return tuple(reversed(found))
+
+    def _new(self, space: Space, trials: Sequence[Trial], epochs: int, bracket: int | None = None) -> Proposal | None:
+        """A new configuration by chance: the same as random search draws, one after the other."""
+        proposal = drawn(space, [trial for trial in trials if trial.continues is None], self.seed)
+        return proposal and proposal._replace(epochs=epochs, bracket=bracket)
+
+
+class _Brackets(Rungs, ABC):
+    """The two methods that finish one bracket before the next; each says what a bracket holds."""
+
+    @abstractmethod
+    def plan(self, bracket: int) -> tuple[tuple[int, int], ...]:
+        """Trials and epochs of each rung of a bracket, counted from 0."""
+
+    def _plan(self, n: int, epochs: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """A rung for which no trial is left is left out."""
+        return tuple((n // self.eta**at, total) for at, total in enumerate(epochs) if n // self.eta**at)
+
+    def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
+        """As in `trials.Method`: for the latest bracket, or the next one; None while a rung waits for asked trials."""
+        bracket = max((trial.bracket for trial in trials if trial.bracket is not None), default=0)
+        while True:
+            below: list[Trial] = []
+            for count, epochs in self.plan(bracket):
+                here = [trial for trial in trials if (trial.bracket, trial.epochs) == (bracket, epochs)]
+                if len(here) < count:
+                    if not below:
+                        return self._new(space, trials, epochs, bracket)
+                    if any(trial.status == "asked" for trial in below):
+                        return None
+                    continued = {trial.continues for trial in here}
+                    best = next(each for each in _ranked(below, maximise=maximise) if each.number not in continued)
+                    return Proposal(dict(best.config), epochs, best.number, bracket)
+                below = here
+            if any(trial.status == "asked" for trial in below):
+                return None
+            bracket += 1
+
+
+@dataclass(frozen=True)
+class SuccessiveHalving(_Brackets):
+    """n trials of `min_epochs`; the best 1 in eta go on with eta times the epochs, and so on up to `max_epochs`.
+
+    When a bracket is finished the next one begins with new configurations, until the budget is spent.
+
+    Attributes:
+        n: trials that begin, 2 or more; the others by name, as in `Rungs`.
+
+    Source: Jamieson & Talwalkar (2016), Non-stochastic best arm identification, arXiv:1502.07943.
+    """
+
+    n: int = 27
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no bracket; errors as in `Rungs`."""
+        super().__post_init__()
+        checks.whole("n", self.n, 2)
+
+    def plan(self, bracket: int) -> tuple[tuple[int, int], ...]:
+        """Trials and epochs of each rung of a bracket: of all alike."""
+        return self._plan(self.n, self.rungs)
+
+
+class Hyperband(_Brackets):
+    """Successive halving with several trade-offs: from many short trials (s = s_max) to few long ones (s = 0).
+
+    Bracket s begins n = ceil((s_max + 1) / (s + 1) eta^s) trials with R / eta^s epochs. After s = 0 it begins again.
+    Attributes as in `Rungs`.
+
+    Source: Li et al. (2018), Hyperband, JMLR 18, algorithm 1 (arXiv:1603.06560).
+    """
+
+    def plan(self, bracket: int) -> tuple[tuple[int, int], ...]:
+        """Trials and epochs of each rung of a bracket, counted from 0."""
+        s_max = len(self.rungs) - 1
+        s = s_max - bracket % (s_max + 1)
+        n = -(-(s_max + 1) * self.eta**s // (s + 1))  # rounded up, without the error of a float
+        return self._plan(n, self.rungs[s_max - s :])
+
+
+class ASHA(Rungs):
+    """Asynchronous successive halving: nobody waits for a rung to be full.
+
+    Whenever a trial is wanted: is one of the best 1 in eta of some rung not yet continued, it goes on; else a new one
+    begins. Attributes as in `Rungs`.
+
+    Source: Li et al. (2020), A system for massively parallel hyperparameter tuning, algorithm 2 (arXiv:1810.05934).
+    """
 
     def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
         """As in `trials.Method`."""
-        epochs = rungs(self.least, self.most, self.eta)
-        continued = {trial.continues for trial in trials}
-        for rung in reversed(range(len(epochs) - 1)):
-            told = _ranked([each for each in trials if each.epochs == epochs[rung]], maximise=maximise)
+        rungs, continued = self.rungs, {trial.continues for trial in trials}
+        for epochs, above in reversed(list(pairwise(rungs))):
+            told = _ranked([each for each in trials if each.epochs == epochs], maximise=maximise)
             for trial in told[: len(told) // self.eta]:
                 if trial.number not in continued and trial.value is not None:
-                    return Proposal(dict(trial.config), epochs[rung + 1], trial.number)
-        return _new(space, trials, epochs[0], self.seed)
-
-
-def rungs(least: int, most: int, eta: int) -> tuple[int, ...]:
-    """The epochs of each rung: most, most / eta, most / eta^2 ... (rounded down), not below `least`; ascending."""
-    found = [most]
-    while found[-1] // eta >= least:
-        found.append(found[-1] // eta)
-    return tuple(reversed(found))
-
-
-def _latest(trials: Sequence[Trial]) -> int:
-    """Number of the bracket that was begun last; trials of other methods belong to none."""
-    return max((trial.bracket for trial in trials if trial.bracket is not None), default=0)
-
-
-def _plan(n: int, epochs: Sequence[int], eta: int) -> tuple[tuple[int, int], ...]:
-    """Trials and epochs of each rung; a rung for which no trial is left is left out."""
-    return tuple((n // eta**at, total) for at, total in enumerate(epochs) if n // eta**at)
-
-
-def _finished(trials: Sequence[Trial], bracket: int, plan: Sequence[tuple[int, int]]) -> bool:
-    count, epochs = plan[-1]
-    last = [each for each in trials if each.bracket == bracket and each.epochs == epochs and each.status != "asked"]
-    return len(last) >= count
-
-
-def _next(
-    method: SuccessiveHalving | Hyperband, space: Space, trials: Sequence[Trial], *, maximise: bool
-) -> Proposal | None:
-    """What the latest bracket needs next, or the one after it; None while a rung waits for trials that are asked."""
-    bracket = _latest(trials)
-    if _finished(trials, bracket, method.plan(bracket)):
-        bracket += 1
-    plan = method.plan(bracket)
-    of_bracket = [trial for trial in trials if trial.bracket == bracket]
-    below: list[Trial] = []
-    for rung, (count, epochs) in enumerate(plan):
-        here = [trial for trial in of_bracket if trial.epochs == epochs]
-        if len(here) < count:
-            if rung == 0:
-                proposal = _new(space, trials, epochs, method.seed)
-                return None if proposal is None else proposal._replace(bracket=bracket)
-            if any(trial.status == "asked" for trial in below):
-                return None
-            continued = {trial.continues for trial in here}
-            best = next(each for each in _ranked(below, maximise=maximise) if each.number not in continued)
-            return Proposal(dict(best.config), epochs, best.number, bracket)
-        below = here
-    return None
-
-
-def _new(space: Space, trials: Sequence[Trial], epochs: int, seed: int) -> Proposal | None:
-    """A new configuration by chance: the same as random search draws, one after the other."""
-    config = drawn(space, [trial for trial in trials if trial.continues is None], seed)
-    return None if config is None else Proposal(config, epochs)
+                    return Proposal(dict(trial.config), above, trial.number)
+        return self._new(space, trials, rungs[0])
 
 
 def _ranked(trials: Sequence[Trial], *, maximise: bool) -> list[Trial]:
@@ -198,12 +159,3 @@ def _ranked(trials: Sequence[Trial], *, maximise: bool) -> list[Trial]:
     told = [trial for trial in trials if trial.status != "asked"]
     ordered = sorted(zip(losses(told, maximise=maximise), range(len(told)), strict=True))
     return [told[at] for _, at in ordered]
-
-
-def _check(method: SuccessiveHalving | Hyperband | ASHA) -> None:
-    check_whole("least", method.least, 1)
-    check_whole("most", method.most, 1)
-    check_whole("eta", method.eta, 2)
-    check_whole("seed", method.seed, 0)
-    if method.most < method.least:
-        raise ValueError(f"most must be at least {method.least}, the epochs of the first rung; got {method.most!r}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import qmc
 
-from kit.search.space import Config, Space, key
-from kit.search.trials import Proposal, Trial, check_whole
+from kit import checks
+from kit.search.space import Space, key
+from kit.search.trials import Proposal, Trial, untried
 
 SOBOL_BLOCK = 1024  # points made at once
 
@@ -32,12 +34,11 @@ class Random:
 
     def __post_init__(self) -> None:
         """Refuse what is no seed."""
-        check_whole("seed", self.seed, 0)
+        checks.whole("seed", self.seed, 0)
 
     def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
         """As in `trials.Method`."""
-        config = drawn(space, trials, self.seed)
-        return None if config is None else Proposal(config)
+        return drawn(space, trials, self.seed)
 
 
 @dataclass(frozen=True)
@@ -54,38 +55,27 @@ class Sobol:
 
     def __post_init__(self) -> None:
         """Refuse what is no seed."""
-        check_whole("seed", self.seed, 0)
+        checks.whole("seed", self.seed, 0)
 
     def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
         """As in `trials.Method`."""
-        tried = {key(trial.config) for trial in trials}
-        if len(tried) >= space.count:
-            return None
         n = len(trials)
-        for at in (*range(n, -1, -1), *range(n + 1, n + SOBOL_BLOCK)):  # backwards: a lost trial's point comes again
-            config = space.decode(sobol_points(len(space), at + 1, self.seed)[at])
-            if key(config) not in tried:
-                return Proposal(config)
-        left = drawn(space, trials, self.seed)  # a few odd ones
-        return None if left is None else Proposal(left)
+        numbers = (*range(n, -1, -1), *range(n + 1, n + SOBOL_BLOCK))  # backwards: a lost trial's point comes again
+        points = (sobol_points(len(space), at + 1, self.seed)[at] for at in numbers)
+        return untried(map(space.decode, points), trials) or drawn(space, trials, self.seed)
 
 
-def drawn(space: Space, trials: Sequence[Trial], seed: int) -> Config | None:
+def drawn(space: Space, trials: Sequence[Trial], seed: int) -> Proposal | None:
     """A configuration by chance that is not tried; None where all are."""
-    config = space.decode(np.random.default_rng([seed, len(trials)]).random(len(space)))
+    d, rng = len(space), np.random.default_rng([seed, len(trials)])
+    config = space.decode(rng.random(d))
     if space.count == np.inf and all(trial.config != config for trial in trials):
-        return config  # nearly always, and quick
-    tried = {key(trial.config) for trial in trials}
-    if len(tried) >= space.count:
+        return Proposal(config)  # nearly always, and quick
+    if len({key(trial.config) for trial in trials}) >= space.count:
         return None
-    for at in range(len(trials), -1, -1):  # backwards: a lost trial's draw comes again
-        config = space.decode(np.random.default_rng([seed, at]).random(len(space)))
-        if key(config) not in tried:
-            return config
-    dice = np.random.default_rng([seed, len(trials)])
-    while key(config) in tried:
-        config = space.decode(dice.random(len(space)))
-    return config
+    earlier = (np.random.default_rng([seed, at]).random(d) for at in range(len(trials), -1, -1))
+    more = (rng.random(d) for _ in itertools.count())  # backwards first: a lost trial's draw comes again
+    return untried(map(space.decode, itertools.chain(earlier, more)), trials)
 
 
 def sobol_points(d: int, n: int, seed: int) -> np.ndarray:
@@ -96,7 +86,7 @@ def sobol_points(d: int, n: int, seed: int) -> np.ndarray:
 @functools.lru_cache(maxsize=64)
 def _sobol(d: int, n: int, seed: int) -> np.ndarray:
     with warnings.catch_warnings():  # SciPy warns of numbers of points that are no power of 2
-        warnings.simplefilter("ignore", UserWarning)
+        warnings.filterwarnings("ignore", "The balance properties of Sobol' points", UserWarning)
         points = qmc.Sobol(d, scramble=True, rng=np.random.default_rng(seed)).random(n)
     points.setflags(write=False)
     return points

@@ -2,20 +2,81 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from numbers import Integral, Real
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
-Config = dict[str, Any]  # one value a name
+from kit import checks
+
+Config = dict[str, Any]  # one value for each name
 
 
 @dataclass(frozen=True)
-class Float:
+class _Range:
+    """What `Float` and `Int` share: the way from [low, high] to the unit interval, evenly or by the logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+    _kind: ClassVar[type] = Real
+    _words: ClassVar[str] = "number"
+    _margin: ClassVar[float] = 0.0  # by which the range that is mapped is wider at each end
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            bound = getattr(self, name)
+            if not _is(bound, self._kind):
+                raise TypeError(f"{name} must be a {self._words}; got {bound!r}.")
+            checks.number(name, bound)
+        checks.instance("log", self.log, bool, "True or False")
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high; got low {self.low!r} and high {self.high!r}.")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low must be above 0 for a logarithmic range; got {self.low!r}.")
+        for name in ("low", "high"):
+            object.__setattr__(self, name, self.plain(getattr(self, name)))
+
+    def encode(self, value: Any) -> float:
+        """The place of a value in [0, 1]."""
+        low, high = self.low - self._margin, self.high + self._margin
+        return math.log(value / low) / math.log(high / low) if self.log else (value - low) / (high - low)
+
+    def decode(self, place: float) -> Any:
+        """The value at a place in [0, 1]."""
+        low, high = self.low - self._margin, self.high + self._margin
+        if self.log:
+            low, high = math.log(low), math.log(high)
+        value = low + place * (high - low)
+        value = math.exp(value) if self.log else value
+        value = math.floor(value + 0.5) if self._kind is Integral else value
+        return min(max(value, self.low), self.high)  # rounding may step over an end
+
+    @property
+    def count(self) -> float:
+        """How many different values there are: infinity for real numbers."""
+        return self.high - self.low + 1 if self._kind is Integral else math.inf
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value may be taken."""
+        return _is(value, self._kind) and self.low <= value <= self.high
+
+    def plain(self, value: Any) -> Any:
+        """A value that it holds, as Python's own kind."""
+        return int(value) if self._kind is Integral else float(value)
+
+    def __str__(self) -> str:
+        form = "d" if self._kind is Integral else "g"
+        return f"a {self._words} from {self.low:{form}} to {self.high:{form}}"
+
+
+@dataclass(frozen=True)
+class Float(_Range):
     """A real number.
 
     Attributes:
@@ -28,99 +89,20 @@ class Float:
         ValueError: bounds that are not finite, `low` not below `high`, or a logarithm of a bound that is not above 0.
     """
 
-    low: float
-    high: float
-    log: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse a range that has no values."""
-        _check_range(self, Real)
-
-    @property
-    def count(self) -> float:
-        """How many different values there are: infinity."""
-        return math.inf
-
-    def encode(self, value: Any) -> float:
-        """The place of a value in [0, 1]."""
-        if self.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
-        return (value - self.low) / (self.high - self.low)
-
-    def decode(self, place: float) -> float:
-        """The value at a place in [0, 1]."""
-        if self.log:
-            value = math.exp(math.log(self.low) + place * (math.log(self.high) - math.log(self.low)))
-        else:
-            value = self.low + place * (self.high - self.low)
-        return min(max(value, self.low), self.high)  # rounding may step over an end
-
-    def holds(self, value: Any) -> bool:
-        """Whether a value may be taken."""
-        return _is(value, Real) and self.low <= value <= self.high
-
-    def plain(self, value: Any) -> float:
-        """A value that it holds, as Python's own kind."""
-        return float(value)
-
-    def __str__(self) -> str:
-        """The range in words."""
-        return f"a number from {self.low:g} to {self.high:g}"
-
 
 @dataclass(frozen=True)
-class Int:
-    """A whole number.
-
-    Attributes:
-        low: smallest value.
-        high: largest value.
-        log: as in `Float`.
+class Int(_Range):
+    """A whole number; attributes and errors as in `Float`, but that the bounds must be whole.
 
     Each value gets its own part of the unit interval, and stands in the middle of it: [low - 1/2, high + 1/2] is what
     is mapped, evenly or by its logarithm.
-
-    Raises:
-        TypeError: a bound that is no whole number.
-        ValueError: as in `Float`.
     """
 
     low: int
     high: int
-    log: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse a range that has no values."""
-        _check_range(self, Integral)
-
-    @property
-    def count(self) -> float:
-        """How many different values there are."""
-        return self.high - self.low + 1
-
-    @property
-    def _wide(self) -> Float:
-        return Float(self.low - 0.5, self.high + 0.5, self.log)
-
-    def encode(self, value: Any) -> float:
-        """The place of a value in [0, 1]."""
-        return self._wide.encode(value)
-
-    def decode(self, place: float) -> int:
-        """The value at a place in [0, 1]."""
-        return min(max(math.floor(self._wide.decode(place) + 0.5), self.low), self.high)
-
-    def holds(self, value: Any) -> bool:
-        """Whether a value may be taken."""
-        return _is(value, Integral) and self.low <= value <= self.high
-
-    def plain(self, value: Any) -> int:
-        """A value that it holds, as Python's own kind."""
-        return int(value)
-
-    def __str__(self) -> str:
-        """The range in words."""
-        return f"a whole number from {self.low} to {self.high}"
+    _kind = Integral
+    _words = "whole number"
+    _margin = 0.5
 
 
 @dataclass(frozen=True, init=False)
@@ -138,13 +120,11 @@ class Choice:
     options: tuple[Any, ...]
 
     def __init__(self, *options: Any) -> None:
-        """As `Choice("adam", "sgd")`."""
-        options = tuple(option.item() if isinstance(option, np.generic) else option for option in options)
+        options = tuple(map(self.plain, options))
         object.__setattr__(self, "options", options)
         for option in options:
             if not isinstance(option, (str, int, float, bool, type(None))):
-                hint = " Conditions are not supported: write one space for each branch." if _nested(option) else ""
-                raise TypeError(f"options must be texts, numbers, bools or None; got {option!r}.{hint}")
+                raise TypeError(f"options must be texts, numbers, bools or None; got {option!r}.{_hint(option)}")
         if any(option != option for option in options):
             raise ValueError(f"options must not be NaN, which equals nothing; got {options!r}.")
         if len(options) < 2 or len({(type(option), option) for option in options}) < len(options):
@@ -158,8 +138,8 @@ class Choice:
     def index(self, value: Any) -> int | None:
         """The number of an option, from 0; None where it is none. 1 and True are different options."""
         value = self.plain(value)
-        same = (at for at, option in enumerate(self.options) if type(option) is type(value) and option == value)
-        return next(same, None)
+        options = [(type(option), option) for option in self.options]
+        return options.index((type(value), value)) if (type(value), value) in options else None
 
     def encode(self, value: Any) -> float:
         """The middle of the option's part of [0, 1]."""
@@ -209,8 +189,8 @@ class Space:
         for name, parameter in self.parameters.items():
             if not isinstance(name, str) or not name:
                 raise TypeError(f"parameters: a name must be text; got {name!r}.")
-            if not isinstance(parameter, (Float, Int, Choice)):
-                hint = " Conditions are not supported: write one space for each branch." if _nested(parameter) else ""
+            if not isinstance(parameter, Parameter):
+                hint = _hint(parameter)
                 raise TypeError(f"parameters: {name} must be a Float, an Int or a Choice; got {parameter!r}.{hint}")
         if not self.parameters:
             raise ValueError("parameters is empty; a space needs at least one.")
@@ -243,13 +223,12 @@ class Space:
         """
         if not isinstance(config, Mapping):
             raise TypeError(f"config must map names to values; got {config!r}.")
-        names = ", ".join(self.names)
         for key in config:
             if key not in self.parameters:
-                raise ValueError(f"config has an unknown key {key!r}; the space has {names}.")
+                raise ValueError(f"config has an unknown key {key!r}; the space has {', '.join(self.names)}.")
         for name, parameter in self.parameters.items():
             if name not in config:
-                raise ValueError(f"config has no {name}; the space has {names}.")
+                raise ValueError(f"config has no {name}; the space has {', '.join(self.names)}.")
             if not parameter.holds(config[name]):
                 raise ValueError(f"config: {name} must be {parameter}; got {config[name]!r}.")
         return {name: parameter.plain(config[name]) for name, parameter in self.parameters.items()}
@@ -260,14 +239,7 @@ class Space:
         return np.array([parameter.encode(config[name]) for name, parameter in self.parameters.items()])
 
     def decode(self, places: np.ndarray) -> Config:
-        """The configuration at a place in the unit cube.
-
-        Args:
-            places: [d], each in [0, 1].
-
-        Raises:
-            ValueError: another length, or a place outside of the cube.
-        """
+        """The configuration at a place in the unit cube, [d], each in [0, 1]; all else is a ValueError."""
         if np.shape(places) != (len(self),) or not all(0 <= place <= 1 for place in places):
             raise ValueError(f"places must be {len(self)} numbers in [0, 1]; got {np.asarray(places).tolist()!r}.")
         pairs = zip(self.parameters.items(), places, strict=True)
@@ -275,14 +247,8 @@ class Space:
 
     def as_json(self) -> dict[str, dict[str, Any]]:
         """The space in plain values, to be compared and kept."""
-        return {
-            name: {"kind": type(parameter).__name__}
-            | {
-                field.name: list(value) if isinstance(value := getattr(parameter, field.name), tuple) else value
-                for field in fields(parameter)
-            }
-            for name, parameter in self.parameters.items()
-        }
+        found = {name: {"kind": type(each).__name__, **vars(each)} for name, each in self.parameters.items()}
+        return cast(dict[str, dict[str, Any]], json.loads(json.dumps(found)))  # with lists for tuples, as a file has it
 
 
 def key(config: Mapping[str, Any]) -> tuple[tuple[str, type, Any], ...]:
@@ -294,22 +260,6 @@ def _is(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, (bool, np.bool_))
 
 
-def _nested(value: Any) -> bool:
-    return isinstance(value, (Mapping, list, tuple, Space, Float, Int, Choice)) or callable(value)
-
-
-def _check_range(parameter: Float | Int, kind: type) -> None:
-    for name in ("low", "high"):
-        bound = getattr(parameter, name)
-        if not _is(bound, kind):
-            raise TypeError(f"{name} must be a {'whole ' * (kind is Integral)}number; got {bound!r}.")
-        if not math.isfinite(bound):
-            raise ValueError(f"{name} must be finite; got {bound!r}.")
-    if not isinstance(parameter.log, bool):
-        raise TypeError(f"log must be True or False; got {parameter.log!r}.")
-    if not parameter.low < parameter.high:
-        raise ValueError(f"low must be below high; got low {parameter.low!r} and high {parameter.high!r}.")
-    if parameter.log and parameter.low <= 0:
-        raise ValueError(f"low must be above 0 for a logarithmic range; got {parameter.low!r}.")
-    for name in ("low", "high"):
-        object.__setattr__(parameter, name, parameter.plain(getattr(parameter, name)))
+def _hint(value: Any) -> str:
+    nested = isinstance(value, (Mapping, list, tuple, Space, Parameter)) or callable(value)
+    return " Conditions are not supported: write one space for each branch." if nested else ""

@@ -18,34 +18,33 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+from kit import checks
 
 ROOT5 = math.sqrt(5.0)
 MAX_FIT = 80  # places that the kernel is fitted to, at most
 MAX_STEPS = 40  # of L-BFGS in a fit
-
 LENGTHS, AMPLITUDES, NOISES = (1e-2, 1e2), (1e-2, 1e2), (1e-8, 1.0)
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Matern 5/2 with a length scale a dimension, and noise.
+    """Matern 5/2 with one length scale for each dimension, and noise; an attribute out of range is a ValueError.
 
     Attributes:
         lengths: l, [d], above 0.
         amplitude: a, above 0.
         noise: s2, 0 or more.
-
-    Raises:
-        ValueError: an attribute out of range.
     """
 
     lengths: tuple[float, ...]
@@ -57,12 +56,12 @@ class Kernel:
         for name, values in (("lengths", self.lengths), ("amplitude", (self.amplitude,))):
             if not values or not all(math.isfinite(value) and value > 0 for value in values):
                 raise ValueError(f"{name} must be above 0; got {getattr(self, name)!r}.")
-        if not (math.isfinite(self.noise) and self.noise >= 0):
-            raise ValueError(f"noise must be 0 or more; got {self.noise!r}.")
+        checks.number("noise", self.noise, least=0)
 
     def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """k between all pairs, without noise. [n, d], [m, d] -> [n, m]."""
-        r = ROOT5 * _distances(a / self.lengths, b / self.lengths)
+        gaps = (a / self.lengths)[:, None] - (b / self.lengths)[None]  # [n, m, d]
+        r = ROOT5 * np.sqrt((gaps**2).sum(2))  # [n, m]
         return self.amplitude * (1 + r + r**2 / 3) * np.exp(-r)
 
     def slope(self, x: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -85,7 +84,6 @@ class Posterior:
     """
 
     def __init__(self, kernel: Kernel, x: np.ndarray, y: np.ndarray) -> None:
-        """Factor K."""
         x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
         if x.ndim != 2 or x.shape[1] != len(kernel.lengths) or y.shape != x.shape[:1]:
             raise ValueError(f"x must be [n, {len(kernel.lengths)}] and y be [n]; got {x.shape} and {y.shape}.")
@@ -95,7 +93,7 @@ class Posterior:
         self._factor = factor(kernel(x, x) + kernel.noise * np.eye(len(x)))  # L
         self._alpha = cho_solve((self._factor, True), y) if len(x) else y
 
-    def at(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the function (without noise) at places. [m, d] -> [m], [m]."""
         across = self.kernel(places, self.x)  # [m, n]
         shrunk = solve_triangular(self._factor, across.T, lower=True, check_finite=False)  # [n, m]
@@ -111,25 +109,25 @@ class Posterior:
         std = math.sqrt(max(variance, 1e-12 * self.kernel.amplitude))
         return float(across @ self._alpha), std, slope.T @ self._alpha, -(slope.T @ solved) / std
 
-    def samples(self, places: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    def samples(self, places: np.ndarray, count: int, seed: int | Sequence[int] = 0) -> np.ndarray:
         """Functions that go with what was seen, at places. [m, d] -> [count, m]."""
         across = self.kernel(self.x, places)  # [n, m]
         shrunk = solve_triangular(self._factor, across, lower=True) if len(self.x) else across
         covariance = self.kernel(places, places) - shrunk.T @ shrunk  # [m, m]
-        dice = np.random.default_rng(seed).standard_normal((count, len(places)))
+        normal = np.random.default_rng(seed).standard_normal((count, len(places)))
         mean = across.T @ self._alpha
-        return mean + dice @ factor(covariance, least=1e-8 * self.kernel.amplitude).T
+        return mean + normal @ factor(covariance, jitter=1e-8 * self.kernel.amplitude).T
 
 
-def factor(matrix: np.ndarray, least: float = 1e-10) -> np.ndarray:
-    """Lower Cholesky factor; the diagonal grows by `least`, then tenfold, until there is one."""
+def factor(matrix: np.ndarray, jitter: float = 1e-10) -> np.ndarray:
+    """Lower Cholesky factor; the diagonal grows by `jitter`, then tenfold, until there is one."""
     if not len(matrix):
         return matrix
     while True:
         try:
-            return cholesky(matrix + least * np.eye(len(matrix)), lower=True)
+            return cholesky(matrix + jitter * np.eye(len(matrix)), lower=True)
         except np.linalg.LinAlgError:
-            least *= 10
+            jitter *= 10
 
 
 class _Regressor(GaussianProcessRegressor):
@@ -166,22 +164,22 @@ def fit(x: np.ndarray, y: np.ndarray) -> Kernel:
         y: [n], standardised.
     """
     d = x.shape[1]
-    centre, _ = prior(d)
-    start = np.exp(centre)
+    start = np.exp(prior(d)[0])
     kernel = ConstantKernel(start[0], AMPLITUDES) * Matern(start[1:-1], [LENGTHS] * d, nu=2.5)
-    model = _Regressor(kernel + WhiteKernel(start[-1], NOISES), alpha=1e-10, optimizer=_climb)
+    model = _Regressor(kernel + WhiteKernel(start[-1], NOISES), alpha=1e-10, optimizer=descend)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of bounds that are reached: the prior keeps the rest in place
+        # A bound that is reached: the prior keeps the rest in place.
+        warnings.filterwarnings("ignore", "The optimal value found for dimension", ConvergenceWarning)
         model.fit(x[-MAX_FIT:], y[-MAX_FIT:])
     found = np.exp(model.kernel_.theta)
     return Kernel(tuple(found[1:-1].tolist()), float(found[0]), float(found[-1]))
 
 
-def _climb(objective: Callable[..., Any], start: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, float]:
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": MAX_STEPS})
-    return found.x, float(found.fun)
-
-
-def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[n, d], [m, d] -> [n, m]."""
-    return np.sqrt(((a[:, None] - b[None]) ** 2).sum(2))
+def descend(
+    objective: Callable[..., Any], start: np.ndarray, bounds: Any, steps: int = MAX_STEPS
+) -> tuple[np.ndarray, float]:
+    """Where L-BFGS ends, and the value there; `objective` gives its value and slope."""
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": steps})
+    before = float(objective(start)[0])
+    # A line search that failed may end anywhere.
+    return (found.x, float(found.fun)) if found.fun <= before else (start, before)

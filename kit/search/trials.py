@@ -1,14 +1,13 @@
-"""One record a trial, and what every method of search answers to: the trials so far in, the next proposal out."""
+"""One record for each trial, and the interface of every method: the trials so far in, the next proposal out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Literal, NamedTuple, Protocol, get_args
 
-from kit.search.space import Config, Space
+from kit.search.space import Config, Space, key
 
 Status = Literal["asked", "done", "failed", "timed out", "lost"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -24,10 +23,10 @@ class Trial:
         status: "asked" while nobody told its value; "done"; "failed" where the objective raised or gave no finite
             number; "timed out" where it took longer than its limit; "lost" where its process ended before it told.
         epochs: what it was trained to; None where the objective has no epochs.
-        continues: number of the trial that it goes on from; None where it starts anew.
+        continues: number of the trial that it goes on from; None where it starts from scratch.
         bracket: of halving methods: which bracket it belongs to, from 0; None for all others.
         value: the mean of `scores`; None unless done.
-        scores: what the objective gave: one number, or one a fold or seed.
+        scores: what the objective gave: one number, or one for each fold or seed.
         spent: epochs that it trained itself; while it is asked, those that it will train.
         seconds: from its start to its end.
         error: why it failed.
@@ -47,14 +46,7 @@ class Trial:
 
 
 class Proposal(NamedTuple):
-    """What a method wants to have tried next.
-
-    Attributes:
-        config: the configuration.
-        epochs: to train it to; None leaves that to the run.
-        continues: number of the trial that it goes on from.
-        bracket: of halving methods; None for all others.
-    """
+    """What a method wants to have tried next; attributes as in `Trial`, but that no `epochs` leaves them to the run."""
 
     config: Config
     epochs: int | None = None
@@ -78,25 +70,18 @@ class Method(Protocol):
             maximise: whether more is better.
 
         Returns:
-            None where nothing can be proposed: until asked trials are told, or for ever where none is asked.
+            None where nothing can be proposed: until asked trials are told, or for good where none is asked.
         """
         ...
-
-
-def check_whole(name: str, value: object, least: int) -> None:
-    """Refuse what is no whole number of `least` or more.
-
-    Raises:
-        TypeError: no whole number.
-        ValueError: too small.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number; got {value!r}.")
-    if int(value) < least:
-        raise ValueError(f"{name} must be {least} or more; got {value!r}.")
 
 
 def losses(trials: Sequence[Trial], *, maximise: bool) -> list[float]:
     """Less is better: the value of each trial, or its negative where more is better; infinity unless it is done."""
     sign = -1.0 if maximise else 1.0
     return [math.inf if trial.value is None else sign * trial.value for trial in trials]
+
+
+def untried(configs: Iterable[Config], trials: Sequence[Trial]) -> Proposal | None:
+    """The first configuration that no trial has; None where there is none."""
+    tried = {key(trial.config) for trial in trials}
+    return next((Proposal(config) for config in configs if key(config) not in tried), None)

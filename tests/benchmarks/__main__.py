@@ -9,16 +9,9 @@ from pathlib import Path
 from tests.benchmarks import channels, cohort, distillation, imports, notebooks, search, slider, sweep
 from tests.benchmarks.registry import Benchmark, choose, run
 
-BENCHMARKS: dict[str, Benchmark] = {
-    "slider": slider.benchmark,
-    "sweep": sweep.benchmark,
-    "channels": channels.benchmark,
-    "cohort": cohort.benchmark,
-    "distillation": distillation.benchmark,
-    "search": search.benchmark,
-    "notebooks": notebooks.benchmark,
-    "import": imports.benchmark,
-}
+MODULES = (slider, sweep, channels, cohort, distillation, search, notebooks)
+BENCHMARKS: dict[str, Benchmark] = {each.__name__.rpartition(".")[2]: each.benchmark for each in MODULES}
+BENCHMARKS["import"] = imports.benchmark  # no module can have that name
 
 
 def main() -> int:

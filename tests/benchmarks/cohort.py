@@ -5,17 +5,16 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-import warnings
 from collections.abc import Iterator
 
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
 
 from kit import cohort, data, models, training
 from kit.data import Dataset
 from kit.measure import Estimate
+from tests.benchmarks.networks import searched
 from tests.benchmarks.registry import Say
 from tests.benchmarks.rows import Row, Target
 
@@ -48,14 +47,8 @@ def benchmark(say: Say) -> Iterator[Row]:
     for name, words in (("loop", "the ordinary loop"), ("search", rival)):
         apart = abs(reached["cohort"].value - reached[name].value)
         widths = sum(each.high - each.value for each in (reached["cohort"], reached[name]))
-        yield Row.of(
-            f"cohort.accuracy.{name}",
-            f"mean accuracies of cohort and {words} apart / sum of their intervals' half widths",
-            100 * apart,
-            100 * widths,
-            "points",
-            Target("at most", 1),
-        )
+        what = f"mean accuracies of cohort and {words} apart / sum of their intervals' half widths"
+        yield Row.of(f"cohort.accuracy.{name}", what, 100 * apart, 100 * widths, "points", Target("at most", 1))
     reach = _multiplications(digits, WIDE) / statistics.median(seconds["wide"]) / 1e9
     peak = 1 / min(seconds["peak"]) / 1e9
     say(f"64-wide cohorts reach {100 * reach / peak:.0f} % of the measured matrix-multiply peak")
@@ -95,20 +88,10 @@ def _convnets(digits: Dataset) -> tuple[float, float]:
 
 
 def _search(digits: Dataset, sizes: tuple[int, ...]) -> tuple[float, Estimate]:
-    """As many fits on the same split; scoring is part of the search, and of its time."""
-    inputs = torch.cat([digits.train.inputs, digits.validation.inputs]).flatten(1).numpy()
-    labels = torch.cat([digits.train.labels, digits.validation.labels]).numpy()
-    n_train = len(digits.train)
-    one_split = [(range(n_train), range(n_train, len(labels)))]
-    network = MLPClassifier(
-        sizes[1:-1], batch_size=BATCH, learning_rate_init=LR, max_iter=EPOCHS, alpha=0.0, n_iter_no_change=EPOCHS
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        search = GridSearchCV(network, {"random_state": range(K)}, cv=one_split, n_jobs=2, refit=False)
-        began = time.perf_counter()
-        search.fit(inputs, labels)
-        seconds = time.perf_counter() - began
+    """As many fits; scoring is part of the search, and of its time."""
+    fixed = {"batch_size": BATCH, "learning_rate_init": LR, "max_iter": EPOCHS, "n_iter_no_change": EPOCHS}
+    network = MLPClassifier(sizes[1:-1], alpha=0.0, **fixed)
+    seconds, search = searched(GridSearchCV, network, {"random_state": range(K)}, digits)
     return seconds, Estimate.from_values(search.cv_results_["mean_test_score"].tolist())
 
 

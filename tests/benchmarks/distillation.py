@@ -6,14 +6,12 @@ each round the explorer gets new seeds, so that everything is trained again whil
 
 from __future__ import annotations
 
-import random
 import statistics
 from collections.abc import Iterator
 
 from tests.benchmarks import slider
-from tests.benchmarks.registry import Say, UnavailableError
+from tests.benchmarks.registry import Say
 from tests.benchmarks.rows import Row, Target
-from tests.browser.chromium import HOW_TO_GET, find_chromium
 from tests.browser.lab import NotebookPage
 
 TEMPERATURES, SEEDS, EPOCHS = 8, 8, 20
@@ -22,7 +20,7 @@ ROUNDS = 6
 EXPLORER = """
 from kit.explorers import DistillationExplorer
 explorer = DistillationExplorer(net, digits)
-explorer.wait_sweep()
+explorer.wait_curves()
 explorer
 """
 
@@ -31,9 +29,8 @@ explorer
 TIMED_MOVE = """async (temperatures) => {
     const root = document.querySelector('.kit-explorer'), began = await new Promise(resolve =>
         window.addEventListener('keydown', event => resolve(event.timeStamp), {once: true, capture: true}));
-    const curve = [...root.querySelectorAll('.js-plotly-plot')]
-        .flatMap(plot => plot._fullData).length && root.querySelector('.js-plotly-plot');
-    const place = () => root.querySelector('.kit-here')?.getAttribute('transform');
+    const curve = root.querySelector('.js-plotly-plot');
+    const place = () => root.querySelector('.kit-point')?.getAttribute('transform');
     const trained = () => curve.data.find(trace => trace.name === 'distilled').x.length;
     const before = place();
     let first = null, shrunk = false;
@@ -49,51 +46,29 @@ TIMED_MOVE = """async (temperatures) => {
 
 def benchmark(say: Say) -> Iterator[Row]:
     """Three rows."""
-    if find_chromium() is None:
-        raise UnavailableError(HOW_TO_GET)
-    handle = '.kit-explorer [role="slider"]'
-    contest = {
-        "echo": slider.rivals()["echo"],
-        "soft": slider.Rival(
-            [slider.TRAIN, EXPLORER],
-            handle,
-            {"kind": "bars", "root": ".kit-explorer", "mark": ".kit-bars"},
-            "explorer.new_seeds()",
-        ),
-    }
+    probe = {"kind": "bars", "root": ".kit-explorer", "mark": ".kit-bars"}
+    soft_labels = slider.Rival([slider.TRAIN, EXPLORER], slider.HANDLE, probe, "explorer.new_seeds()")
+    contest = {"echo": slider.rivals()["echo"], "soft": soft_labels}
     moves: list[dict[str, float]] = []
     with slider.pages_of(contest, say) as pages:
-        chance = random.Random(0)
-        for number in range(ROUNDS):
-            for name, page in pages.items():
-                slider.one_round(page, contest[name], number, chance)
+        for number in slider.rounds(contest, pages, ROUNDS, say):
             moves.append(_timed_move(pages["soft"], number))
-            medians = ", ".join(f"{name} {rival.median:.0f}" for name, rival in contest.items())
-            say(f"round {number + 1} of {ROUNDS}, medians so far in ms: {medians}; a move of alpha: {moves[-1]}")
+            say(f"a move of alpha in ms: {moves[-1]}")
     echo, soft = (contest[name].median for name in ("echo", "soft"))
     what = "key press to softened labels, each press training students / slider and label"
     yield Row.of("distillation.soft", what, soft, echo, "ms", Target("at most", 1.5))
     run = f"alpha moves, {SEEDS} seeds, {EPOCHS} epochs: key press to"
-    for name, words, limit in (
-        ("first", "the first point", 500.0),
-        ("whole", f"the whole curve of {TEMPERATURES} temperatures", 2000.0),
-    ):
-        taken = statistics.median(move[name] for move in moves)
-        yield Row.of(
-            f"distillation.{name}", f"{run} {words} (limit {limit:g} ms)", taken, limit, "ms", Target("at most", 1)
-        )
+    limits = {"first": ("the first point", 500.0), "whole": (f"the whole curve of {TEMPERATURES} temperatures", 2000.0)}
+    for name, (words, limit) in limits.items():
+        taken, what = statistics.median(move[name] for move in moves), f"{run} {words} (limit {limit:g} ms)"
+        yield Row.of(f"distillation.{name}", what, taken, limit, "ms", Target("at most", 1))
 
 
 def _timed_move(page: NotebookPage, number: int) -> dict[str, float]:
     """Move alpha once, with seeds that were never trained."""
-    page.page.bring_to_front()
-    explorer = page.explorers()[0]
-    page.execute("explorer.new_seeds(); explorer.wait_sweep()")
-    page.wait_still(explorer)
+    explorer = slider.ready(page, "explorer.new_seeds(); explorer.wait_curves()")
     page.handle("alpha", explorer).focus()
-    pending = page.page.evaluate_handle(f"() => ({{answer: ({TIMED_MOVE})({TEMPERATURES})}})")
-    page.page.keyboard.press("ArrowLeft" if number % 2 == 0 else "ArrowRight")
-    answer = pending.evaluate("pending => pending.answer")
-    if answer is None:
-        raise RuntimeError("distillation: a move of alpha was not answered within 20 seconds.")
+    key = "ArrowLeft" if number % 2 == 0 else "ArrowRight"
+    script = f"({TIMED_MOVE})({TEMPERATURES})"
+    answer = slider.timed(page, script, lambda: page.page.keyboard.press(key), "distillation: a move of alpha was")
     return {name: float(value) for name, value in answer.items()}

@@ -46,7 +46,7 @@ def run(benchmarks: Mapping[str, Benchmark], json_path: Path | None = None, say:
     Returns:
         The exit code: 0, or 1 when a benchmark could not be run on this machine.
     """
-    say = say or _to_stderr
+    say = say or (lambda text: print(text, file=sys.stderr, flush=True))
     rows: list[Row] = []
     missing = 0
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
@@ -69,7 +69,3 @@ def run(benchmarks: Mapping[str, Benchmark], json_path: Path | None = None, say:
         say(f"{name}: {time.monotonic() - began:.0f} s")
     print(table(rows))
     return 1 if missing else 0
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

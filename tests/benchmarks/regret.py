@@ -75,15 +75,9 @@ class Optuna:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._study = optuna.create_study(sampler=getattr(optuna.samplers, sampler)(seed=seed))
-        self._laws: dict[str, Any] = {
-            name: (
-                optuna.distributions.FloatDistribution(each.low, each.high, log=each.log)
-                if isinstance(each, Float)
-                else optuna.distributions.IntDistribution(each.low, each.high, log=each.log)
-            )
-            for name, each in space.parameters.items()
-            if isinstance(each, (Float, Int))
-        }
+        laws = {Float: optuna.distributions.FloatDistribution, Int: optuna.distributions.IntDistribution}
+        numbers: dict[str, Any] = dict(space.parameters)
+        self._laws = {name: laws[type(each)](each.low, each.high, log=each.log) for name, each in numbers.items()}
 
     def ask(self) -> Config:
         self._trial = self._study.ask(self._laws)
@@ -97,16 +91,14 @@ class BoTorch:
     """A single-task process with log expected improvement, as BoTorch's own first tutorial has it."""
 
     def __init__(self, space: Space, seed: int) -> None:
-        self._space, self._seed = space, seed
-        self._start = Ours(space, Bayes(seed=seed, start=2 * (len(space) + 1)))
+        self._space, self._seed, self._first = space, seed, 2 * (len(space) + 1)
+        self._start = Ours(space, Bayes(seed=seed, start=self._first))
         self._places: list[np.ndarray] = []
         self._values: list[float] = []
 
     def ask(self) -> Config:
-        if len(self._values) < 2 * (len(self._space) + 1):
-            config = self._start.ask()
-        else:
-            config = self._space.decode(np.clip(self._proposed(), 0, 1))
+        begins = len(self._values) < self._first
+        config = self._start.ask() if begins else self._space.decode(np.clip(self._proposed(), 0, 1))
         self._places.append(self._space.encode(config))
         return config
 
@@ -125,13 +117,12 @@ class BoTorch:
         model = SingleTaskGP(x, y, outcome_transform=Standardize(1))
         fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
         bounds = torch.stack([torch.zeros(len(self._space)), torch.ones(len(self._space))]).double()
-        found, _ = optimize_acqf(
-            LogExpectedImprovement(model, y.max()), bounds=bounds, q=1, num_restarts=5, raw_samples=256
-        )
+        promise = LogExpectedImprovement(model, y.max())
+        found, _ = optimize_acqf(promise, bounds=bounds, q=1, num_restarts=5, raw_samples=256)
         return found[0].numpy()
 
     def tell(self, value: float) -> None:
-        if len(self._values) < 2 * (len(self._space) + 1):
+        if len(self._values) < self._first:
             self._start.tell(value)
         self._values.append(value)
 
@@ -154,15 +145,10 @@ DIGITS = {"digits-2": PLANE, "digits-5": WIDE}
 
 @dataclass(frozen=True)
 class Played:
-    """What one method reached on one problem.
+    """What one method reached on one problem."""
 
-    Attributes:
-        chosen: [seeds][checkpoints] regrets; on digits the chosen configurations' worth.
-        seconds: a proposal, mean.
-    """
-
-    chosen: list[list[float]]
-    seconds: float
+    chosen: list[list[float]]  # [seeds][checkpoints] regrets; on digits the chosen configurations' worth
+    seconds: float  # a proposal, mean
 
 
 def benchmark(say: Say) -> Iterator[Row]:
@@ -227,9 +213,8 @@ def _play_function(function: functions.Function, method: str, seeds: Sequence[in
 def _play_digits(space: Space, method: str, seeds: Sequence[int]) -> Played:
     """All seeds in step, so that their networks are trained together: one network a trial, each with its own seed."""
     digits = data.digits()
-    searchers = [METHODS[method](space, seed) for seed in seeds]
+    searchers, times = [METHODS[method](space, seed) for seed in seeds], []
     tried: list[list[tuple[float, Config]]] = [[] for _ in seeds]
-    times: list[float] = []
     picked: list[list[Config]] = [[] for _ in seeds]
     for trial in range(1, CHECKPOINTS[-1] + 1):
         configs = []

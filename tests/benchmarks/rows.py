@@ -71,15 +71,9 @@ def table(rows: Sequence[Row]) -> str:
     """All rows as one aligned table, numbers to the right."""
     lines = [HEADINGS, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
-    numbers = range(1, 4)
-    written = [
-        "  ".join(
-            cell.rjust(width) if column in numbers else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    return "\n".join([written[0], "  ".join("-" * width for width in widths), *written[1:]])
+    lines.insert(1, tuple("-" * width for width in widths))
+    form = "  ".join(f"{{:{'<>>><<'[column]}{width}}}" for column, width in enumerate(widths))
+    return "\n".join(form.format(*line).rstrip() for line in lines)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import statistics
 import time
-import warnings
 from collections.abc import Iterator
 
-import torch
 from scipy.stats import loguniform, uniform
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import RandomizedSearchCV
 from sklearn.neural_network import MLPClassifier
 
@@ -18,19 +14,20 @@ from kit import data
 from kit.data import Dataset
 from kit.search import Float, Random, Space, Study, networks
 from tests.benchmarks import regret, slider
-from tests.benchmarks.registry import Say, UnavailableError
+from tests.benchmarks.networks import searched
+from tests.benchmarks.registry import Say
 from tests.benchmarks.rows import Row, Target
-from tests.browser.chromium import HOW_TO_GET, find_chromium
 from tests.browser.lab import NotebookPage
 
 CONFIGURATIONS, EPOCHS, HIDDEN, BATCH = 256, 20, 16, 64
 ROUNDS = 3
 SLIDER_ROUNDS, NEW_SEARCHES = 6, 6
+METHODS = ("random", "Bayesian")
 
 EXPLORER = """
 from kit.explorers import SearchExplorer
 explorer = SearchExplorer(digits)
-explorer.wait_sweep()
+explorer.wait_curves()
 explorer
 """
 # Answers with milliseconds, from now until other trials are drawn.
@@ -48,8 +45,6 @@ NEW_TRIALS = """async () => {
 def benchmark(say: Say) -> Iterator[Row]:
     """Rows of the three parts; the last one needs Optuna and BoTorch."""
     yield _against_scikit_learn(say)
-    if find_chromium() is None:
-        raise UnavailableError(HOW_TO_GET)
     yield from _under_a_hand(say)
     yield from regret.benchmark(say)
 
@@ -80,41 +75,21 @@ def _cohort(digits: Dataset) -> tuple[float, float]:
 
 
 def _randomised(digits: Dataset) -> tuple[float, float]:
-    """As many fits on the same split; scoring is part of both searches."""
-    inputs = torch.cat([digits.train.inputs, digits.validation.inputs]).flatten(1).numpy()
-    labels = torch.cat([digits.train.labels, digits.validation.labels]).numpy()
-    n_train = len(digits.train)
-    one_split = [(range(n_train), range(n_train, len(labels)))]
+    """As many fits; scoring is part of both searches."""
     network = MLPClassifier((HIDDEN,), batch_size=BATCH, max_iter=EPOCHS, alpha=0.0, n_iter_no_change=EPOCHS)
     laws = {"learning_rate_init": loguniform(1e-4, 1e-1), "beta_1": uniform(0.5, 0.49)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        search = RandomizedSearchCV(
-            network, laws, n_iter=CONFIGURATIONS, cv=one_split, n_jobs=2, refit=False, random_state=0
-        )
-        began = time.perf_counter()
-        search.fit(inputs, labels)
-    return time.perf_counter() - began, float(search.best_score_)
+    seconds, search = searched(RandomizedSearchCV, network, laws, digits, n_iter=CONFIGURATIONS, random_state=0)
+    return seconds, float(search.best_score_)
 
 
 def _under_a_hand(say: Say) -> Iterator[Row]:
     """The budget slider after all searches are done; then new methods and seeds."""
-    contest = {
-        "echo": slider.rivals()["echo"],
-        "budget": slider.Rival(
-            [slider.TRAIN, EXPLORER],
-            '.kit-explorer [role="slider"]',
-            {"kind": "attribute", "root": ".kit-explorer", "mark": ".kit-trials", "name": "data-shown"},
-        ),
-    }
+    probe = {"kind": "attribute", "root": ".kit-explorer", "mark": ".kit-trials", "name": "data-shown"}
+    contest = {"echo": slider.rivals()["echo"], "budget": slider.Rival([slider.TRAIN, EXPLORER], slider.HANDLE, probe)}
     taken: list[float] = []
     with slider.pages_of(contest, say) as pages:
-        chance = random.Random(0)
-        for number in range(SLIDER_ROUNDS):
-            for name, page in pages.items():
-                slider.one_round(page, contest[name], number, chance)
-            medians = ", ".join(f"{name} {rival.median:.0f}" for name, rival in contest.items())
-            say(f"round {number + 1} of {SLIDER_ROUNDS}, medians so far in ms: {medians}")
+        for _ in slider.rounds(contest, pages, SLIDER_ROUNDS, say):
+            pass
         for number in range(NEW_SEARCHES):
             taken.append(_new_search(pages["budget"], number))
             say(f"new seed, {METHODS[number % 2]}: first trials after {taken[-1]:.0f} ms")
@@ -125,18 +100,8 @@ def _under_a_hand(say: Say) -> Iterator[Row]:
     yield Row.of("search.first", what, max(taken), 1000.0, "ms", Target("at most", 1))
 
 
-METHODS = ("random", "Bayesian")
-
-
 def _new_search(page: NotebookPage, number: int) -> float:
     """Press "New seeds" and wait for other trials."""
-    page.page.bring_to_front()
-    explorer = page.explorers()[0]
-    page.execute(f"explorer.method.value = {METHODS[number % 2]!r}; explorer.wait_sweep()")
-    page.wait_still(explorer)
-    pending = page.page.evaluate_handle(f"() => ({{answer: ({NEW_TRIALS})()}})")
-    explorer.locator("button", has_text="New seeds").click()
-    answer = pending.evaluate("pending => pending.answer")
-    if answer is None:
-        raise RuntimeError("search: new seeds were not answered within 20 seconds.")
-    return float(answer)
+    explorer = slider.ready(page, f"explorer.method.value = {METHODS[number % 2]!r}; explorer.wait_curves()")
+    press = explorer.locator("button", has_text="New seeds").click
+    return float(slider.timed(page, f"({NEW_TRIALS})()", press, "search: new seeds were"))

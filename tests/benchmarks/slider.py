@@ -9,10 +9,9 @@ Four notebooks are open in one JupyterLab and one browser, each with its own ker
 
 All are measured by the same code in the page (`tests/browser/instrument.js`), in rounds in changing order, so that
 what the machine does besides meets all of them. Between the change and the next press lies a pause, as of a person who
-looks: the details under the plane and the messages that follow them are then done. Pressed quicker, the next answer
-waits for what is left of them. The time is that at which the changed frame is on the screen: the
-start of the frame after the one that painted the change. The stricter time, at the end of that painting, is reported
-as progress.
+looks: the details under the plane and the messages that follow them are then done; pressed quicker, the next answer
+waits for what is left of them. The time is that at which the changed frame is on the screen: the start of the frame
+after the one that painted the change. The time at the end of that painting is reported as progress.
 """
 
 from __future__ import annotations
@@ -21,12 +20,13 @@ import random
 import statistics
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Locator
 
 from tests.benchmarks.networks import EPOCHS
 from tests.benchmarks.registry import Say, UnavailableError
@@ -59,7 +59,7 @@ box
 SWEPT = """
 from kit.explorers import PruningExplorer
 explorer = PruningExplorer(net, digits)
-explorer.wait_sweep()
+explorer.wait_curves()
 explorer
 """
 
@@ -98,7 +98,7 @@ STOCK = [
     """,
 ]
 
-MARKER = ".kit-here"
+HANDLE = '.kit-explorer [role="slider"]'
 
 
 @dataclass
@@ -120,30 +120,22 @@ class Rival:
 
 def rivals() -> dict[str, Rival]:
     """The four, by name."""
-    watched = {"kind": "place", "root": ".kit-explorer", "mark": MARKER}
+    watched = {"kind": "place", "root": ".kit-explorer", "mark": ".kit-point"}
     image = {"kind": "image", "root": ".jp-OutputArea-output:has(.widget-interact)"}
     return {
         "echo": Rival([ECHO], '.bench-echo [role="slider"]', {"kind": "text", "root": ".bench-label"}),
-        "swept": Rival([TRAIN, SWEPT], '.kit-explorer [role="slider"]', watched),
-        "filling": Rival([TRAIN, SWEPT], '.kit-explorer [role="slider"]', watched, NEW_SWEEP),
+        "swept": Rival([TRAIN, SWEPT], HANDLE, watched),
+        "filling": Rival([TRAIN, SWEPT], HANDLE, watched, NEW_SWEEP),
         "stock": Rival([TRAIN, *STOCK], '.widget-interact [role="slider"]', image),
     }
 
 
 def benchmark(say: Say) -> Iterator[Row]:
     """Measure in rounds; three rows."""
-    if find_chromium() is None:
-        raise UnavailableError(HOW_TO_GET)
     contest = rivals()
     with pages_of(contest, say) as pages:
-        chance = random.Random(0)
-        for number in range(ROUNDS):
-            order = list(contest)
-            chance.shuffle(order)
-            for name in order:
-                one_round(pages[name], contest[name], number, chance)
-            medians = ", ".join(f"{name} {rival.median:.0f}" for name, rival in contest.items() if rival.shown)
-            say(f"round {number + 1} of {ROUNDS}, medians so far in ms: {medians}")
+        for _ in rounds(contest, pages, ROUNDS, say):
+            pass
     yield from _verdicts(contest, say)
 
 
@@ -171,14 +163,16 @@ def _verdicts(contest: dict[str, Rival], say: Say) -> Iterator[Row]:
 @contextmanager
 def pages_of(contest: dict[str, Rival], say: Say) -> Iterator[dict[str, NotebookPage]]:
     """Every rival's notebook in a page of its own, in one JupyterLab and one browser; run, and shown."""
+    if find_chromium() is None:
+        raise UnavailableError(HOW_TO_GET)
     with tempfile.TemporaryDirectory(prefix="kit-bench-") as folder:
         for name, rival in contest.items():
             write_notebook(Path(folder) / f"{name}.ipynb", [textwrap.dedent(cell) for cell in rival.cells])
         with serve(Path(folder)) as server, browse() as browser:  # it serves a copy of what is there now
-            yield {name: open_page(browser, server, name, rival, say) for name, rival in contest.items()}
+            yield {name: _open_page(browser, server, name, rival, say) for name, rival in contest.items()}
 
 
-def open_page(browser: Browser, server: Server, name: str, rival: Rival, say: Say) -> NotebookPage:
+def _open_page(browser: Browser, server: Server, name: str, rival: Rival, say: Say) -> NotebookPage:
     """Open a rival's notebook, run it, and wait until what is watched is shown."""
     page = browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
     opened = NotebookPage(page, server, f"{name}.ipynb").open()
@@ -191,7 +185,37 @@ def open_page(browser: Browser, server: Server, name: str, rival: Rival, say: Sa
     return opened
 
 
-def one_round(page: NotebookPage, rival: Rival, number: int, chance: random.Random) -> None:
+def rounds(contest: dict[str, Rival], pages: dict[str, NotebookPage], count: int, say: Say) -> Iterator[int]:
+    """Press keys on all rivals in turn, in changing order; yields the number of each round after it."""
+    chance = random.Random(0)
+    for number in range(count):
+        for name in chance.sample(list(contest), len(contest)):
+            _one_round(pages[name], contest[name], number, chance)
+        medians = ", ".join(f"{name} {rival.median:.0f}" for name, rival in contest.items() if rival.shown)
+        say(f"round {number + 1} of {count}, medians so far in ms: {medians}")
+        yield number
+
+
+def ready(page: NotebookPage, cell: str) -> Locator:
+    """Bring a page to the front and run a cell; its explorer, once that is still."""
+    page.page.bring_to_front()
+    page.execute(cell)
+    explorer = page.explorers()[0]
+    page.wait_still(explorer)
+    return explorer
+
+
+def timed(page: NotebookPage, script: str, move: Callable[[], None], what: str) -> Any:
+    """What a script in the page answers, which is begun before a move; it gives None after 20 seconds."""
+    pending = page.page.evaluate_handle(f"() => ({{answer: {script}}})")
+    move()
+    answer = pending.evaluate("pending => pending.answer")
+    if answer is None:
+        raise RuntimeError(f"{what} not answered within 20 seconds.")
+    return answer
+
+
+def _one_round(page: NotebookPage, rival: Rival, number: int, chance: random.Random) -> None:
     """Press a key on the rival's slider several times, and note how long each change took."""
     page.page.bring_to_front()
     handle = page.page.locator(rival.handle).first

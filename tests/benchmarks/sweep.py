@@ -66,7 +66,7 @@ def _explore(net: nn.Module, digits: Dataset) -> float:
 
     began = time.perf_counter()
     explorer = PruningExplorer(net, digits)
-    explorer.wait_sweep()
+    explorer.wait_curves()
     seconds = time.perf_counter() - began
     explorer.close()
     return seconds

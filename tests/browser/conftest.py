@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Locator
 
 from tests.browser.chromium import require_chromium
 from tests.browser.lab import NOTEBOOKS, NotebookPage, Server, browse, open_notebook, serve
@@ -16,6 +16,7 @@ from tests.notebooks.kernels import kernel_environment
 
 Open = Callable[[str], AbstractContextManager[NotebookPage]]
 Write = Callable[..., str]
+Show = Callable[..., tuple[NotebookPage, Locator]]
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +60,18 @@ def scratch(lab: Server, request: pytest.FixtureRequest) -> Iterator[Write]:
 
     yield write
     path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def show(opened: Open, scratch: Write) -> Iterator[Show]:
+    """Runs cells in a notebook of their own; gives its page and its first explorer, once that is still."""
+    with ExitStack() as pages:
+
+        def run(*cells: str) -> tuple[NotebookPage, Locator]:
+            notebook = pages.enter_context(opened(scratch(*cells)))
+            notebook.run_all()
+            explorer = notebook.explorers()[0]
+            notebook.wait_still(explorer)
+            return notebook, explorer
+
+        yield run

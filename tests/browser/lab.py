@@ -27,38 +27,27 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, sync_playwright
 
 from tests.browser.chromium import HOW_TO_GET, find_chromium
+from tests.notebooks.kernels import NOTEBOOKS, ROOT
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-NOTEBOOKS = REPOSITORY / "notebooks"
-CONFIG = REPOSITORY / ".jupyter" / "jupyter_lab_config.py"  # what `make lab` reads
+CONFIG = ROOT / ".jupyter" / "jupyter_lab_config.py"  # what `make lab` reads
 INSTRUMENT = Path(__file__).with_name("instrument.js")
 
 Theme = Literal["light", "dark"]
 THEMES: dict[str, str] = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-SIZES: tuple[tuple[int, int], ...] = ((1280, 800), (1920, 1080))
 
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 # These never leave the browser.
 LOCAL_SCHEMES = frozenset({"about", "blob", "chrome", "chrome-error", "data", "devtools"})
 
 CHROMIUM_ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     # Whatever asks for another host gets "not found" at once: the request is recorded, nothing leaves the machine.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ]
-
-# Console errors that a stock JupyterLab emits with an empty notebook and nothing of ours loaded; each needs a comment
-# that says why it is there. Version 4.6 emits none.
-STOCK_CONSOLE: tuple[re.Pattern[str], ...] = ()
 
 
 class LabError(RuntimeError):
@@ -84,21 +73,14 @@ class Server:
 
     def close_kernels(self) -> None:
         """End every kernel, so that one notebook's memory does not weigh on the next."""
-        for session in self.api("api/sessions"):
-            self.api(f"api/sessions/{session['id']}", method="DELETE")
-        for kernel in self.api("api/kernels"):
-            self.api(f"api/kernels/{kernel['id']}", method="DELETE")
+        for kind in ("sessions", "kernels"):
+            for each in self.api(f"api/{kind}"):
+                self.api(f"api/{kind}/{each['id']}", method="DELETE")
 
     def address(self, notebook: str) -> str:
         """The page that shows one notebook and nothing else from earlier (a reset workspace)."""
         workspace = "auto-" + re.sub(r"\W", "-", notebook)
         return f"{self.url}lab/workspaces/{workspace}/tree/{quote(notebook)}?reset&token={self.token}"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _write_settings(folder: Path, theme: Theme) -> None:
@@ -117,19 +99,14 @@ def _write_settings(folder: Path, theme: Theme) -> None:
 
 
 def _environment(home: Path, extra: Mapping[str, str]) -> dict[str, str]:
+    """This process's variables, but no Jupyter of the user: each folder lies in `home`."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "IPYTHON"))}
-    env.update(
-        JUPYTER_CONFIG_DIR=str(home / "config"),
-        JUPYTER_DATA_DIR=str(home / "data"),
-        JUPYTER_RUNTIME_DIR=str(home / "runtime"),
-        JUPYTERLAB_SETTINGS_DIR=str(home / "settings"),
-        JUPYTERLAB_WORKSPACES_DIR=str(home / "workspaces"),
-        IPYTHONDIR=str(home / "ipython"),
-        KIT_BOARD=str(home / "board.sqlite"),
-        PYTHONUNBUFFERED="1",
-    )
-    env.update(extra)
-    return env
+    folders = {
+        **{f"JUPYTER_{name.upper()}_DIR": name for name in ("config", "data", "runtime")},
+        **{f"JUPYTERLAB_{name.upper()}_DIR": name for name in ("settings", "workspaces")},
+        **{"IPYTHONDIR": "ipython", "KIT_BOARD": "board.sqlite"},
+    }
+    return env | {name: str(home / folder) for name, folder in folders.items()} | {"PYTHONUNBUFFERED": "1", **extra}
 
 
 @contextmanager
@@ -152,7 +129,10 @@ def serve(
         shutil.copytree(notebooks, root, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     root.mkdir(exist_ok=True)
     _write_settings(home / "settings", theme)
-    port, token, log = _free_port(), os.urandom(16).hex(), home / "server.log"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    token, log = os.urandom(16).hex(), home / "server.log"
     command = [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
         *("--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
@@ -160,14 +140,8 @@ def serve(
         *(f"--config={CONFIG}", "--LabApp.expose_app_in_browser=True"),
     ]
     with log.open("wb") as sink:
-        process = subprocess.Popen(
-            command,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            cwd=root,
-            env=_environment(home, env or {}),
-            start_new_session=True,
-        )
+        surroundings: dict[str, Any] = {"cwd": root, "env": _environment(home, env or {}), "start_new_session": True}
+        process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, **surroundings)
         server = Server(f"http://127.0.0.1:{port}/", token, root, log)
         try:
             _wait_until_up(server, process)
@@ -179,9 +153,7 @@ def serve(
 
 def _wait_until_up(server: Server, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + 60
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            break
+    while time.monotonic() < end and process.poll() is None:
         try:
             server.api("api/status")
             return
@@ -239,21 +211,15 @@ class NotebookPage:
         """Listen before the first byte is asked for."""
         self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.console.append(f"page error: {error}"))
-        self.page.on("request", self._on_request)
+        self.page.on("request", lambda request: self._note_address(request.url))
         self.page.on("websocket", lambda ws: self._note_address(ws.url))
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        if message.type != "error":
-            return
-        text = f"{message.text} ({message.location.get('url', '')})"
-        if not any(pattern.search(text) for pattern in STOCK_CONSOLE):
-            self.console.append(text)
-
-    def _on_request(self, request: Request) -> None:
-        self._note_address(request.url)
+        if message.type == "error":
+            self.console.append(f"{message.text} ({message.location.get('url', '')})")
 
     def _note_address(self, url: str) -> None:
-        if not is_local(url.replace("ws://", "http://", 1).replace("wss://", "https://", 1)):
+        if not is_local(url):
             self.foreign.append(url)
 
     # -- running ------------------------------------------------------------------------------------------------
@@ -277,6 +243,20 @@ class NotebookPage:
         """Run every cell; return once the kernel is idle and no cell shows `[*]`. Errors are left for `errors`."""
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
         self.wait_idle(timeout)
+
+    def run_cell(self, index: int, timeout: float = 180) -> None:
+        """Run one cell, counted from 0 over cells of all kinds; return once it has ended, well or badly."""
+        self.page.evaluate(
+            """(index) => {
+                const content = window.jupyterapp.shell.currentWidget.content;
+                content.deselectAll();
+                content.activeCellIndex = index;
+                window.__kitRan = false;
+                window.jupyterapp.commands.execute('notebook:run-cell').then(() => { window.__kitRan = true; });
+            }""",
+            index,
+        )
+        self._wait_for("() => window.__kitRan", timeout, f"cell {index} to end")
 
     def wait_idle(self, timeout: float = 60) -> None:
         """Wait until the kernel is idle, no cell is pending, and both stay so for a moment."""
@@ -306,9 +286,9 @@ class NotebookPage:
             code,
         )
 
-    def _wait_for(self, condition: str, timeout: float, what: str) -> None:
+    def _wait_for(self, condition: str, timeout: float, what: str, arg: Any = None) -> None:
         try:
-            self.page.wait_for_function(condition, timeout=timeout * 1000, polling=50)
+            self.page.wait_for_function(condition, arg=arg, timeout=timeout * 1000, polling=50)
         except Error as error:
             raise LabError(f"{self.name}: waited {timeout:.0f} s for {what}.") from error
 
@@ -316,11 +296,8 @@ class NotebookPage:
 
     def errors(self) -> list[str]:
         """Tracebacks and everything written to stderr, in the order of the cells."""
-        outputs = self.page.locator(
-            '.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"], '
-            '.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]'
-        )
-        return outputs.all_inner_texts()
+        kinds = [f'.jp-RenderedText[data-mime-type="application/vnd.jupyter.{kind}"]' for kind in ("error", "stderr")]
+        return self.page.locator(", ".join(kinds)).all_inner_texts()
 
     def missing_widgets(self) -> list[str]:
         """What JupyterLab prints where a widget could not be shown."""
@@ -329,15 +306,22 @@ class NotebookPage:
 
     def problems(self) -> list[str]:
         """All that must be empty for a notebook to pass, each with its kind in front."""
-        kinds = {
-            "output": self.errors(),
-            "missing widget": self.missing_widgets(),
-            "console": self.console,
-            "request to another host": self.foreign,
-        }
-        return [f"{kind}: {text}" for kind, texts in kinds.items() for text in texts]
+        kinds = ("output", "missing widget", "console", "request to another host")
+        found = (self.errors(), self.missing_widgets(), self.console, self.foreign)
+        return [f"{kind}: {text}" for kind, texts in zip(kinds, found, strict=True) for text in texts]
 
     # -- explorers and their controls ---------------------------------------------------------------------------
+
+    def widgets(self, index: int, count: int, timeout: float = 60) -> list[Locator]:
+        """The outputs of one cell, counted from 0, that show a widget, top to bottom; waits until there are `count`."""
+        outputs = self.page.locator(".jp-Notebook .jp-Cell").nth(index).locator(".jp-OutputArea-child")
+        found = outputs.filter(has=self.page.locator(".jupyter-widgets"))
+        try:
+            if count:
+                found.nth(count - 1).wait_for(state="attached", timeout=timeout * 1000)
+        except Error as error:
+            raise LabError(f"{self.name}: waited {timeout:.0f} s for {count} widgets of cell {index}.") from error
+        return found.all()
 
     def explorers(self) -> list[Locator]:
         """Every explorer on the page: the boxes of class `kit-explorer`."""
@@ -345,9 +329,8 @@ class NotebookPage:
 
     def sliders(self, within: Locator) -> list[str]:
         """Names of the sliders that an explorer shows, top to bottom."""
-        labels = within.locator(".jupyter-widgets, .widget-inline-hbox").filter(
-            has=self.page.locator('[role="slider"]')
-        )
+        slider = self.page.locator('[role="slider"]')
+        labels = within.locator(".jupyter-widgets, .widget-inline-hbox").filter(has=slider)
         names = labels.locator(":scope > .widget-label").all_inner_texts()
         return [name for name in names if name.strip()]
 
@@ -355,16 +338,12 @@ class NotebookPage:
         """The control whose visible label, or accessible name, is (or starts with) `label`."""
         scope: Locator | Page = within if within is not None else self.page
         starts = re.compile(rf"^\s*{re.escape(label)}", re.IGNORECASE)
-        named = scope.locator(".jupyter-widgets, .widget-inline-hbox").filter(
-            has=self.page.locator(":scope > .widget-label", has_text=starts)
-        )
-        if named.count() == 0:
-            named = scope.get_by_label(starts)
-        if named.count() == 0:
-            named = scope.get_by_role("button", name=starts)
-        if named.count() == 0:
-            raise LabError(f"{self.name}: no control is labelled {label!r}.")
-        return named.first
+        label_shown = self.page.locator(":scope > .widget-label", has_text=starts)
+        labelled = scope.locator(".jupyter-widgets, .widget-inline-hbox").filter(has=label_shown)
+        for named in (labelled, scope.get_by_label(starts), scope.get_by_role("button", name=starts)):
+            if named.count():
+                return named.first
+        raise LabError(f"{self.name}: no control is labelled {label!r}.")
 
     def handle(self, label: str, within: Locator | None = None) -> Locator:
         """The part of a slider that takes the keyboard's focus."""
@@ -380,10 +359,7 @@ class NotebookPage:
 
     def wait_shown(self, probe: dict[str, str], timeout: float = 60) -> None:
         """Wait until what `probe` watches (see instrument.js) is in the page."""
-        try:
-            self.page.wait_for_function("(probe) => window.kitLab.shows(probe)", arg=probe, timeout=timeout * 1000)
-        except Error as error:
-            raise LabError(f"{self.name}: waited {timeout:.0f} s for {probe} to be shown.") from error
+        self._wait_for("(probe) => window.kitLab.shows(probe)", timeout, f"{probe} to be shown", probe)
 
     def timed_press(self, probe: dict[str, str], key: str, patience_ms: float) -> dict[str, float] | None:
         """Press a key on the focused control and time the change that `probe` watches (see instrument.js).
@@ -427,6 +403,11 @@ class NotebookPage:
         scope = within if within is not None else self.page.locator("body")
         return str(scope.evaluate("(element) => window.kitLab.plotState(element)"))
 
+    def wait_drawn(self, timeout: float = 60) -> None:
+        """Wait until every figure of every explorer has been drawn at least once."""
+        drawn = "() => [...document.querySelectorAll('.kit-figure')].every(box => box.querySelector('.main-svg'))"
+        self._wait_for(drawn, timeout, "the figures to be drawn")
+
     def wait_change(self, before: str, within: Locator | None = None, timeout: float = 10) -> bool:
         """Whether the drawn plots come to differ from `before` within `timeout` seconds."""
         end = time.monotonic() + timeout
@@ -462,31 +443,11 @@ class NotebookPage:
         """What sticks out or scrolls sideways, one line each."""
         return list(self.page.evaluate("() => window.kitLab.overflow()"))
 
-    def painted(self, selector: str, timeout: float = 20) -> Locator:
-        """Wait until an element is in the page, has a size, and one more frame has been painted."""
-        element = self.page.locator(selector).first
-        element.wait_for(state="visible", timeout=timeout * 1000)
-        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        return element
-
-    def screenshot(self, path: Path, size: tuple[int, int] = SIZES[0], element: Locator | None = None) -> Path:
-        """Write a PNG of the page, or of one element, at a window size in pixels."""
-        self.page.set_viewport_size({"width": size[0], "height": size[1]})
-        self.page.wait_for_timeout(700)  # plotly redraws itself a moment after a change of size
-        if element is not None:
-            element.scroll_into_view_if_needed()
-            element.screenshot(path=str(path))
-        else:
-            self.page.screenshot(path=str(path))
-        return path
-
 
 @contextmanager
-def open_notebook(
-    browser: Browser, server: Server, name: str, size: tuple[int, int] = SIZES[0]
-) -> Iterator[NotebookPage]:
+def open_notebook(browser: Browser, server: Server, name: str) -> Iterator[NotebookPage]:
     """Open one notebook in a fresh browser profile; its kernel ends with the page."""
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
     try:
         yield NotebookPage(context.new_page(), server, name).open()
     finally:

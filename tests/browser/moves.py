@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from playwright.sync_api import Locator
 
 from tests.browser.lab import NotebookPage
+
+
+def wait_until(notebook: NotebookPage, true: Callable[[], bool], what: str, seconds: float = 10) -> None:
+    """Look again and again; fails with `what` after some seconds."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, what
+        notebook.page.wait_for_timeout(20)
 
 
 def dead_explorers(notebook: NotebookPage, patience: float = 10) -> list[str]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from playwright.sync_api import Locator
 
-from tests.browser.conftest import Open, Write
+from tests.browser.conftest import Show
 from tests.browser.lab import NotebookPage
+from tests.browser.moves import wait_until
 
 MAKE = """
 from kit import data
@@ -39,67 +40,60 @@ def point(explorer: Locator, across: float, down: float) -> tuple[float, float]:
 
 
 def wait_for_trials(notebook: NotebookPage, explorer: Locator, count: int) -> None:
-    for _ in range(200):
-        if state(explorer)["trials"] == count:
-            break
-        notebook.page.wait_for_timeout(50)
-    assert state(explorer)["trials"] == count
+    wait_until(notebook, lambda: bool(state(explorer)["trials"] == count), f"{count} trials are drawn")
     notebook.wait_still(explorer)
 
 
-def test_keys_move_the_model_and_clicks_try(opened: Open, scratch: Write) -> None:
-    with opened(scratch(MAKE, SHOW)) as notebook:
-        notebook.run_all()
-        explorer = notebook.explorers()[0]
-        explorer.locator(".kit-status", has_text="3 trials").wait_for(timeout=60_000)
-        notebook.wait_still(explorer)
-        before = state(explorer)
-        assert len(before["band"]) == 2 * len(before["mean"]) > 100
-        notebook.press("length", "ArrowRight", explorer)
-        notebook.wait_still(explorer)
-        after = state(explorer)
-        assert after["mean"] != before["mean"] and after["band"] != before["band"]
+def test_keys_move_the_model_and_clicks_try(show: Show) -> None:
+    notebook, explorer = show(MAKE, SHOW)
+    explorer.locator(".kit-status", has_text="3 trials").wait_for(timeout=60_000)
+    notebook.wait_still(explorer)
+    before = state(explorer)
+    assert len(before["band"]) == 2 * len(before["mean"]) > 100
+    notebook.press("length", "ArrowRight", explorer)
+    notebook.wait_still(explorer)
+    after = state(explorer)
+    assert after["mean"] != before["mean"] and after["band"] != before["band"]
 
-        mouse = notebook.page.mouse
-        mouse.click(*point(explorer, 0.1, 0.3))
-        wait_for_trials(notebook, explorer, 1)
-        assert "4 trials (3 to start with, 1 of yours)" in notebook.status(explorer)
-        notebook.press("place", "End", explorer)
-        explorer.locator("button", has_text="Try here").click()
-        wait_for_trials(notebook, explorer, 2)
-        explorer.locator("button", has_text="Follow the machine").click()
-        wait_for_trials(notebook, explorer, 3)
-        explorer.locator("button", has_text="Undo").click()
-        wait_for_trials(notebook, explorer, 2)
+    mouse = notebook.page.mouse
+    mouse.click(*point(explorer, 0.1, 0.3))
+    wait_for_trials(notebook, explorer, 1)
+    assert "4 trials (3 to start with, 1 of yours)" in notebook.status(explorer)
+    notebook.press("place", "End", explorer)
+    explorer.locator("button", has_text="Try here").click()
+    wait_for_trials(notebook, explorer, 2)
+    explorer.locator("button", has_text="Follow the machine").click()
+    wait_for_trials(notebook, explorer, 3)
+    explorer.locator("button", has_text="Undo").click()
+    wait_for_trials(notebook, explorer, 2)
 
-        mouse.click(*point(explorer, 0.1, 0.3))  # the same cell: refused in words
-        explorer.locator(".kit-status .kit-error", has_text="is tried already").wait_for(timeout=10_000)
-        assert notebook.problems() == []
-        assert notebook.overflow() == []
+    mouse.click(*point(explorer, 0.1, 0.3))  # the same cell: refused in words
+    explorer.locator(".kit-status .kit-error", has_text="is tried already").wait_for(timeout=10_000)
+    assert notebook.problems() == []
+    assert notebook.overflow() == []
 
 
-def test_hover_and_zoom_do_not_try(opened: Open, scratch: Write) -> None:
-    with opened(scratch(MAKE, SHOW)) as notebook:
-        notebook.run_all()
-        explorer, mouse = notebook.explorers()[0], notebook.page.mouse
-        explorer.locator(".kit-status", has_text="3 trials").wait_for(timeout=60_000)
-        notebook.wait_still(explorer)
-        whole = state(explorer)
-        star = explorer.locator(".js-plotly-plot").first.locator(".point").last.bounding_box()
-        assert star is not None
-        mouse.move(star["x"] + star["width"] / 2, star["y"] + star["height"] / 2, steps=3)
-        explorer.locator(".hoverlayer .hovertext").first.wait_for(timeout=10_000)
+def test_hover_and_zoom_do_not_try(show: Show) -> None:
+    notebook, explorer = show(MAKE, SHOW)
+    mouse = notebook.page.mouse
+    explorer.locator(".kit-status", has_text="3 trials").wait_for(timeout=60_000)
+    notebook.wait_still(explorer)
+    whole = state(explorer)
+    star = explorer.locator(".js-plotly-plot").first.locator(".point").last.bounding_box()
+    assert star is not None
+    mouse.move(star["x"] + star["width"] / 2, star["y"] + star["height"] / 2, steps=3)
+    explorer.locator(".hoverlayer .hovertext").first.wait_for(timeout=10_000)
 
-        mouse.move(*point(explorer, 0.3, 0.1))
-        mouse.down()
-        mouse.move(*point(explorer, 0.7, 0.5), steps=5)
-        mouse.up()
-        notebook.wait_still(explorer)
-        assert state(explorer)["low"] > whole["low"], "a drag zooms"
-        mouse.dblclick(*point(explorer, 0.5, 0.5))
-        notebook.wait_still(explorer)
-        assert state(explorer)["low"] == whole["low"], "two clicks take the zoom back"
-        assert state(explorer)["trials"] == 0
-        mouse.click(*point(explorer, 0.1, 0.3))
-        wait_for_trials(notebook, explorer, 1)
-        assert notebook.problems() == []
+    mouse.move(*point(explorer, 0.3, 0.1))
+    mouse.down()
+    mouse.move(*point(explorer, 0.7, 0.5), steps=5)
+    mouse.up()
+    notebook.wait_still(explorer)
+    assert state(explorer)["low"] > whole["low"], "a drag zooms"
+    mouse.dblclick(*point(explorer, 0.5, 0.5))
+    notebook.wait_still(explorer)
+    assert state(explorer)["low"] == whole["low"], "two clicks take the zoom back"
+    assert state(explorer)["trials"] == 0
+    mouse.click(*point(explorer, 0.1, 0.3))
+    wait_for_trials(notebook, explorer, 1)
+    assert notebook.problems() == []

@@ -7,7 +7,8 @@ import time
 
 from playwright.sync_api import Locator, expect
 
-from tests.browser.conftest import Open, Write
+from tests.browser.conftest import Show
+from tests.browser.moves import wait_until
 
 MAKE = """
 from kit import data, models, training
@@ -31,47 +32,38 @@ def soft_labels(explorer: Locator) -> list[float]:
     return list(explorer.evaluate(BARS))
 
 
-def test_a_dragged_temperature_trains_students_and_redraws_the_banded_curve(opened: Open, scratch: Write) -> None:
-    with opened(scratch(MAKE, SHOW)) as notebook:
-        notebook.run_all()
-        explorer = notebook.explorers()[0]
-        notebook.wait_still(explorer)
-        before, bars = explorer.evaluate(CURVE), soft_labels(explorer)
-        assert before["at"] == [0.5, 1, 2, 4, 8, 16, 32, 64], "trained without being asked for"
-        assert before["band"] == 2 * len(before["at"])
-        notebook.drag("temperature", 0.82, explorer)  # to a temperature between two of these
-        notebook.wait_still(explorer)
-        after = explorer.evaluate(CURVE)
-        assert set(after["at"]) > set(before["at"])
-        assert after["band"] == 2 * len(after["at"])
-        assert len(soft_labels(explorer)) == 10
-        assert max(soft_labels(explorer)) < max(bars), "the labels are softer"
-        notebook.press("alpha", "Home", explorer)  # the teacher is silent: every student is trained again
-        notebook.wait_still(explorer)
-        assert explorer.evaluate(CURVE)["moved"] != after["moved"]
-        assert "alpha 0:" in notebook.status(explorer)
-        assert notebook.problems() == []
+def test_a_dragged_temperature_trains_students_and_redraws_the_banded_curve(show: Show) -> None:
+    notebook, explorer = show(MAKE, SHOW)
+    before, bars = explorer.evaluate(CURVE), soft_labels(explorer)
+    assert before["at"] == [0.5, 1, 2, 4, 8, 16, 32, 64], "trained without being asked for"
+    assert before["band"] == 2 * len(before["at"])
+    notebook.drag("temperature", 0.82, explorer)  # to a temperature between two of these
+    notebook.wait_still(explorer)
+    after = explorer.evaluate(CURVE)
+    assert set(after["at"]) > set(before["at"])
+    assert after["band"] == 2 * len(after["at"])
+    assert len(soft_labels(explorer)) == 10
+    assert max(soft_labels(explorer)) < max(bars), "the labels are softer"
+    notebook.press("alpha", "Home", explorer)  # the teacher is silent: every student is trained again
+    notebook.wait_still(explorer)
+    assert explorer.evaluate(CURVE)["moved"] != after["moved"]
+    assert "alpha 0:" in notebook.status(explorer)
+    assert notebook.problems() == []
 
 
-def test_long_training_shows_progress_freezes_nothing_and_stops(opened: Open, scratch: Write) -> None:
-    with opened(scratch(MAKE, SHOW)) as notebook:
-        notebook.run_all()
-        explorer = notebook.explorers()[0]
-        notebook.wait_still(explorer)
-        notebook.press("width", "End", explorer)
-        notebook.press("seeds", "End", explorer)
-        notebook.press("epochs", "End", explorer)
-        stop, bars = explorer.locator("button", has_text="Stop"), soft_labels(explorer)
-        explorer.locator(".widget-hprogress, .progress").first.get_by_text(re.compile("s left")).wait_for(
-            timeout=10_000
-        )
-        began = time.monotonic()
-        notebook.execute("answer = 6 * 7")
-        notebook.press("temperature", "Home", explorer)
-        while soft_labels(explorer) == bars:
-            assert time.monotonic() - began < 5, "the kernel answers while students train"
-            notebook.page.wait_for_timeout(20)
-        expect(stop).to_be_enabled()
-        stop.click()
-        explorer.locator(".kit-status", has_text="Stopped. Move a control to go on.").wait_for(timeout=10_000)
-        assert notebook.problems() == []
+def test_long_training_shows_progress_freezes_nothing_and_stops(show: Show) -> None:
+    notebook, explorer = show(MAKE, SHOW)
+    for slider in ("width", "seeds", "epochs"):
+        notebook.press(slider, "End", explorer)
+    stop, bars = explorer.locator("button", has_text="Stop"), soft_labels(explorer)
+    progress = explorer.locator(".widget-hprogress, .progress").first
+    progress.get_by_text(re.compile("s left")).wait_for(timeout=10_000)
+    began = time.monotonic()
+    notebook.execute("answer = 6 * 7")
+    notebook.press("temperature", "Home", explorer)
+    wait_until(notebook, lambda: soft_labels(explorer) != bars, "the labels follow")
+    assert time.monotonic() - began < 5, "the kernel answers while students train"
+    expect(stop).to_be_enabled()
+    stop.click()
+    explorer.locator(".kit-status", has_text="Stopped. Move a control to go on.").wait_for(timeout=10_000)
+    assert notebook.problems() == []

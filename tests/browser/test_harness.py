@@ -72,9 +72,3 @@ def test_each_kind_of_problem_is_found(opened: Open, scratch: Write) -> None:
             assert [line for line in notebook.console if text in line]
         kinds = {line.partition(":")[0] for line in notebook.problems()}
         assert kinds == {"output", "missing widget", "console", "request to another host"}
-
-
-def test_stock_lab_with_an_empty_notebook_is_silent(opened: Open, scratch: Write) -> None:
-    with opened(scratch("")) as notebook:
-        notebook.run_all()
-        assert notebook.problems() == []

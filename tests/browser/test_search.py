@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from playwright.sync_api import Locator
 
-from tests.browser.conftest import Open, Write
+from tests.browser.conftest import Show
 from tests.browser.lab import NotebookPage
+from tests.browser.moves import wait_until
 
 MAKE = """
 from kit import data
@@ -48,57 +47,45 @@ def trials(explorer: Locator) -> dict[str, Any]:
     return found
 
 
-def wait_until(notebook: NotebookPage, true: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end, what
-        notebook.page.wait_for_timeout(20)
-
-
 def wait_for_points(notebook: NotebookPage, explorer: Locator, count: int) -> None:
     wait_until(notebook, lambda: bool(trials(explorer)["shown"] == count), f"{count} points are shown")
 
 
-def test_a_moved_budget_shows_and_hides_points(opened: Open, scratch: Write) -> None:
-    with opened(scratch(MAKE, SHOW)) as notebook:
-        notebook.run_all()
-        explorer = notebook.explorers()[0]
-        notebook.wait_still(explorer)
-        assert trials(explorer)["shown"] == trials(explorer)["dots"] == 9
-        assert explorer.evaluate(CURSOR) == pytest.approx(36, abs=0.1)
-        seen = [trials(explorer)]
-        for place, budget in ((0.5, 20), (0.0, 4), (1.0, 36)):
-            notebook.drag("budget", place, explorer)
-            wait_for_points(notebook, explorer, budget // 4)
-            assert explorer.evaluate(CURSOR) == pytest.approx(budget, abs=0.1)
-            assert trials(explorer)["dots"] == 9, "hidden points wait in the page"
-            seen.append(trials(explorer))
-        for more, fewer in pairwise(seen[:3]):
-            assert fewer["places"] == more["places"][: fewer["shown"]], "the oldest stay"
-        assert seen[3] == seen[0]
-        for left in range(8, 0, -1):
-            notebook.press("budget", "ArrowLeft", explorer)
-            wait_for_points(notebook, explorer, left)
-        assert explorer.evaluate(CURSOR) == pytest.approx(4, abs=0.1)
-        wait_until(notebook, lambda: sum(explorer.evaluate(BARS)) == 4, "the bars follow")
-        assert "random, 4 epochs" in notebook.status(explorer)
-        assert notebook.problems() == []
+def test_a_moved_budget_shows_and_hides_points(show: Show) -> None:
+    notebook, explorer = show(MAKE, SHOW)
+    assert trials(explorer)["shown"] == trials(explorer)["dots"] == 9
+    assert explorer.evaluate(CURSOR) == pytest.approx(36, abs=0.1)
+    seen = [trials(explorer)]
+    for place, budget in ((0.5, 20), (0.0, 4), (1.0, 36)):
+        notebook.drag("budget", place, explorer)
+        wait_for_points(notebook, explorer, budget // 4)
+        assert explorer.evaluate(CURSOR) == pytest.approx(budget, abs=0.1)
+        assert trials(explorer)["dots"] == 9, "hidden points wait in the page"
+        seen.append(trials(explorer))
+    for more, fewer in pairwise(seen[:3]):
+        assert fewer["places"] == more["places"][: fewer["shown"]], "the oldest stay"
+    assert seen[3] == seen[0]
+    for left in range(8, 0, -1):
+        notebook.press("budget", "ArrowLeft", explorer)
+        wait_for_points(notebook, explorer, left)
+    assert explorer.evaluate(CURSOR) == pytest.approx(4, abs=0.1)
+    wait_until(notebook, lambda: sum(explorer.evaluate(BARS)) == 4, "the bars follow")
+    assert "random, 4 epochs" in notebook.status(explorer)
+    assert notebook.problems() == []
 
 
-def test_another_method_moves_every_picture(opened: Open, scratch: Write) -> None:
-    with opened(scratch(MAKE, SHOW)) as notebook:
-        notebook.run_all()
-        explorer = notebook.explorers()[0]
-        before, points = notebook.wait_still(explorer), trials(explorer)
-        notebook.control("method", explorer).locator("select").select_option("halving")
-        wait_until(notebook, lambda: trials(explorer)["dots"] == 24, "halving tries more, and shorter")
-        assert trials(explorer)["places"] != points["places"]
-        sizes = explorer.evaluate(
-            "(element) => [...element.querySelectorAll('circle.kit-dot')].map(dot => Number(dot.getAttribute('r')))"
-        )
-        assert len(set(sizes)) == 2, "one epoch and four"
-        assert notebook.wait_still(explorer) != before
-        assert "halving, 36 epochs" in notebook.status(explorer)
-        assert [spent for spent in explorer.evaluate(BARS) if spent] == [18, 18]
-        assert notebook.overflow() == []
-        assert notebook.problems() == []
+def test_another_method_moves_every_picture(show: Show) -> None:
+    notebook, explorer = show(MAKE, SHOW)
+    before, points = notebook.wait_still(explorer), trials(explorer)
+    notebook.control("method", explorer).locator("select").select_option("halving")
+    wait_until(notebook, lambda: trials(explorer)["dots"] == 24, "halving tries more, and shorter")
+    assert trials(explorer)["places"] != points["places"]
+    sizes = explorer.evaluate(
+        "(element) => [...element.querySelectorAll('circle.kit-dot')].map(dot => Number(dot.getAttribute('r')))"
+    )
+    assert len(set(sizes)) == 2, "one epoch and four"
+    assert notebook.wait_still(explorer) != before
+    assert "halving, 36 epochs" in notebook.status(explorer)
+    assert [spent for spent in explorer.evaluate(BARS) if spent] == [18, 18]
+    assert notebook.overflow() == []
+    assert notebook.problems() == []

@@ -33,13 +33,11 @@ class OfflineNotebook(IPyNbFile):
     def teardown(self) -> None:
         """Stop the kernel, then look at what the guard wrote down."""
         super().teardown()
-        if self.scratch is None:
+        scratch, self.scratch = self.scratch, None
+        if scratch is None:
             return
-        try:
-            attempts = network_attempts(Path(self.scratch.name))
-        finally:
-            self.scratch.cleanup()
-            self.scratch = None
+        with scratch:
+            attempts = network_attempts(Path(scratch.name))
         if attempts:
             lines = "\n  ".join(attempts)
             pytest.fail(f"{self.path.name} tried to reach the network:\n  {lines}", pytrace=False)
@@ -49,6 +47,5 @@ class OfflineNotebook(IPyNbFile):
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Generator[None, Any, Any]:
     """Put our notebook in the place of each one that nbval collects."""
     found = yield
-    return [
-        OfflineNotebook.from_parent(parent, path=file_path) if isinstance(node, IPyNbFile) else node for node in found
-    ]
+    ours = OfflineNotebook.from_parent
+    return [ours(parent, path=file_path) if isinstance(node, IPyNbFile) else node for node in found]

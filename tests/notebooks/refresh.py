@@ -4,7 +4,8 @@
     python -m tests.notebooks.refresh 01         those whose name starts so
     python -m tests.notebooks.refresh --check    run nothing; say whether the stored files are clean
 
-A notebook in which a cell fails is not written, and the exit code is 1.
+Explorers and tables get a still picture, taken in Chromium, for viewers that have no kernel. A notebook in which a cell
+fails is not written, and the exit code is 1; without a Chromium none is.
 """
 
 from __future__ import annotations
@@ -26,12 +27,17 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager
+from playwright.sync_api import Error as PageError
 
+from tests.browser.chromium import missing_chromium
+from tests.notebooks import stills
 from tests.notebooks.kernels import NOTEBOOKS, ROOT, kernel_environment, network_attempts
+from tests.notebooks.stills import WIDGET_VIEW
 
 CELL_SECONDS = 120
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 KEPT_CELL_METADATA = ("jupyter", "tags")  # `jupyter` holds what is folded away, such as a solution
+README_PICTURE = ROOT / "data" / "pictures" / "pruning_explorer.png"
+SHOWN_IN_README = ("01_pruning.ipynb", 1)  # its second picture: 90 % removed, where it begins to hurt
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -70,18 +76,14 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     The id of a cell is a digest of its source, so it moves only when the cell does.
     """
     seen: Counter[str] = Counter()
-    count = 0
-    cells = []
+    count, cells = 0, []
     for cell in notebook.cells:
         text = f"{cell.cell_type}\n{cell.source}"
         seen[text] += 1
         digest = hashlib.sha256(f"{text}\n{seen[text]}".encode()).hexdigest()
-        kept: dict[str, Any] = {
-            "cell_type": cell.cell_type,
-            "id": digest[:8],
-            "metadata": {key: cell.metadata[key] for key in KEPT_CELL_METADATA if key in cell.metadata},
-            "source": cell.source,
-        }
+        metadata = {key: cell.metadata[key] for key in KEPT_CELL_METADATA if key in cell.metadata}
+        kept: dict[str, Any] = {"cell_type": cell.cell_type, "id": digest[:8], "metadata": metadata}
+        kept["source"] = cell.source
         if cell.get("attachments"):
             kept["attachments"] = cell.attachments
         if cell.cell_type == "code":
@@ -119,18 +121,11 @@ def run(path: Path) -> nbformat.NotebookNode:
     notebook = read(path)
     with tempfile.TemporaryDirectory(prefix="kit-notebook-") as folder:
         scratch = Path(folder)
-        # KIT_STILLS: each explorer waits for its sweep and adds a picture to its display bundle.
-        environment = {**os.environ, **kernel_environment(scratch), "KIT_STILLS": "1"}
+        environment = {**os.environ, **kernel_environment(scratch)}
         # The kernel of this very Python, not one that happens to be registered under a common name.
         manager = AsyncKernelManager(kernel_name=CURRENT_ENV_KERNEL_NAME, kernel_spec_manager=NbvalKernelspecManager())
-        client = NotebookClient(
-            notebook,
-            km=manager,
-            timeout=CELL_SECONDS,
-            store_widget_state=False,
-            record_timing=False,
-            resources={"metadata": {"path": str(path.parent)}},
-        )
+        options: dict[str, Any] = {"timeout": CELL_SECONDS, "store_widget_state": False, "record_timing": False}
+        client = NotebookClient(notebook, km=manager, resources={"metadata": {"path": str(path.parent)}}, **options)
         # What a kernel says on its own stderr is not part of the notebook (nbval drops it too).
         client.execute(env=environment, stderr=subprocess.DEVNULL)
         attempts = network_attempts(scratch)
@@ -154,23 +149,23 @@ def select(names: Sequence[str], folder: Path = NOTEBOOKS) -> list[Path]:
     return [path for path in paths if not starts or path.name.startswith(tuple(starts))]
 
 
-def shown(path: Path) -> str:
-    """Return the path as it is printed."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
-
-
 def refresh(path: Path) -> bool:
     """Run one notebook and write it; say whether that worked."""
     start = time.perf_counter()
     try:
-        text = stored_form(run(path))
-    except (CellExecutionError, CellTimeoutError, DeadKernelError, RuntimeError) as error:
-        sys.stderr.write(f"{shown(path)}: not written.\n{error}\n")
+        notebook = run(path)
+        pictures = stills.take(notebook, path, stored_form(notebook))
+        text = stored_form(notebook)
+    except (CellExecutionError, CellTimeoutError, DeadKernelError, RuntimeError, PageError) as error:
+        sys.stderr.write(f"{path.name}: not written.\n{error}\n")
         return False
     changed = text != path.read_text(encoding="utf-8")
     if changed:
         path.write_text(text, encoding="utf-8", newline="\n")
-    sys.stdout.write(f"{shown(path)}: {'refreshed' if changed else 'unchanged'}, {time.perf_counter() - start:.1f} s\n")
+    name, which = SHOWN_IN_README
+    if path == NOTEBOOKS / name:
+        README_PICTURE.write_bytes(pictures[which])
+    sys.stdout.write(f"{path.name}: {'refreshed' if changed else 'unchanged'}, {time.perf_counter() - start:.1f} s\n")
     return True
 
 
@@ -187,8 +182,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check:
         dirty = [path for path in paths if not is_clean(path)]
         for path in dirty:
-            sys.stderr.write(f"{shown(path)}: not clean; run 'make notebooks'.\n")
+            sys.stderr.write(f"{path.name}: not clean; run 'make notebooks'.\n")
         return 1 if dirty else 0
+    if missing := missing_chromium():
+        sys.stderr.write(missing + "\n")
+        return 1
     done = [refresh(path) for path in paths]  # all of them, also after one that failed
     return 0 if all(done) else 1
 

@@ -1,0 +1,135 @@
+"""What the Bayes explorer says: its controls, what they mean, its status line."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kit.explorers.controls import RESET, Action, Control, Note, Row
+from kit.plots import bayes as plots
+from kit.search.acquisition import ACQUISITIONS, Acquisition
+from kit.search.duel import RUNS, Duel, Question, Race, View
+from kit.search.surrogate import Kernel
+from kit.search.trials import Trial
+
+SEEDS = 10_000
+NOISES: tuple[float, ...] = (0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1)
+LENGTHS = (*NOISES, 1.5, 2)
+EXPLORATIONS: tuple[float, ...] = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 4, 5)
+MEANING = {  # of `exploration`, by its name with an acquisition function
+    "xi": "xi: gain that is asked for, in standard deviations of the values",
+    "beta": "beta: optimism, in standard deviations over the mean",
+    "": "not used: the function drawn by chance explores",
+}
+WHY = {  # a place is proposed: whether the mean there is high, and whether the model is unsure
+    (True, True): "the mean is high and it is still unsure",
+    (True, False): "the mean is high and it is rather sure (exploitation)",
+    (False, True): "it knows little (exploration)",
+    (False, False): "nowhere else is more to be gained",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the controls say, under their names."""
+
+    place: float
+    length: float
+    noise: float
+    fitted: bool
+    acquisition: Acquisition
+    exploration: float
+    samples: int
+    truth: bool
+    seed: int
+
+    @property
+    def question(self) -> Question:
+        """What they ask of the model."""
+        kernel = None if self.fitted else Kernel((self.length,), noise=self.noise**2)
+        return Question(self.acquisition, self.exploration, kernel)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the model says of your trials, and how the race stands."""
+
+    settings: Settings
+    view: View
+    race: Race
+
+    @property
+    def best(self) -> Trial:
+        """The first of the best trials."""
+        return max(self.view.trials, key=lambda trial: trial.value or 0)
+
+
+def table(name: str, axis: Sequence[float]) -> list[Row]:
+    """The controls over the values of a hyper-parameter."""
+    digits = next(n for n in range(3, 18) if len({f"{value:.{n}g}" for value in axis}) == len(axis))
+    labels, first = {kind.label: name for name, kind in ACQUISITIONS.items()}, ACQUISITIONS["ei"]
+    written = f"{name} {{:.{digits}g}}".format
+    noise = "Noise of one trial, in standard deviations of the values."
+    explore = "How far the acquisition function explores, as said below."
+    return [
+        Control("place", "stops", axis[len(axis) // 2], "What Try here tries.", axis, text=written, wide=True),
+        Action("try", "Try here", "crosshairs", "Read one network at the slider's place.", "try_here"),
+        Action("follow", "Follow the machine", "star", "Try what the model proposes."),
+        Action("undo", "Undo", "undo", "Take your last trial back."),
+        replace(RESET, icon="refresh", help="Take all trials back, and set every control back to where it began."),
+        Control("length", "stops", 0.15, "How far a trial tells of its neighbours.", LENGTHS, group="model"),
+        Control("noise", "stops", 0.05, noise, NOISES, group="model"),
+        Control("fitted", "check", False, "Fit both to the trials.", label="fit length and noise", group="model"),
+        Note("model_note"),
+        Control("acquisition", "choice", "ei", "What a trial promises.", labels, group="next trial", wide=True),
+        Control("exploration", "stops", first.default, explore, EXPLORATIONS, first.parameter, "next trial"),
+        Note("meaning"),
+        Control("samples", "stops", 0, "How many functions are drawn from the model.", range(6), group="picture"),
+        Control("truth", "check", False, "Show what all networks reach.", (), "reveal the measured truth", "picture"),
+        Control("seed", "number", 0, "Decides the start and which networks are read.", (0, SEEDS - 1)),
+        Action("new_seeds", "New seeds", "random", "Play again with other start points and other networks."),
+    ]
+
+
+def words(duel: Duel, answer: Answer) -> str:
+    """What is found, what the model would do and why, how the race stands (HTML)."""
+    view, race, place, n = answer.view, answer.race, answer.settings.place, len(answer.view.trials)
+    name, best, others = html.escape(duel.name), answer.best, duel.landscape.seeds - 1
+    anew = "the other network" if others == 1 else f"the mean of {others} other networks"
+    expected, chance = plots.expected(duel, view, place).percent, plots.chance(race)[n - 1].percent
+    seen, you, machine = (f"{100 * share:.1f} %" for share in (best.value or 0, race.you[-1], race.machine[-1]))
+    return (
+        f"<b>{n} trials</b> ({duel.start} to start with, {n - duel.start} of yours). Best observed: <b>{seen}</b> at "
+        f"{name} {best.config[duel.name]:.3g}; measured anew, by {anew} there: {you}. {_proposal(duel, answer)} At the "
+        f"slider's {name} {place:.3g} it expects {expected}. The race, measured anew, after {n} trials: <b>you {you}"
+        f"</b>, machine {machine}, random search {chance}, mean of {RUNS}."
+    )
+
+
+def _proposal(duel: Duel, answer: Answer) -> str:
+    """What the model would try next, and why (HTML)."""
+    view, at, acquisition = answer.view, answer.view.proposal, answer.settings.acquisition
+    if at is None:
+        return "All cells are tried: nothing is left to propose."
+    value, (mean, std) = duel.landscape.axes[0][at], view.model.predict(duel.places[:, None])
+    why = WHY[bool(mean[at] >= np.quantile(mean, 0.75)), bool(std[at] >= np.median(std))]
+    drawn = "the function drawn by chance has its top, and " * (acquisition == "thompson")
+    there = plots.expected(duel, view, value)
+    end = " (it does not know that 100 % is the end)" * (there.high > 1)
+    return (
+        f"By {ACQUISITIONS[acquisition].label} the model proposes <b>{html.escape(duel.name)} {value:.3g}</b>, where "
+        f"{drawn}{why}: it expects <b>{there.percent}</b>{end}."
+    )
+
+
+def kernel(duel: Duel, answer: Answer) -> str:
+    """What the length scale and the noise are in units of the hyper-parameter and of accuracy (HTML)."""
+    model, parameter, (length,) = answer.view.model, duel.parameter, answer.view.model.posterior.kernel.lengths
+    noise, low, high = math.sqrt(model.posterior.kernel.noise), parameter.low, parameter.high
+    reach = f"a factor of {(high / low) ** length:.2g}" if parameter.log else f"{(high - low) * length:.2g}"
+    found = f"fitted: length {length:.2g}, noise {noise:.2g}. " * answer.settings.fitted
+    return f"{found}Length: {reach} in {html.escape(duel.name)}. Noise: {100 * model.spread * noise:.2g} points."

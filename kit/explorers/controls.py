@@ -1,0 +1,227 @@
+"""The controls of an explorer as a table: what each one is called, what it sets, where it begins, what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Self
+
+import ipywidgets as widgets
+from traitlets import Any as AnyTrait
+from traitlets import TraitError, validate
+
+from kit import checks
+
+Kind = Literal["stops", "choice", "toggle", "slider", "number", "check", "text"]
+
+
+class StopError(TraitError, ValueError):
+    """A slider was set to a value between two of its stops."""
+
+
+class _Something(AnyTrait):
+    """Traitlets take None without asking the validator, unless the trait says so."""
+
+    allow_none = False
+
+
+class StopSlider(widgets.SelectionSlider):
+    """A slider over given numbers, closer together where it matters.
+
+    Args:
+        name: what code calls it.
+        stops: the numbers, ascending.
+        text: how a stop is written.
+        **settings: as `ipywidgets.SelectionSlider`.
+
+    Raises:
+        StopError: set to a value that is no stop, from wherever; the sentence names the nearest stops.
+    """
+
+    value = _Something(0.0, help="one of the stops")
+
+    def __init__(self, name: str, stops: Sequence[float], text: Callable[[float], str], **settings: Any) -> None:
+        self.stops, self._name = tuple(stops), name
+        super().__init__(options=[(text(stop), stop) for stop in stops], **settings)
+
+    @validate("value")
+    def _validate_value(self, proposal: Any) -> Any:
+        value = proposal["value"]
+        if value in self.stops:
+            return value
+        nearest = ""
+        if isinstance(value, (int, float)):
+            below, above = [s for s in self.stops if s <= value][-1:], [s for s in self.stops if s >= value][:1]
+            nearest = ", the nearest are " * bool(below or above) + " and ".join(f"{s:g}" for s in (*below, *above))
+        raise StopError(
+            f"{self._name} must be one of the slider's {len(self.stops)} stops from {self.stops[0]:g} to "
+            f"{self.stops[-1]:g}; got {value!r}{nearest}."
+        )
+
+
+@dataclass(frozen=True)
+class Control:
+    """One row of the table: a control that holds a value.
+
+    Its kind is "stops" (a slider over given numbers), "choice" (a dropdown), "toggle" (buttons side by side), "slider"
+    (whole numbers), "number" (a whole number to type), "check" (yes or no), or "text".
+    """
+
+    name: str  # of the explorer's attribute that holds the widget
+    kind: Kind
+    start: Any  # the value to begin with, and to go back to
+    help: str  # a sentence: what it is; shown as the tooltip
+    values: Any = ()  # the stops; the options (or pairs of text and option); lowest and highest number; the placeholder
+    label: str = ""  # written before it; by default its name
+    group: str = ""  # heading that it belongs under
+    unit: str = ""
+    text: Callable[[float], str] = "{:g}".format  # how a stop is written
+    wide: bool = False  # whether its label stands above, so that it gets the whole width: the most moved one
+    moves: bool = True  # whether a change asks for another answer
+
+    def widget(self) -> widgets.Widget:
+        """Make it; a ValueError where it does not begin where it can."""
+        settings = {
+            **{"value": self.start, "description": self.label or self.name, "tooltip": self.help},
+            **{"layout": {"width": "100%"}, "style": {"description_width": "initial" if self.wide else "80px"}},
+            **self._own(),
+        }
+        made = _KINDS[self.kind](**settings)
+        return made.add_class("kit-wide") if self.wide else made
+
+    def _own(self) -> dict[str, Any]:
+        """What only a widget of this kind takes."""
+        if self.kind in ("choice", "toggle"):
+            options = list(self.values.items() if isinstance(self.values, Mapping) else self.values)
+            checks.one_of(self.name, self.start, [each[1] if isinstance(each, tuple) else each for each in options])
+            narrow = {"description": "", "style": {"button_width": f"{208 // len(options)}px"}}
+            return {"options": options, **(narrow if self.kind == "toggle" else {})}
+        if self.kind in ("slider", "number"):
+            return dict(zip(("min", "max"), self.values, strict=True))
+        if self.kind == "stops":
+            return {"name": self.name, "stops": self.values, "text": self.text}
+        return {"indent": False} if self.kind == "check" else {"placeholder": self.values}
+
+
+_KINDS: dict[Kind, Callable[..., widgets.Widget]] = {
+    **{"stops": StopSlider, "choice": widgets.Dropdown, "toggle": widgets.ToggleButtons, "text": widgets.Text},
+    **{"slider": partial(widgets.IntSlider, continuous_update=False), "number": widgets.BoundedIntText},
+    "check": widgets.Checkbox,
+}
+
+
+@dataclass(frozen=True)
+class Action:
+    """One row of the table: a button, the explorer's attribute `<name>_button`."""
+
+    name: str
+    label: str  # written on it
+    icon: str  # of Font Awesome
+    help: str  # a sentence: what it does; shown as the tooltip
+    method: str = ""  # of the explorer that it calls; by default the one of its name
+
+    def widget(self, explorer: Any) -> widgets.Button:
+        """Make it; a press calls the explorer's method."""
+        button = widgets.Button(description=self.label, icon=self.icon, tooltip=self.help, layout={"width": "100%"})
+        button.on_click(lambda _: getattr(explorer, self.method or self.name)())
+        return button
+
+
+@dataclass(frozen=True)
+class Note:
+    """One row of the table: small text, which the explorer sets."""
+
+    name: str  # of the explorer's attribute that holds the widget
+
+    def widget(self) -> widgets.HTML:
+        """Make it."""
+        return widgets.HTML().add_class("kit-note")
+
+
+Row = Control | Action | Note
+
+RESET = Action("reset", "Reset", "undo", "Set every control back to where it began.")
+STOP = Action("stop", "Stop", "stop", "Stop the work; the last picture stays.")
+
+
+class Controlled(widgets.VBox):
+    """A box with controls made from a table; each is an attribute under its name, a button under `<name>_button`."""
+
+    _quiet = False  # several controls are being set as one move
+
+    def _make(self, table: Sequence[Row]) -> list[widgets.Widget]:
+        self._starts: dict[str, Any] = {}
+        made = []
+        for row in table:
+            if isinstance(row, Action):
+                made.append(row.widget(self))
+                setattr(self, f"{row.name}_button", made[-1])
+            else:
+                made.append(row.widget())
+                setattr(self, row.name, made[-1])
+            if isinstance(row, Control):
+                self._starts[row.name] = row.start
+                if row.moves:
+                    made[-1].observe(lambda _, name=row.name: self._move(name), names="value")
+        return made
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to put a plain value in the place of a control, and names that are none.
+
+        Raises:
+            AttributeError: `explorer.ratio = 0.9`, where `explorer.ratio.value = 0.9` is meant; or a misspelt name.
+        """
+        if isinstance(vars(self).get(name), widgets.Widget) and not isinstance(value, widgets.Widget):
+            raise AttributeError(f"{name} is a control: set {name}.value = {value!r} instead.")
+        if "_complete" in vars(self) and not name.startswith("_") and not hasattr(self, name):
+            controls = ", ".join(self._starts)
+            raise AttributeError(f"{type(self).__name__} has no {name!r}; its controls are {controls}.")
+        super().__setattr__(name, value)
+
+    def set(self, **values: Any) -> Self:
+        """Move several controls as one: `explorer.set(ratio=0.9, seed=3)`.
+
+        Returns:
+            The explorer itself.
+
+        Raises:
+            AttributeError: no such control.
+            ValueError: a value that a control does not take; none of them has moved then.
+        """
+        if unknown := [name for name in values if name not in self._starts]:
+            controls = ", ".join(self._starts)
+            raise AttributeError(f"{type(self).__name__} has no control {unknown[0]!r}; it has {controls}.")
+        before = self._values()
+        with self._quietly():
+            for name, value in values.items():
+                try:
+                    getattr(self, name).value = value
+                except Exception as error:
+                    for moved, earlier in before.items():
+                        getattr(self, moved).value = earlier
+                    if isinstance(error, ValueError):
+                        raise
+                    raise ValueError(f"{name} does not take {value!r}: {error}.") from error
+        self._move()
+        return self
+
+    def reset(self) -> None:
+        """Set every control back to where it began."""
+        self.set(**self._starts)
+
+    def _values(self) -> dict[str, Any]:
+        return {name: getattr(self, name).value for name in self._starts}
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        before, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = before
+
+    def _move(self, moved: str = "") -> None:
+        """The control `moved` was moved by a hand or by code; without a name, several."""
+        raise NotImplementedError

@@ -1,0 +1,175 @@
+"""Where a study keeps its trials: in memory, or in an SQLite file that several processes may share.
+
+A file is read whole, and checked by SQLite, when a study first uses it. From then on only rows that changed are read:
+every writing of a trial takes the next revision number. A file that is another one now (its name drawn at its first
+writing differs), or an older copy (its last revision is below what was seen), is read whole again.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from kit.search.space import Space
+from kit.search.trials import STATUSES, Proposal, Trial
+from kit.store import Store
+
+
+class StudyError(RuntimeError):
+    """The study's file cannot be used: absent folder, no study, damaged, newer, locked, or read-only."""
+
+
+STORE = Store(
+    noun="study",
+    letters=b"kits",
+    version=2,
+    tables=(
+        "CREATE TABLE study (space TEXT NOT NULL, maximise INTEGER NOT NULL, name TEXT NOT NULL)",
+        """CREATE TABLE trials (
+            number INTEGER PRIMARY KEY, config TEXT NOT NULL, status TEXT NOT NULL, epochs INTEGER, continues INTEGER,
+            bracket INTEGER, value REAL, scores TEXT NOT NULL, spent INTEGER NOT NULL, seconds REAL NOT NULL,
+            error TEXT NOT NULL, worker TEXT NOT NULL, revision INTEGER NOT NULL UNIQUE)""",
+    ),
+    way_out="give path",
+    error=StudyError,
+    busy_seconds=30.0,  # a method proposes inside the lock, so that two processes do not propose the same
+)
+
+
+@dataclass(frozen=True)
+class Book:
+    """The trials by number, oldest first, inside one transaction; without a connection they are changed themselves."""
+
+    trials: dict[int, Trial]
+    connection: sqlite3.Connection | None
+
+    def add(self, proposal: Proposal, price: int) -> Trial:
+        """Write a proposal down as the next trial; `price` is the epochs that it will train."""
+        number = next(reversed(self.trials), -1) + 1
+        return self.put(Trial(number, dict(proposal.config), "asked", *proposal[1:], spent=price))
+
+    def put(self, trial: Trial) -> Trial:
+        """Write a trial down, in place of what stands under its number."""
+        if self.connection is None:
+            self.trials[trial.number] = trial
+            return trial
+        row = {**vars(trial), "config": json.dumps(trial.config), "scores": json.dumps(trial.scores)}
+        row["worker"] = _worker(os.getpid())
+        self.connection.execute(
+            f"INSERT OR REPLACE INTO trials ({', '.join(row)}, revision) VALUES "
+            f"({', '.join(f':{name}' for name in row)}, (SELECT ifnull(max(revision), 0) + 1 FROM trials))",
+            row,
+        )
+        return trial
+
+
+class Shelf:
+    """Keeps the trials of one study; arguments and errors as in `Study`."""
+
+    def __init__(self, space: Space, maximise: bool, path: Path | None) -> None:
+        self._space, self._maximise, self._path = space, maximise, path
+        self._lock = threading.RLock()
+        self._forget()
+        with self.book(write=False):
+            pass
+
+    @contextmanager
+    def book(self, *, write: bool) -> Iterator[Book]:
+        """The trials, as the file holds them now, inside one transaction; trials of dead processes are lost."""
+        with self._lock:
+            if self._path is None:
+                yield Book(self._trials, None)
+                return
+            with STORE.transaction(self._path, write=write, check=not self._name) as connection:
+                self._catch_up(connection, self._path, write=write)
+                yield Book(self._trials, connection)
+
+    def _forget(self) -> None:
+        self._name, self._revision = "", 0  # of the file, and of what was read of it
+        self._trials: dict[int, Trial] = {}
+        self._asked: dict[int, str] = {}  # number -> worker
+
+    def _catch_up(self, connection: sqlite3.Connection, path: Path, *, write: bool) -> None:
+        """Read what changed. What this study writes is read back too: it stands in the file then, and not before."""
+        latest = "(SELECT ifnull(max(revision), 0) FROM trials) AS latest"
+        row = connection.execute(f"SELECT space, maximise, name, {latest} FROM study").fetchone()
+        if self._name and (row is None or row["name"] != self._name or row["latest"] < self._revision):
+            self._forget()
+            if row is not None:
+                STORE.check(connection, path)
+        if row is None:
+            if write:
+                values = [json.dumps(self._space.as_json()), self._maximise, uuid.uuid4().hex]
+                connection.execute("INSERT INTO study VALUES (?, ?, ?)", values)
+            return
+        if not self._name:
+            self._check_same(row["space"], bool(row["maximise"]), path)
+        changed = "SELECT * FROM trials WHERE revision > ? ORDER BY number"
+        for trial, worker in [_read(each, path) for each in connection.execute(changed, [self._revision])]:
+            self._trials[trial.number] = trial
+            self._asked.pop(trial.number, None)
+            if trial.status == "asked":
+                self._asked[trial.number] = worker
+        self._name, self._revision = row["name"], row["latest"]
+        try:
+            dead = [number for number, worker in self._asked.items() if not _alive(worker)]
+        except ValueError as error:
+            self._forget()
+            raise StudyError(STORE.damaged(path, "a trial in it cannot be read")) from error
+        for number in dead:
+            self._trials[number] = replace(self._trials[number], status="lost")
+            del self._asked[number]
+
+    def _check_same(self, space: str, maximise: bool, path: Path) -> None:
+        mine, theirs = self._space.as_json(), json.loads(space)
+        if json.dumps(theirs) != json.dumps(mine):  # as texts: 1, 1.0 and True are different options
+            names = {**mine, **theirs}
+            apart = [name for name in names if json.dumps(mine.get(name)) != json.dumps(theirs.get(name))]
+            what = f"that of the study in {path}, which differs in {', '.join(apart or ['their order'])}"
+            raise ValueError(f"space is another than {what}: give the same space, or another path.")
+        if maximise != self._maximise:
+            other = "maximises" if maximise else "minimises"
+            raise ValueError(f"maximise is {self._maximise}, and the study in {path} {other}.")
+
+
+def _read(row: sqlite3.Row, path: Path) -> tuple[Trial, str]:
+    """Trial and worker of a row."""
+    named = dict(row)
+    try:
+        worker, _ = named.pop("worker"), named.pop("revision")
+        named["config"], named["scores"] = dict(json.loads(named["config"])), tuple(json.loads(named["scores"]))
+        if named["status"] not in STATUSES:
+            raise ValueError(named["status"])
+        return Trial(**named), worker
+    except (KeyError, TypeError, ValueError) as error:
+        raise StudyError(STORE.damaged(path, "a trial in it cannot be read")) from error
+
+
+@functools.lru_cache(maxsize=1)
+def _worker(pid: int) -> str:
+    """What tells this process from all others, now and later; by its number, which a fork changes."""
+    return f"{platform.node()} {pid} {psutil.Process(pid).create_time()}"
+
+
+def _alive(worker: str) -> bool:
+    """Whether the process may still tell: it runs, or it is on another machine."""
+    node, pid, born = worker.rsplit(" ", 2)
+    if worker == _worker(os.getpid()) or node != platform.node():
+        return True
+    try:
+        process = psutil.Process(int(pid))
+        same = abs(process.create_time() - float(born)) < 2  # the clock may have been set meanwhile
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,101 @@
+"""A small instance of every explorer for the contract, and what the contract needs to know."""
+
+from __future__ import annotations
+
+import dataclasses
+from threading import Event
+
+from kit import board, measure, models
+from kit.data import Dataset
+from kit.explorers import (
+    BayesExplorer,
+    BoardExplorer,
+    DistillationExplorer,
+    IntervalExplorer,
+    PruningExplorer,
+    SearchExplorer,
+    SensitivityExplorer,
+)
+from kit.explorers.board import Answer, Settings
+from kit.models import ConvNet
+from tests.explorer_contract import Case
+from tests.test_explorers_bayes import hill
+from tests.toy_explorer import ToyExplorer
+
+
+def small_net() -> models.MLP:
+    net = models.MLP((64, 12, 10))
+    models.initialise(net, seed=0)
+    return net
+
+
+def few(digits: Dataset) -> Dataset:
+    """200 images to train on: four steps an epoch."""
+    return dataclasses.replace(digits, train=digits.train.first(200))
+
+
+def on_the_board(digits: Dataset, trained: ConvNet) -> BoardExplorer:
+    explorer = BoardExplorer(digits)
+    compute, profile = explorer._compute, measure.profile(trained, digits.validation)
+
+    def pin_first(settings: Settings, cancel: Event) -> Answer:  # each test has an empty board of its own
+        if board.frame(digits.key).empty:
+            board.pin("all of it", profile, dataset=digits.key, technique="dense")
+        return compute(settings, cancel)
+
+    explorer._compute = pin_first  # type: ignore[method-assign]
+    explorer.refresh()
+    return explorer
+
+
+CASES = [
+    Case("toy", lambda *_: ToyExplorer(), ({"tosses": 20}, {"tosses": 170}), off_stop=("tosses", 55), grows=True),
+    Case(
+        "pruning",
+        lambda digits, _: PruningExplorer(small_net(), digits),
+        ({"ratio": 0.9}, {"what": "channels", "importance": "random", "seed": 3}),
+        off_stop=("ratio", 0.51),
+        pins=True,
+        grows=True,
+        given=lambda digits, _: {"model": small_net(), "dataset": digits},
+    ),
+    Case(
+        "distillation",
+        lambda digits, trained: DistillationExplorer(trained, few(digits), width=8),
+        ({"temperature": 16, "seed": 64}, {"alpha": 0.5, "width": 4, "transfer": "without the class", "epochs": 5}),
+        off_stop=("alpha", 0.55),
+        pins=True,
+        grows=True,
+        given=lambda digits, trained: {"teacher": trained, "dataset": few(digits)},
+    ),
+    Case(
+        "search",
+        lambda digits, _: SearchExplorer(few(digits), points=4, epochs=3, trainings=9),
+        ({"budget": 12}, {"method": "halving", "seed": 8, "project": "dropout"}),
+        off_stop=("budget", 13),
+        pins=True,
+        grows=True,
+        given=lambda digits, _: {"dataset": few(digits)},
+    ),
+    Case(
+        "bayes",
+        lambda digits, _: BayesExplorer(digits, landscape=hill()),
+        ({"length": 0.3, "truth": True}, {"acquisition": "ucb", "exploration": 3, "seed": 2}),
+        off_stop=("length", 0.16),
+        given=lambda digits, _: {"dataset": digits, "landscape": hill()},
+    ),
+    Case(
+        "interval",
+        lambda digits, trained: IntervalExplorer(trained, digits),
+        ({"n": 20}, {"n": 100, "seed": 3}),
+        off_stop=("n", 60),
+    ),
+    Case("board", on_the_board, ({"size": "flops"}, {"size": "latency"})),
+    Case(
+        "sensitivity",
+        lambda digits, _: SensitivityExplorer(small_net(), digits, ratio=0.5),
+        ({"ratio": 0.9}, {"importance": "random", "ratio": 0.2}),
+        off_stop=("ratio", 0.51),
+        given=lambda digits, _: {"model": small_net(), "dataset": digits},
+    ),
+]

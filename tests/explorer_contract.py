@@ -1,0 +1,444 @@
+"""What every explorer keeps to, said against the base. `test_explorers_contract.py` runs it on `explorer_cases.py`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import html
+import json
+import random
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+import pytest
+import torch
+
+from kit import board
+from kit.data import Dataset
+from kit.explorers.base import Explorer
+from kit.explorers.marks import Mark
+from kit.explorers.pinning import PinningExplorer
+from kit.models import ConvNet
+from kit.training import Cancelled
+from tests.hands import PATIENCE, is_error, settle, words
+
+LOST = "<nothing> works & all is lost."
+Fresh = Callable[[], Any]  # makes another explorer of the case, which is closed at the end of the test
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small instance of one explorer.
+
+    Attributes:
+        name: of the case.
+        make: makes it; answers within a second, and its curves are complete within a few.
+        moves: values of controls, each of which changes the answer (and, where it pins, what is pinned).
+        off_stop: a control and a value between two of its stops, if there is such a control.
+        pins: whether it pins to the board.
+        grows: whether it has curves that grow in the background.
+        given: arguments by the names that `code` writes, where they are not `model` and `dataset`.
+    """
+
+    name: str
+    make: Callable[[Dataset, ConvNet], Explorer]
+    moves: tuple[dict[str, Any], ...]
+    off_stop: tuple[str, Any] | None = None
+    pins: bool = False
+    grows: bool = False
+    given: Callable[[Dataset, ConvNet], Mapping[str, Any]] = field(
+        default=lambda digits, trained: {"model": trained, "dataset": digits}
+    )
+
+
+def parts(box: widgets.Widget) -> Iterator[widgets.Widget]:
+    """A widget and everything inside it."""
+    yield box
+    for child in getattr(box, "children", ()):
+        yield from parts(child)
+
+
+def picture(explorer: Explorer) -> str:
+    """All figures and marks as strict JSON; refuses NaN and infinities."""
+    figures = [figure.to_plotly_json() for figure in explorer.figures.values()]
+    marks = [[each.values, each.at, each.text] for each in parts(explorer) if isinstance(each, Mark)]
+    return json.dumps([figures, marks], allow_nan=False)
+
+
+def counts(explorer: Explorer) -> list[tuple[int, int]]:
+    """How many traces and annotations each figure has."""
+    return [(len(each.data), len(each.layout.annotations)) for each in explorer.figures.values()]
+
+
+def without_times(text: str) -> str:
+    """Words without measured times, which differ from one run to the next."""
+    return re.sub(r"[\d.,]+ (ms|s|seconds)\b( \([\d.,]+ to [\d.,]+\))?", "", text)
+
+
+def assert_answers(explorer: Explorer, **move: Any) -> None:
+    """Move controls: the answer, the words and all figures are then those of the controls."""
+    settle(explorer, **move)
+    answer = explorer._answered
+    assert answer is not None
+    assert answer.settings == explorer.settings
+    assert not is_error(explorer)
+    assert words(explorer) == explorer.in_words
+    assert_whole(explorer)
+
+
+def assert_whole(explorer: Explorer) -> None:
+    """All figures show the latest answer."""
+    for name, panel in explorer._panels(explorer._answered).items():
+        if name not in explorer._curves:  # those may lag behind the growing curves
+            assert explorer.figures[name]._panel == panel()
+
+
+class Hold:
+    """The next computing goes on until it is cancelled or let go; later ones are not held."""
+
+    def __init__(self, explorer: Any) -> None:
+        self.began, self.goes_on, self.runs = Event(), Event(), 0
+        self._explorer, self._compute = explorer, explorer._compute
+
+    def __call__(self, settings: Any, cancel: Event) -> Any:
+        self.runs += 1
+        if not self.began.is_set():
+            self._explorer._busy(True)
+            self._explorer._progress(0.5)
+            self.began.set()
+            while not self.goes_on.wait(0.005):
+                if cancel.is_set():
+                    raise Cancelled("stopped.")
+        return self._compute(settings, cancel)
+
+
+def fails(*args: Any, **settings: Any) -> Any:
+    raise RuntimeError(LOST)
+
+
+class Contract:
+    def test_every_move_is_answered_in_a_picture_and_in_words(self, explorer: Explorer, case: Case) -> None:
+        before, seen = counts(explorer), {explorer.in_words}
+        states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+        for move in case.moves:
+            assert_answers(explorer, **move)
+            picture(explorer)
+            assert counts(explorer) == before
+            assert words(explorer).strip()
+            assert not re.search(r"\b(None|nan|inf)\b", words(explorer))
+            assert re.match(r'<div role="status" aria-live="polite"', explorer.status.value)  # read aloud
+            seen.add(explorer.in_words)
+            bundle, _ = explorer._repr_mimebundle_()
+            assert bundle["text/plain"] == explorer.title  # a stored notebook does not change
+            assert "application/vnd.jupyter.widget-view+json" in bundle
+            assert not any(kind.startswith("image/") for kind in bundle)
+            table = explorer.table()
+            assert list(table.columns) == ["curve", "x", "value", "low", "high"]
+            assert len(table) and np.isfinite(table[["x", "value", "low", "high"]].to_numpy(float)).all()
+            assert (table["low"] - 1e-9 <= table["value"]).all() and (table["value"] <= table["high"] + 1e-9).all()
+        assert len(seen) == 1 + len(case.moves)
+        assert torch.equal(states[0], torch.get_rng_state()), "the global generators are not moved"
+        assert states[1:] == (random.getstate(), str(np.random.get_state()))
+        explorer.wait_curves(PATIENCE)
+        picture(explorer)
+        assert "complete" in explorer.curves_note.value or not case.grows
+
+    def test_only_what_changed_is_sent(self, explorer: Explorer, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+        sent: list[Any] = []
+        for figure in explorer.figures.values():
+            monkeypatch.setattr(figure, "_send_update_msg", lambda **message: sent.append(message))
+        for move in case.moves:
+            settle(explorer, **move)
+            explorer.wait_curves(PATIENCE)
+        assert sent
+        json.dumps(sent, default=np.ndarray.tolist)  # it refuses plotly's mark for undefined
+        sent.clear()
+        explorer._move()
+        explorer.wait_curves(PATIENCE)
+        assert sent == []
+
+    def test_a_burst_of_moves_ends_at_the_last(self, explorer: Explorer, case: Case) -> None:
+        for move in case.moves * 3:
+            for name, value in move.items():
+                getattr(explorer, name).value = value
+        assert_answers(explorer)
+
+    def test_a_move_in_the_middle_is_answered_by_the_newest(self, explorer: Explorer, case: Case, hold: Hold) -> None:
+        said: list[str] = []
+        explorer.status.observe(lambda change: said.append(change["new"]), "value")
+        explorer.set(**case.moves[0])
+        assert hold.began.wait(PATIENCE)
+        explorer.set(**case.moves[1])
+        assert_answers(explorer)
+        explorer.status.unobserve_all("value")
+        assert not any("Stopped" in line for line in said)  # nobody pressed stop
+
+    def test_reset_goes_back_to_the_beginning(self, explorer: Explorer, case: Case) -> None:
+        start, said = explorer._values(), explorer.in_words
+        settle(explorer, **case.moves[1])
+        assert explorer._values() != start
+        (explorer.reset_button.click if hasattr(explorer, "reset_button") else explorer.reset)()
+        assert_answers(explorer)
+        assert explorer._values() == start
+        assert without_times(explorer.in_words) == without_times(said)
+
+    def test_code_makes_the_same_explorer_again(
+        self, explorer: Explorer, case: Case, digits: Dataset, trained: ConvNet
+    ) -> None:
+        for move in case.moves:
+            settle(explorer, **move)
+        kind = type(explorer)
+        with contextlib.closing(eval(explorer.code(), {kind.__name__: kind, **case.given(digits, trained)})) as rebuilt:
+            assert rebuilt._values() == explorer._values()
+            for each in (rebuilt, explorer):  # what is known from the curves is part of the words
+                each.wait_curves(PATIENCE)
+            assert without_times(rebuilt.in_words) == without_times(explorer.in_words)
+
+    def test_every_control_and_button_explains_itself(self, explorer: Explorer) -> None:
+        buttons = [each for each in parts(explorer) if isinstance(each, widgets.Button)]
+        for each in [*(getattr(explorer, name) for name in explorer._starts), *buttons]:
+            assert re.fullmatch(r"[A-Z].* .*\.", each.tooltip)
+
+    @pytest.mark.parametrize("step", ["_compute", "_paint"])
+    def test_an_error_is_said_and_raised_and_the_last_answer_stays(
+        self, explorer: Explorer, case: Case, step: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        explorer.wait_curves(PATIENCE)
+        before, said = picture(explorer), explorer.in_words
+        with monkeypatch.context() as patch:
+            patch.setattr(explorer, step, fails)
+            explorer.set(**case.moves[0])
+            with pytest.raises(RuntimeError, match="all is lost"):
+                explorer.wait(PATIENCE)
+            assert html.escape(LOST) in explorer.status.value and is_error(explorer)
+            if step == "_paint":  # what is computed is kept all the same
+                assert words(explorer).startswith(LOST) and explorer._latest().settings == explorer.settings
+                explorer.stop()
+            else:
+                assert words(explorer) == f"{LOST} The picture shows the last answer: {said}"
+                explorer.wait_curves(PATIENCE)
+                assert is_error(explorer) and picture(explorer) == before  # still
+            with contextlib.suppress(RuntimeError):
+                explorer.wait_curves(PATIENCE)
+            assert "kit-busy" not in explorer._dom_classes
+        assert_answers(explorer, **case.moves[1])
+
+    def test_wrong_names_and_values_are_refused_and_change_nothing(self, explorer: Explorer, case: Case) -> None:
+        before = explorer._values()
+        with pytest.raises(AttributeError, match=f"{type(explorer).__name__} has no 'rato'; its controls are "):
+            explorer.rato = 1
+        for name in before:
+            with pytest.raises(AttributeError, match=f"{name} is a control: set {name}.value = 1 instead"):
+                setattr(explorer, name, 1)
+        with pytest.raises(AttributeError, match=f"{type(explorer).__name__} has no control 'rato'; it has "):
+            explorer.set(**case.moves[0], rato=1)
+        kinds = (widgets.widget_selection._Selection, widgets.BoundedIntText)
+        picky = next(name for name in before if isinstance(getattr(explorer, name), kinds))
+        with pytest.raises(ValueError, match=f"^{picky} (must be|does not take)"):
+            explorer.set(**{**case.moves[0], **case.moves[1], picky: "nonsense"})
+        assert explorer._values() == before
+        assert_answers(explorer)
+
+    def test_a_value_between_two_stops_is_refused(self, explorer: Explorer, case: Case) -> None:
+        if case.off_stop is None:
+            pytest.skip("no slider over given numbers")
+        name, wrong = case.off_stop
+        before = getattr(explorer, name).value
+        for put in (setattr, lambda control, _, value: explorer.set(**{name: value})):
+            with pytest.raises(ValueError, match=rf"must be one of .* got {wrong}.*, the nearest are"):
+                put(getattr(explorer, name), "value", wrong)
+            assert getattr(explorer, name).value == before
+        assert_answers(explorer)
+
+    def test_a_closed_explorer_refuses_in_a_sentence(self, fresh: Fresh, case: Case) -> None:
+        explorer = fresh()
+        explorer.wait(PATIENCE)
+        explorer.close()
+        with pytest.raises(RuntimeError, match=r"closed: nothing answers here any more; make a new one\."):
+            explorer.set(**case.moves[0])
+        explorer.close()
+
+    def test_a_stop_leaves_the_last_answer_and_nothing_goes_on(
+        self, explorer: Explorer, case: Case, hold: Hold
+    ) -> None:
+        explorer.wait_curves(PATIENCE)
+        before, said = picture(explorer), explorer.in_words
+        explorer.set(**case.moves[0])
+        assert hold.began.wait(PATIENCE)
+        for wait in (explorer.wait, explorer.wait_curves):
+            with pytest.raises(TimeoutError, match=r"no answer within 0\.05 seconds"):
+                wait(0.05)
+        assert "kit-busy" in explorer._dom_classes and not explorer.stop_button.disabled
+        explorer.stop_button.click()
+        explorer.wait_curves(PATIENCE)
+        assert words(explorer) == f"Stopped. Move a control to go on. The picture shows the last answer: {said}"
+        assert not is_error(explorer)
+        assert picture(explorer) == before
+        assert "kit-busy" not in explorer._dom_classes and explorer.stop_button.disabled
+        assert explorer.progress.value == 0
+        time.sleep(0.05)
+        assert hold.runs == 1
+        assert_answers(explorer, **case.moves[1])
+
+    def test_a_stop_between_answer_and_picture_keeps_both_together(
+        self, explorer: Explorer, case: Case, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        computed = explorer._computed
+
+        def stopped(settings: Any, cancel: Event) -> Any:
+            answer = computed(settings, cancel)
+            explorer.stop()
+            return answer
+
+        monkeypatch.setattr(explorer, "_computed", stopped)
+        assert_answers(explorer, **case.moves[0])
+
+    def test_a_stop_ends_growing_curves_until_a_control_moves(
+        self, fresh: Fresh, case: Case, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not case.grows:
+            pytest.skip("nothing grows")
+        explorer = fresh()
+        grow, began, pieces = explorer._grow, Event(), list[int]()
+
+        def slow(answer: Any, missing: Any, cancel: Event) -> None:
+            pieces.append(len(missing))
+            if len(pieces) == 2:
+                began.set()
+                assert cancel.wait(PATIENCE)
+                raise Cancelled("stopped.")
+            grow(answer, missing, cancel)
+
+        monkeypatch.setattr(explorer, "_grow", slow)
+        assert began.wait(PATIENCE)
+        explorer.stop_button.click()
+        explorer.wait_curves(PATIENCE)
+        assert "stopped" in explorer.curves_note.value
+        assert len(pieces) == 2
+        assert_answers(explorer)
+        explorer.set(**case.moves[0])
+        explorer.wait_curves(PATIENCE)
+        assert len(pieces) > 2
+        assert "complete" in explorer.curves_note.value
+
+
+def newer(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+
+
+def damaged(path: Path) -> None:
+    path.write_bytes(b"not a board at all" * 50)
+
+
+class Pinning:
+    def test_the_button_pins_under_the_name_that_is_typed(self, explorer: PinningExplorer, case: Case) -> None:
+        settle(explorer, **case.moves[0])
+        explorer.pin_name.value = "  my <b>best</b>  "
+        explorer.pin_button.click()
+        explorer.wait(PATIENCE)
+        row, profile = board.frame(explorer.dataset.key).iloc[0], explorer._pin(explorer._answered).profile
+        assert (row["name"], row["technique"]) == ("my <b>best</b>", explorer._technique)
+        assert (row["accuracy"], row["n"]) == (profile.accuracy.value, profile.accuracy.n)
+        assert all(row[size] == getattr(profile, size) for size in ("nonzeros", "file_bytes", "flops"))
+        assert words(explorer).startswith("Pinned ")
+        assert "my &lt;b&gt;best&lt;/b&gt;" in explorer.status.value
+        assert "my <b>best</b>" not in picture(explorer)  # plotly reads tags
+
+    def test_a_pin_asked_right_after_a_move_pins_what_was_moved_to(self, explorer: PinningExplorer, case: Case) -> None:
+        for move in case.moves:
+            explorer.set(**move)
+            explorer.pin()
+        explorer.wait(PATIENCE)
+        assert_whole(explorer)
+        pinned = board.frame()
+        assert pinned["name"].nunique() == len(case.moves)  # other settings make another name
+        explorer.reset()
+        for move, settings in zip(case.moves, pinned["settings"], strict=True):
+            explorer.set(**move).wait(PATIENCE)
+            assert settings == json.loads(json.dumps(explorer._pin(explorer._answered).settings))
+
+    def test_a_name_is_taken_once_or_replaced(self, explorer: PinningExplorer, case: Case) -> None:
+        explorer.pin("mine")
+        explorer.wait(PATIENCE)
+        explorer.pin("mine")
+        with pytest.raises(ValueError, match=r"name 'mine' is taken: .* for example 'mine \(2\)'"):
+            explorer.wait(PATIENCE)
+        assert is_error(explorer) and "name 'mine' is taken" in words(explorer)
+        assert words(explorer).endswith(f"The picture shows the last answer: {explorer.in_words}")
+        settle(explorer, **case.moves[0])
+        explorer.pin("mine", replace=True)
+        explorer.wait(PATIENCE)
+        (settings,) = board.frame()["settings"]
+        assert settings == json.loads(json.dumps(explorer._pin(explorer._answered).settings))
+
+    @pytest.mark.parametrize(
+        ("spoil", "sentence"), [(newer, "was written by a newer kit"), (damaged, "is damaged or not a board")]
+    )
+    def test_a_board_that_cannot_be_used_is_left_alone_and_stops_nothing(
+        self, explorer: PinningExplorer, case: Case, own_board: Path, spoil: Callable[[Path], None], sentence: str
+    ) -> None:
+        explorer.pin("before")
+        explorer.wait(PATIENCE)
+        spoil(own_board)
+        content = own_board.read_bytes()
+        explorer.pin("after")
+        with pytest.raises(board.BoardError, match=sentence):
+            explorer.wait(PATIENCE)
+        assert sentence in words(explorer) and "KIT_BOARD" in words(explorer)  # the way out
+        assert_answers(explorer, **case.moves[0])
+        assert own_board.read_bytes() == content
+
+    def test_a_locked_board_is_said_and_free_again_later(
+        self, explorer: PinningExplorer, case: Case, own_board: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(board, "_STORE", dataclasses.replace(board._STORE, busy_seconds=0.1))
+        explorer.pin("before")
+        explorer.wait(PATIENCE)
+        with contextlib.closing(sqlite3.connect(own_board, isolation_level=None)) as lock:
+            lock.execute("BEGIN EXCLUSIVE")
+            explorer.pin("during")
+            with pytest.raises(board.BoardError, match="was locked by another program"):
+                explorer.wait(PATIENCE)
+            assert "was locked by another program" in words(explorer)
+            assert_answers(explorer, **case.moves[0])
+        explorer.pin("after")
+        explorer.wait(PATIENCE)
+        assert list(board.frame()["name"]) == ["before", "after"]
+
+    def test_an_explorer_opens_without_its_board_and_says_so(self, fresh: Fresh, case: Case, own_board: Path) -> None:
+        damaged(own_board)
+        explorer = fresh()
+        with pytest.raises(board.BoardError, match="is damaged"):
+            explorer.wait(PATIENCE)
+        settle(explorer, **case.moves[0])
+        assert "is damaged" in words(explorer)  # still
+        assert explorer._latest().settings == explorer.settings
+
+    def test_nothing_is_pinned_before_the_first_answer(
+        self, explorer: PinningExplorer, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def never(self: Any, settings: Any, cancel: Event) -> Any:
+            assert cancel.wait(PATIENCE)
+            raise Cancelled("stopped.")
+
+        monkeypatch.setattr(type(explorer), "_compute", never)
+        empty = fresh()
+        empty.stop()
+        empty.wait(PATIENCE)
+        assert words(empty) == "Stopped. Move a control to go on. There is no answer yet."
+        empty.pin()
+        with pytest.raises(RuntimeError, match="nothing to pin yet: wait for the first answer"):
+            empty.wait(PATIENCE)
+        with pytest.raises(RuntimeError, match="no answer yet"):
+            _ = empty.in_words
+        assert board.frame().empty
