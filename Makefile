@@ -29,7 +29,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 FIRST := notebooks/00_start_here.ipynb
 CODE := kit tests
-PYTEST := $(PY) -m pytest -p tests.notebooks.plugin --nbval --nbval-current-env --nbval-cell-timeout=120
+PYTEST := $(PY) -m pytest -p tests.notebooks.plugin --nbval --nbval-current-env --nbval-cell-timeout=480
 
 # The stamp holds the folder that the kit was installed from: a copied or moved clone installs itself again.
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))

@@ -239,7 +239,7 @@ class NotebookPage:
         self.page.evaluate(INSTRUMENT.read_text())
         return self
 
-    def run_all(self, timeout: float = 180) -> None:
+    def run_all(self, timeout: float = 720) -> None:
         """Run every cell; return once the kernel is idle and no cell shows `[*]`. Errors are left for `errors`."""
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
         self.wait_idle(timeout)
