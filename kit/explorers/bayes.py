@@ -277,12 +277,8 @@ class BayesExplorer(Explorer[Settings, Answer]):
 
 def _landscape(space: Space | None, points: int, seeds: int, epochs: int, landscape: Landscape | None) -> Landscape:
     """The landscape that is given, or one of which nothing is trained."""
-    checks.instance("space", space, (Space, type(None)), "a Space or None")
-    checks.instance("landscape", landscape, (Landscape, type(None)), "a Landscape or None")
+    named = landscapes.space_of(space, landscape, LINE)
     checks.whole("points", points, LEAST_POINTS)
-    if landscape is not None and space is not None:
-        raise ValueError("space must be left out where a landscape is given: it has one.")
-    named = landscape.space if landscape else space or LINE
     kinds = {name: type(parameter) for name, parameter in named.parameters.items()}
     if list(kinds.values()) != [Float]:
         said = ", ".join(f"{name} ({kind.__name__})" for name, kind in kinds.items())

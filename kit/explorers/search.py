@@ -114,11 +114,7 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
     ) -> None:
         training.check_dataset(dataset)
         checks.whole("trainings", trainings, 9)
-        checks.instance("space", space, (Space, type(None)), "a Space or None")
-        checks.instance("landscape", landscape, (Landscape, type(None)), "a Landscape or None")
-        if landscape is not None and space is not None:
-            raise ValueError("space must be left out where a landscape is given: it has one.")
-        plane = landscape.space if landscape else space or PLANE
+        plane = landscapes.space_of(space, landscape, PLANE)
         if len(plane) != 2:
             raise ValueError(f"space must have two parameters, Float or Int; got {', '.join(plane.names)}.")
         if landscape and landscape.missing:

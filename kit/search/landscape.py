@@ -239,6 +239,15 @@ def blank(space: Space, *, points: int = 20, seeds: int = 3, epochs: int = 20, h
     return Landscape(space, axes, np.full((seeds, *map(len, axes), epochs), np.nan), hidden)
 
 
+def space_of(space: Space | None, landscape: Landscape | None, default: Space) -> Space:
+    """The space that is given, or that of the landscape, or the default; a ValueError where both are given."""
+    checks.instance("space", space, (Space, type(None)), "a Space or None")
+    checks.instance("landscape", landscape, (Landscape, type(None)), "a Landscape or None")
+    if landscape is not None and space is not None:
+        raise ValueError("space must be left out where a landscape is given: it has one.")
+    return landscape.space if landscape else space or default
+
+
 class _Record(training.Callback):
     """Keeps the accuracies after each epoch."""
 
