@@ -30,6 +30,8 @@ STAMP := $(VENV)/.installed
 FIRST := notebooks/00_start_here.ipynb
 CODE := kit tests
 PYTEST := $(PY) -m pytest -p tests.notebooks.plugin --nbval --nbval-current-env --nbval-cell-timeout=480
+# Files side by side, on up to four cores; one after the other: TEST_ARGS="-n 0".
+BESIDE := -n logical --maxprocesses 4 --dist loadfile
 
 # The stamp holds the folder that the kit was installed from: a copied or moved clone installs itself again.
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
@@ -50,7 +52,7 @@ lab: $(STAMP) ## open JupyterLab on the first notebook (on localhost, with its t
 
 test: $(STAMP) ## run all tests: units, notebooks (strict nbval, no network), browser
 	@$(PY) -m tests.browser.chromium
-	@$(PYTEST) $(TEST_ARGS) tests notebooks
+	@$(PYTEST) $(BESIDE) $(TEST_ARGS) tests notebooks
 
 bench: $(STAMP) ## print the benchmarks as a table (BENCH=name: one; BENCH_JSON=path: rows to a file)
 	@BENCH='$(BENCH)' BENCH_JSON='$(BENCH_JSON)' $(PY) -m tests.benchmarks

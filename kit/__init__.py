@@ -3,6 +3,7 @@
 The rooms of this package:
 
     checks       refuse a bad argument early, in one sentence
+    cores        small work on one thread, independent pieces side by side
     data         data sets in three splits: the digits, or your own arrays
     models       small networks to work on: MLP, ConvNet, ResNet
     training     fit and evaluate; fires callbacks, never draws
@@ -39,6 +40,7 @@ __all__ = [
     "board",
     "checks",
     "cohort",
+    "cores",
     "data",
     "distill",
     "exercises",

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kit import checks
+from kit import checks, cores
 from kit.data import Dataset, Split
 
 SMALL_MODEL = 1_000_000  # parameters; below, a training step is too short to be shared between threads
@@ -178,12 +178,11 @@ def minimise(
     stepper = kind(parameters, lr=lr, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(seed)
     began, steps, losses = time.perf_counter(), 0, []
-    small = sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL
 
     def progress(epoch: int, batch: int, batches: int, loss: float) -> Progress:
         return Progress(model, epoch, epochs, batch, batches, loss, time.perf_counter() - began)
 
-    with mode(model, training=True), threads(small=small):
+    with mode(model, training=True), cores.one_thread(small=is_small(model)):
         for epoch in range(epochs):
             rows = torch.randperm(len(inputs), generator=generator)
             chunks = [chunk for chunk in rows.split(batch_size) if len(chunk) > 1 or batch_size == 1]
@@ -248,7 +247,7 @@ def evaluate_slices(
 @torch.no_grad()
 def predict(model: nn.Module, inputs: Tensor) -> Tensor:
     """Logits of one batch, in evaluation mode, without gradients; ValueError where the model refuses the inputs."""
-    with mode(model, training=False):
+    with mode(model, training=False), cores.one_thread(small=is_small(model)):
         try:
             return model(inputs)
         except (RuntimeError, ValueError) as error:
@@ -297,16 +296,9 @@ def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
             module.training = was_training
 
 
-@contextmanager
-def threads(*, small: bool) -> Iterator[None]:
-    """One thread for small work: more gain little, and wait for each other where cores are shared."""
-    before = torch.get_num_threads()
-    if small:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def is_small(model: nn.Module) -> bool:
+    """Whether one thread computes it: below a million parameters several wait for each other more than they gain."""
+    return sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL
 
 
 def _check_logits(logits: Tensor, n_samples: int, n_classes: int) -> None:

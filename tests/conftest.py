@@ -20,9 +20,16 @@ if TYPE_CHECKING:  # tests of light rooms run without torch
 E = TypeVar("E", bound=Any)  # an explorer
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the browser tests last: the quick ones speak first, and Playwright keeps an event loop in this thread."""
-    items.sort(key=lambda item: "tests/browser/" in item.path.as_posix())
+LONGEST = ("tests/browser/test_notebooks.py", "tests/browser/test_stills.py", "tests/browser/")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The quick ones speak first; but where files run side by side the longest ones begin, so that all end together."""
+
+    def late(item: pytest.Item) -> int:
+        return next((len(LONGEST) - at for at, part in enumerate(LONGEST) if part in item.path.as_posix()), 0)
+
+    items.sort(key=late, reverse=hasattr(config, "workerinput"))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
-from kit import cohort, models, training
+from kit import cohort, cores, models, training
 from kit.cohort import UNLABELLED, Cohort, CohortHistory, Member, members, passes
 from kit.data import Dataset, Split
 from kit.training import Callback
@@ -259,7 +259,10 @@ def thrown(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
 RATES = (0.0, 0.2, 0.5, 0.9)
 
 
-def test_dropout_leaves_out_the_share_it_says(tiny: Dataset, thrown: list[list[Tensor]]) -> None:
+def test_dropout_leaves_out_the_share_it_says(
+    tiny: Dataset, thrown: list[list[Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores, "count", lambda: 1)  # all four members in one part
     together = Cohort(models.MLP((6, 200, 100, 3)), members(dropout=RATES))
     cohort.fit(together, tiny.train, epochs=1, batch_size=BATCH)
     shapes = [(4, width, batch) for batch in (50, 50, 31) for width in (200, 100)]

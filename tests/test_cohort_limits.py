@@ -5,16 +5,17 @@ from __future__ import annotations
 import random
 import threading
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from kit import cohort, models
-from kit.cohort import UNLABELLED, Cohort, Member, members
+from kit import cohort, cores, models
+from kit.cohort import UNLABELLED, Cohort, Member, fitting, members
 from kit.data import Dataset, Split
-from kit.training import Cancelled
+from kit.training import Callback, Cancelled, Progress
 from tests.nets import Recorder, SetAfter, already_set, vector
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -128,6 +129,70 @@ def test_no_epochs_change_nothing_and_cancel_stops_between_batches(few: Split) -
     assert all(torch.equal(*pair) for pair in zip(weights(together), recorder.weights[-1], strict=True))
     cohort.fit(together, few, epochs=1)
     assert not any(torch.equal(*pair) for pair in zip(weights(together), recorder.weights[-1], strict=True))
+
+
+# In parts
+
+
+def mixed() -> list[Member]:
+    """Five that differ in all a part must sort out: data, dropout, temperature, decay; one diverges."""
+    first = [Member(0, dropout=0.3), Member(1, n_train=30, alpha=0.5, temperature=3.0), Member(2, lr=1e30)]
+    return [*first, Member(3, fold=1, folds=3, alpha=1.0), Member(4, weight_decay=0.1, label_smoothing=0.2)]
+
+
+def in_parts(patch: pytest.MonkeyPatch, parts: int) -> None:
+    patch.setattr(fitting, "SMALL_COHORT", 0)
+    patch.setattr(cores, "count", lambda: parts)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8])
+def test_a_cohort_in_parts_learns_what_it_learns_as_one(
+    few: Split, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teachers = torch.randn(5, 101, 10, generator=torch.Generator().manual_seed(0))  # one each
+    fits = []
+    for number in (1, parts):
+        in_parts(monkeypatch, number)
+        recorder, together = Recorder(), small(mixed())
+        history = cohort.fit(together, few, epochs=3, batch_size=40, teacher_logits=teachers, callbacks=[recorder])
+        fits.append((together, history, recorder))
+    (one, as_one, told), (apart, in_several, told_apart) = fits
+    torch.testing.assert_close(apart.weights, one.weights, atol=1e-6, rtol=1e-5, equal_nan=True)
+    assert np.array(in_several.losses) == pytest.approx(np.array(as_one.losses), rel=1e-5, nan_ok=True)
+    assert (in_several.diverged, in_several.batches) == (as_one.diverged, as_one.batches)
+    assert as_one.diverged == (False, False, True, False, False)
+    assert [p.loss for p in told_apart.ends] == pytest.approx([p.loss for p in told.ends], rel=1e-5)
+    assert told_apart.order == told.order
+
+
+def test_the_networks_are_up_to_date_when_an_epoch_of_all_parts_ends(
+    few: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Weights(Callback):
+        def on_epoch_end(self, progress: Progress) -> None:
+            assert isinstance(progress.model, Cohort)
+            found.append(progress.model.weights.clone())
+
+    found: list[Tensor] = []
+    for parts in (1, 2):
+        in_parts(monkeypatch, parts)
+        cohort.fit(small(), few, epochs=2, callbacks=[Weights()])
+    for one, apart in zip(found[:2], found[2:], strict=True):
+        torch.testing.assert_close(apart, one, atol=1e-6, rtol=1e-5)
+    assert not torch.equal(found[0], found[1])
+
+
+def test_a_part_that_stops_stops_the_others(few: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_parts(monkeypatch, 2)
+    cancel, together = threading.Event(), small()
+    before = together.weights.clone()
+    with pytest.raises(Cancelled, match="in epoch 2 of 900, before batch"):
+        cohort.fit(together, few, epochs=900, batch_size=40, cancel=cancel, callbacks=[SetAfter(cancel, 4)])
+    assert not any(torch.equal(*pair) for pair in zip(together.weights.chunk(2), before.chunk(2), strict=True))
+    failing = Mock(**{"on_epoch_end.side_effect": KeyError("mine")})
+    with pytest.raises(KeyError, match="mine"):
+        cohort.fit(together, few, epochs=900, callbacks=[failing])
+    assert failing.on_epoch_end.call_count == 1
 
 
 # Randomness

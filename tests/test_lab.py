@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 FIRST_NOTEBOOK = "/lab/tree/notebooks/00_start_here.ipynb"
-START_SECONDS = 60
+START_SECONDS = 240
 
 
 class Lab:
@@ -40,7 +40,7 @@ class Lab:
     def get(self, path: str, *, token: bool = True) -> str:
         """Return the body of a page."""
         headers = {"Authorization": f"token {self.token}"} if token else {}
-        with urllib.request.urlopen(urllib.request.Request(self.base + path, headers=headers), timeout=30) as answer:
+        with urllib.request.urlopen(urllib.request.Request(self.base + path, headers=headers), timeout=120) as answer:
             return str(answer.read().decode())
 
 
@@ -62,7 +62,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield Lab(found.group(), scratch)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 def test_opens_the_first_notebook_with_a_token_and_refuses_without(lab: Lab) -> None:

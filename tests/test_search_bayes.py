@@ -374,7 +374,7 @@ def test_another_process_proposes_the_same(tmp_path: Path) -> None:
         "print(json.dumps([Bayes(a).propose(MIXED, trials, maximise=False).config for a in ('ei', 'thompson')]))"
     )
     root = Path(__file__).parents[1]
-    printed = subprocess.check_output([sys.executable, "-c", code, path], text=True, cwd=root, timeout=60)
+    printed = subprocess.check_output([sys.executable, "-c", code, path], text=True, cwd=root, timeout=300)
     assert json.loads(printed) == [proposed(Bayes(name), MIXED, study.trials) for name in ("ei", "thompson")]
 
 

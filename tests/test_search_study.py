@@ -420,7 +420,7 @@ def test_an_objective_that_is_late_is_told_to_stop_and_all_of_its_batch_is_late(
     study = Study(LINE).run(objective, given(0.25, 0.5, 0.75), budget=9, batch=batch, limit=0.2)
     late = [0.5] if batch == 1 else [0.25, 0.5, 0.75]
     assert [trial.config["x"] for trial in study.trials if trial.status == "timed out"] == late
-    assert stopped.wait(10)
+    assert stopped.wait(60)
 
 
 @pytest.mark.parametrize("settings", [{"limit": 60}, {"cancel": threading.Event()}], ids=["limit", "cancel"])
@@ -491,7 +491,7 @@ def test_an_interrupt_from_outside_tells_the_objective_to_stop() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         study.run(objective, Random(0), budget=3, limit=60)
-    assert stopped.wait(10)
+    assert stopped.wait(60)
     assert [trial.status for trial in study.trials] == ["lost"]
 
 
@@ -726,7 +726,7 @@ def test_a_trial_whose_process_was_killed_is_lost_and_tried_again(path: Path, me
         while study.trials[3].status == "asked" and time.monotonic() < deadline:  # dead, if not buried yet
             time.sleep(0.01)
         assert [trial.status for trial in study.trials] == ["done"] * 3 + ["lost"] + ["done"] * 2
-        assert process.wait(10) == -signal.SIGKILL
+        assert process.wait(60) == -signal.SIGKILL
     with pytest.raises(ValueError, match="number must be that of a trial not told yet; trial 3 is lost."):
         study.tell(3, 1.0)
     lost = study.trials[3]

@@ -311,6 +311,6 @@ def test_a_process_ends_in_good_order_while_a_sweep_runs(tmp_path: Path, monkeyp
         print(len(explorer.points()) < 40)
     """
     run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=600, check=False
     )
     assert (run.returncode, run.stdout.strip(), run.stderr) == (0, "True", "")

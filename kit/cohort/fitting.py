@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from threading import Event
+from functools import partial
+from threading import Barrier, BrokenBarrierError, Event
 
 import torch
 from torch import Tensor, nn
 
+from kit import cores
 from kit.cohort.losses import LabelLoss, ValueLoss
 from kit.cohort.members import Member, train_rows
 from kit.cohort.networks import Cohort, check_memory, hidden_widths
 from kit.cohort.passes import logits, passes
 from kit.cohort.steps import Stepper
 from kit.data import Split
-from kit.training import Callback, Cancelled, Optimiser, Progress, check_split, check_steps, predict, threads
+from kit.training import SMALL_MODEL, Callback, Optimiser, Progress, check_cancel, check_split, check_steps, predict
 
-# Parameters of all members together; below, a second thread gains a tenth, and takes the core that a page needs.
-SMALL_COHORT = 100_000
+SMALL_COHORT = 75_000  # parameters of all members together; in parts of fewer, Python is the longer part of a step
 
 UNLABELLED = -1  # the label of an unlabelled training sample
 
@@ -61,6 +63,9 @@ def fit(
 
     A member that diverges goes on as NaN and touches no other.
 
+    A cohort that is not small is trained in parts, one on each core, that meet after each epoch. Then all networks are
+    up to date; between, `on_batch_end` is called for the first part alone, with the mean loss of its members.
+
     Args:
         cohort: the networks, with their hyper-parameters.
         train: samples to learn from, such as `digits.train`; label -1 (`UNLABELLED`) where a sample has none.
@@ -81,56 +86,114 @@ def fit(
     check_split("train", train)
     check_steps(epochs, batch_size, optimiser)
     n_outputs = _check(cohort, train, batch_size, optimiser, teacher_logits, values)
-    plan = _Plan(cohort, train.labels, batch_size)
-    loss: LabelLoss | ValueLoss  # for mypy: else an object
-    loss = LabelLoss(cohort.members, train.labels, n_outputs, teacher_logits) if values is None else ValueLoss(values)
-    blocks = cohort.blocks()
-    both_ways = passes(cohort.template, blocks)
-    sizes = [block[0].numel() for block in blocks.values()]
-    stepper = Stepper(cohort.members, cohort.weights.detach(), sizes, optimiser)
-    began, steps = time.perf_counter(), 0
-    losses: list[Tensor] = []
-    memory: dict[int, Tensor] = {}  # a batch's serves the next batch of its size: asking for new memory takes longer
+    chunks = _chunks(len(cohort), 1 if cohort.weights.numel() < SMALL_COHORT else cores.count())
+    parts = [_Part(cohort, own, train, batch_size, optimiser, n_outputs, teacher_logits, values) for own in chunks]
+    batches, began = max(part.plan.batches for part in parts), time.perf_counter()
+    meeting = Barrier(len(parts))  # after each epoch, where somebody wants to hear of it
 
-    def samples(rows: Tensor) -> Tensor:
-        """[K, B] -> [K, B, ...], overwritten by the next call."""
-        if rows.numel() not in memory:
-            memory[rows.numel()] = torch.empty(rows.numel(), *train.inputs.shape[1:])
-        taken = torch.index_select(train.inputs, 0, rows.flatten(), out=memory[rows.numel()])
-        return taken.unflatten(0, rows.shape)
-
-    def report(epoch: int, batch: int, losses: Tensor, *, ended: bool) -> None:
+    def report(epoch: int, ended: bool, batch: int, losses: Tensor) -> None:
         if not callbacks:
             return  # a mean that is not read would slow each step
         mean = float(losses[losses.isfinite()].mean())  # NaN where no member has a loss
-        progress = Progress(cohort, epoch, epochs, batch, plan.batches, mean, time.perf_counter() - began)
+        progress = Progress(cohort, epoch, epochs, batch, batches, mean, time.perf_counter() - began)
         for callback in callbacks:
             (callback.on_epoch_end if ended else callback.on_batch_end)(progress)
 
-    with torch.no_grad(), threads(small=cohort.weights.numel() < SMALL_COHORT):
-        for epoch in range(epochs):
-            total = torch.zeros(len(cohort))
-            for batch, (rows, share, counts) in enumerate(plan.epoch(), start=1):
-                if cancel is not None and cancel.is_set():
-                    raise Cancelled(f"cancelled in epoch {epoch + 1} of {epochs}, before batch {batch}.")
-                z = both_ways.forward(samples(rows), plan.dropped(rows.shape[1]))  # [K, C, B]
-                each, slope = loss(z, rows, share)  # [K], [K, C, B]: the loss and its gradient
-                stepper.step(both_ways.backward(slope), (counts > 0).numpy().astype(float))
-                steps, total = steps + 1, total + each * counts
-                report(epoch, batch, each[counts > 0], ended=False)
-            losses.append(total / plan.used)
-            report(epoch, plan.batches, losses[-1], ended=True)
-    curves = torch.stack(losses, 1) if losses else torch.zeros(len(cohort), 0)  # [K, epochs]
-    diverged = ~(curves.isfinite().all(1) & cohort.finite())
+    def train_part(part: _Part) -> None:
+        first = part is parts[0]
+        try:
+            for epoch in range(epochs):
+                on_step = partial(report, epoch, False) if first else None
+                part.epoch(cancel, f"in epoch {epoch + 1} of {epochs}", on_step)
+                if callbacks:
+                    part.write_back()
+                    meeting.wait()
+                    if first:
+                        report(epoch, True, batches, torch.cat([each.losses[-1] for each in parts]))
+                    meeting.wait()
+        except BrokenBarrierError:
+            pass  # another part has failed, and says why
+        except BaseException:
+            meeting.abort()
+            raise
+        finally:
+            part.write_back()
+
+    with cores.one_thread(small=len(parts) > 1 or cohort.weights.numel() < SMALL_MODEL):
+        cores.side_by_side([partial(train_part, part) for part in parts])
+    curves = torch.cat([torch.stack(part.losses, 1) for part in parts]) if epochs else torch.zeros(len(cohort), 0)
+    diverged = ~(curves.isfinite().all(1) & cohort.finite())  # [K]
     seconds = time.perf_counter() - began
-    return CohortHistory(tuple(map(tuple, curves.tolist())), tuple(diverged.tolist()), seconds, steps)
+    return CohortHistory(tuple(map(tuple, curves.tolist())), tuple(diverged.tolist()), seconds, epochs * batches)
+
+
+def _chunks(n: int, parts: int) -> list[slice]:
+    """As many runs of 0 .. n - 1 of almost one length, at most n of them."""
+    ends = [n * at // parts for at in range(parts + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(ends) if a < b]
+
+
+class _Part:
+    """Members that take their steps together: all of a cohort, or some, whose weights then lie apart in an epoch."""
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        own: slice,
+        train: Split,
+        batch_size: int,
+        optimiser: Optimiser,
+        n_outputs: int,
+        teachers: Tensor | None,
+        values: Tensor | None,
+    ) -> None:
+        members, self._inputs = cohort.members[own], train.inputs
+        self.plan = _Plan(members, cohort.template, train.labels, batch_size)
+        self._whole = {name: block[own] for name, block in cohort.blocks().items()}
+        row = cohort.weights.detach()
+        if len(members) < len(cohort):
+            row = torch.cat([block.flatten() for block in self._whole.values()])
+            teachers = teachers[own] if teachers is not None and teachers.ndim == 3 else teachers
+        self._loss: LabelLoss | ValueLoss  # for mypy: else an object
+        self._loss = LabelLoss(members, train.labels, n_outputs, teachers) if values is None else ValueLoss(values)
+        self._blocks = cohort.views(row, len(members))
+        self._passes = passes(cohort.template, self._blocks)
+        self._stepper = Stepper(members, row, [block[0].numel() for block in self._blocks.values()], optimiser)
+        self.losses: list[Tensor] = []  # of each epoch, [k]
+        self._memory: dict[int, Tensor] = {}  # a batch's serves the next of its size: new memory takes longer
+
+    @torch.no_grad()
+    def epoch(self, cancel: Event | None, when: str, on_step: Callable[[int, Tensor], None] | None) -> None:
+        """One pass of each member over its samples; its mean loss goes to `losses`."""
+        total = torch.zeros(len(self.plan.used))
+        for batch, (rows, share, counts) in enumerate(self.plan.epoch(), start=1):
+            check_cancel(cancel, f"{when}, before batch {batch}")
+            z = self._passes.forward(self._samples(rows), self.plan.dropped(rows.shape[1]))  # [k, C, B]
+            each, slope = self._loss(z, rows, share)  # [k], [k, C, B]: the loss and its gradient
+            self._stepper.step(self._passes.backward(slope), (counts > 0).numpy().astype(float))
+            total += each * counts
+            if on_step:
+                on_step(batch, each[counts > 0])
+        self.losses.append(total / self.plan.used)
+
+    def write_back(self) -> None:
+        """Tell the cohort the weights; where the part is all of it, it has them."""
+        for whole, block in zip(self._whole.values(), self._blocks.values(), strict=True):
+            whole.copy_(block)
+
+    def _samples(self, rows: Tensor) -> Tensor:
+        """[k, B] -> [k, B, ...], overwritten by the next call."""
+        if rows.numel() not in self._memory:
+            self._memory[rows.numel()] = torch.empty(rows.numel(), *self._inputs.shape[1:])
+        taken = torch.index_select(self._inputs, 0, rows.flatten(), out=self._memory[rows.numel()])
+        return taken.unflatten(0, rows.shape)
 
 
 class _Plan:
     """Which samples each member sees in which step, and which units dropout leaves out."""
 
-    def __init__(self, cohort: Cohort, labels: Tensor, batch_size: int) -> None:
-        members, self._batch_size = cohort.members, batch_size
+    def __init__(self, members: Sequence[Member], template: nn.Module, labels: Tensor, batch_size: int) -> None:
+        self._batch_size = batch_size
         parts = [(member.fold, member.folds, member.n_train) for member in members]
         rows = {part: train_rows(member, labels) for part, member in dict(zip(parts, members, strict=True)).items()}
         # Members of one seed and one part of the data see the same samples in the same order.
@@ -144,7 +207,7 @@ class _Plan:
         lengths = [len(rows[part]) - (len(rows[part]) % batch_size == 1 and batch_size > 1) for part in parts]
         self.used = torch.tensor(lengths)  # [K]: samples that each member sees in an epoch
         self.batches = -(-max(lengths) // batch_size)
-        self._widths = hidden_widths(cohort.template)
+        self._widths = hidden_widths(template)
         self._rates = torch.tensor([member.dropout for member in members])[:, None, None]  # [K, 1, 1]
         seeds = sorted({member.seed for member in members if member.dropout > 0})
         self._rngs = {seed: torch.Generator().manual_seed(seed) for seed in seeds}

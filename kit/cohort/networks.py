@@ -78,8 +78,12 @@ class Cohort(nn.Module):
 
     def blocks(self) -> Blocks:
         """The batched parameters: views of `weights`, [K, *shape] each."""
-        parts = self.weights.detach().split([len(self) * math.prod(shape) for shape in self.shapes.values()])
-        return {name: part.view(len(self), *self.shapes[name]) for name, part in zip(self.shapes, parts, strict=True)}
+        return self.views(self.weights.detach(), len(self))
+
+    def views(self, row: Tensor, k: int) -> Blocks:
+        """The parameters of `k` networks in one row of numbers. [k * P] -> [k, *shape] each."""
+        parts = row.split([k * math.prod(shape) for shape in self.shapes.values()])
+        return {name: part.view(k, *self.shapes[name]) for name, part in zip(self.shapes, parts, strict=True)}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Every network's logits for the same inputs. [n, ...] -> [K, n, n_classes]."""

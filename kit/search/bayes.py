@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from kit import checks
+from kit import checks, cores
 from kit.search.acquisition import ACQUISITIONS, Acquisition, AcquisitionFunction, function
 from kit.search.random import Sobol, drawn, sobol_points
 from kit.search.space import Choice, Float, Int, Space, key
@@ -77,6 +77,7 @@ class Bayes:
         given = getattr(self, kind.parameter) if kind.parameter else None
         return kind.default if given is None else float(given)
 
+    @cores.one_thread()
     def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
         """As in `trials.Method`."""
         start = min(8, 2 * (len(space) + 1)) if self.start is None else self.start
@@ -87,6 +88,7 @@ class Bayes:
         places = self.model(space, trials, maximise=maximise).best_places()
         return untried(map(space.decode, places), trials) or drawn(space, trials, self.seed)  # all good ones are tried
 
+    @cores.one_thread()
     def model(
         self,
         space: Space,
@@ -147,15 +149,18 @@ class Model:
     maximise: bool
     number: int
 
+    @cores.one_thread()
     def predict(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the objective, without its noise. [m, d] in the unit cube -> [m], [m]."""
         mean, std = self.posterior.predict(self._features(places))
         return self._own(self.centre + self.spread * mean), self.spread * std
 
+    @cores.one_thread()
     def samples(self, places: np.ndarray, count: int, seed: int | Sequence[int]) -> np.ndarray:
         """Functions that go with what was seen. [m, d] -> [count, m]."""
         return self._own(self.centre + self.spread * self.posterior.samples(self._features(places), count, seed))
 
+    @cores.one_thread()
     def scores(self, places: np.ndarray) -> np.ndarray:
         """The acquisition function, more is better. [m, d] -> [m].
 
@@ -173,6 +178,7 @@ class Model:
             return math.exp(score) * (self.spread if self.method.acquisition == "ei" else 1.0)
         return score if self.maximise else -score
 
+    @cores.one_thread()
     def best_places(self) -> list[np.ndarray]:
         """Places in the unit cube, the most promising first, [d] each."""
         candidates = self.encoding.snap(_candidates(self.encoding, self.posterior, self.method.seed, self.number))

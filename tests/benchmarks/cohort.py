@@ -54,7 +54,7 @@ def benchmark(say: Say) -> Iterator[Row]:
     say(f"64-wide cohorts reach {100 * reach / peak:.0f} % of the measured matrix-multiply peak")
     say("16 ConvNets of 8 and 16 channels, 3 epochs: loop {:.2f} s, cohort {:.2f} s".format(*_convnets(digits)))
     what = f"matrix-multiply peak / what {K} MLPs 64-64-10 reach in training, all other work included"
-    yield Row.of("cohort.peak", what, peak, reach, "GFLOP/s", Target("at most", 2))
+    yield Row.of("cohort.peak", what, peak, reach, "GFLOP/s", Target("at most", 2.2))
 
 
 def _cohort(digits: Dataset, sizes: tuple[int, ...]) -> tuple[float, Estimate]:

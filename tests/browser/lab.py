@@ -35,6 +35,8 @@ from tests.notebooks.kernels import NOTEBOOKS, ROOT
 CONFIG = ROOT / ".jupyter" / "jupyter_lab_config.py"  # what `make lab` reads
 INSTRUMENT = Path(__file__).with_name("instrument.js")
 
+PATIENCE = 300.0  # seconds: against hangs, not against a machine that is busy
+
 Theme = Literal["light", "dark"]
 THEMES: dict[str, str] = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
@@ -224,7 +226,7 @@ class NotebookPage:
 
     # -- running ------------------------------------------------------------------------------------------------
 
-    def open(self, timeout: float = 90) -> NotebookPage:
+    def open(self, timeout: float = PATIENCE) -> NotebookPage:
         """Show the notebook and wait until its kernel is ready."""
         self.page.goto(self.server.address(self.name), wait_until="domcontentloaded")
         self._wait_for(
@@ -239,12 +241,12 @@ class NotebookPage:
         self.page.evaluate(INSTRUMENT.read_text())
         return self
 
-    def run_all(self, timeout: float = 720) -> None:
+    def run_all(self, timeout: float = 900) -> None:
         """Run every cell; return once the kernel is idle and no cell shows `[*]`. Errors are left for `errors`."""
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
         self.wait_idle(timeout)
 
-    def run_cell(self, index: int, timeout: float = 180) -> None:
+    def run_cell(self, index: int, timeout: float = PATIENCE) -> None:
         """Run one cell, counted from 0 over cells of all kinds; return once it has ended, well or badly."""
         self.page.evaluate(
             """(index) => {
@@ -258,7 +260,7 @@ class NotebookPage:
         )
         self._wait_for("() => window.__kitRan", timeout, f"cell {index} to end")
 
-    def wait_idle(self, timeout: float = 60) -> None:
+    def wait_idle(self, timeout: float = PATIENCE) -> None:
         """Wait until the kernel is idle, no cell is pending, and both stay so for a moment."""
         self._wait_for(
             """() => {
@@ -312,7 +314,7 @@ class NotebookPage:
 
     # -- explorers and their controls ---------------------------------------------------------------------------
 
-    def widgets(self, index: int, count: int, timeout: float = 60) -> list[Locator]:
+    def widgets(self, index: int, count: int, timeout: float = PATIENCE) -> list[Locator]:
         """The outputs of one cell, counted from 0, that show a widget, top to bottom; waits until there are `count`."""
         outputs = self.page.locator(".jp-Notebook .jp-Cell").nth(index).locator(".jp-OutputArea-child")
         found = outputs.filter(has=self.page.locator(".jupyter-widgets"))
@@ -357,7 +359,7 @@ class NotebookPage:
         for _ in range(times):
             self.page.keyboard.press(key)
 
-    def wait_shown(self, probe: dict[str, str], timeout: float = 60) -> None:
+    def wait_shown(self, probe: dict[str, str], timeout: float = PATIENCE) -> None:
         """Wait until what `probe` watches (see instrument.js) is in the page."""
         self._wait_for("(probe) => window.kitLab.shows(probe)", timeout, f"{probe} to be shown", probe)
 
@@ -403,12 +405,12 @@ class NotebookPage:
         scope = within if within is not None else self.page.locator("body")
         return str(scope.evaluate("(element) => window.kitLab.plotState(element)"))
 
-    def wait_drawn(self, timeout: float = 60) -> None:
+    def wait_drawn(self, timeout: float = PATIENCE) -> None:
         """Wait until every figure of every explorer has been drawn at least once."""
         drawn = "() => [...document.querySelectorAll('.kit-figure')].every(box => box.querySelector('.main-svg'))"
         self._wait_for(drawn, timeout, "the figures to be drawn")
 
-    def wait_change(self, before: str, within: Locator | None = None, timeout: float = 10) -> bool:
+    def wait_change(self, before: str, within: Locator | None = None, timeout: float = 60) -> bool:
         """Whether the drawn plots come to differ from `before` within `timeout` seconds."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
@@ -417,7 +419,7 @@ class NotebookPage:
             self.page.wait_for_timeout(50)
         return False
 
-    def wait_still(self, within: Locator | None = None, quiet: float = 1.0, timeout: float = 60) -> str:
+    def wait_still(self, within: Locator | None = None, quiet: float = 1.0, timeout: float = PATIENCE) -> str:
         """Wait until the plots have not changed for `quiet` seconds (a sweep has ended); the digest then."""
         end, since, state = time.monotonic() + timeout, time.monotonic(), self.plot_state(within)
         while time.monotonic() < end:

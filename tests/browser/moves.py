@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from playwright.sync_api import Locator
 
-from tests.browser.lab import NotebookPage
+from tests.browser.lab import PATIENCE, NotebookPage
 
 
-def wait_until(notebook: NotebookPage, true: Callable[[], bool], what: str, seconds: float = 10) -> None:
+def wait_until(notebook: NotebookPage, true: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
     """Look again and again; fails with `what` after some seconds."""
     end = time.monotonic() + seconds
     while not true():
@@ -18,7 +18,7 @@ def wait_until(notebook: NotebookPage, true: Callable[[], bool], what: str, seco
         notebook.page.wait_for_timeout(20)
 
 
-def dead_explorers(notebook: NotebookPage, patience: float = 10) -> list[str]:
+def dead_explorers(notebook: NotebookPage, patience: float = 60) -> list[str]:
     """Explorers whose picture stays the same when their first slider moves by one key press.
 
     Explorers that have no slider are passed over.

@@ -46,7 +46,7 @@ def wait_for_trials(notebook: NotebookPage, explorer: Locator, count: int) -> No
 
 def test_keys_move_the_model_and_clicks_try(show: Show) -> None:
     notebook, explorer = show(MAKE, SHOW)
-    explorer.locator(".kit-status", has_text="3 trials").wait_for(timeout=60_000)
+    explorer.locator(".kit-status", has_text="3 trials").wait_for()
     notebook.wait_still(explorer)
     before = state(explorer)
     assert len(before["band"]) == 2 * len(before["mean"]) > 100
@@ -68,7 +68,7 @@ def test_keys_move_the_model_and_clicks_try(show: Show) -> None:
     wait_for_trials(notebook, explorer, 2)
 
     mouse.click(*point(explorer, 0.1, 0.3))  # the same cell: refused in words
-    explorer.locator(".kit-status .kit-error", has_text="is tried already").wait_for(timeout=10_000)
+    explorer.locator(".kit-status .kit-error", has_text="is tried already").wait_for()
     assert notebook.problems() == []
     assert notebook.overflow() == []
 
@@ -76,13 +76,13 @@ def test_keys_move_the_model_and_clicks_try(show: Show) -> None:
 def test_hover_and_zoom_do_not_try(show: Show) -> None:
     notebook, explorer = show(MAKE, SHOW)
     mouse = notebook.page.mouse
-    explorer.locator(".kit-status", has_text="3 trials").wait_for(timeout=60_000)
+    explorer.locator(".kit-status", has_text="3 trials").wait_for()
     notebook.wait_still(explorer)
     whole = state(explorer)
     star = explorer.locator(".js-plotly-plot").first.locator(".point").last.bounding_box()
     assert star is not None
     mouse.move(star["x"] + star["width"] / 2, star["y"] + star["height"] / 2, steps=3)
-    explorer.locator(".hoverlayer .hovertext").first.wait_for(timeout=10_000)
+    explorer.locator(".hoverlayer .hovertext").first.wait_for()
 
     mouse.move(*point(explorer, 0.3, 0.1))
     mouse.down()

@@ -57,7 +57,7 @@ def test_long_training_shows_progress_freezes_nothing_and_stops(show: Show) -> N
         notebook.press(slider, "End", explorer)
     stop, bars = explorer.locator("button", has_text="Stop"), soft_labels(explorer)
     progress = explorer.locator(".widget-hprogress, .progress").first
-    progress.get_by_text(re.compile("s left")).wait_for(timeout=10_000)
+    progress.get_by_text(re.compile("s left")).wait_for()
     began = time.monotonic()
     notebook.execute("answer = 6 * 7")
     notebook.press("temperature", "Home", explorer)
@@ -65,5 +65,5 @@ def test_long_training_shows_progress_freezes_nothing_and_stops(show: Show) -> N
     assert time.monotonic() - began < 5, "the kernel answers while students train"
     expect(stop).to_be_enabled()
     stop.click()
-    explorer.locator(".kit-status", has_text="Stopped. Move a control to go on.").wait_for(timeout=10_000)
+    explorer.locator(".kit-status", has_text="Stopped. Move a control to go on.").wait_for()
     assert notebook.problems() == []

@@ -34,7 +34,7 @@ from tests.notebooks import stills
 from tests.notebooks.kernels import NOTEBOOKS, ROOT, kernel_environment, network_attempts
 from tests.notebooks.stills import WIDGET_VIEW
 
-CELL_SECONDS = 120
+CELL_SECONDS = 480
 KEPT_CELL_METADATA = ("jupyter", "tags")  # `jupyter` holds what is folded away, such as a solution
 README_PICTURE = ROOT / "data" / "pictures" / "pruning_explorer.png"
 SHOWN_IN_README = ("01_pruning.ipynb", 1)  # its second picture: 90 % removed, where it begins to hurt

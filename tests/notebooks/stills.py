@@ -22,7 +22,7 @@ COLOURS, SCALES = (256, 128, 64), (1.0, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1)
 # What is photographed, in a window of how many pixels: higher than a screen, so that no explorer is cut off at its
 # foot, and wide enough for tables that a reader scrolls sideways.
 PHOTOGRAPHED = {".kit-explorer": (1280, 1600), ".kit-table table": (1920, 1600)}
-CELL_SECONDS = 180
+CELL_SECONDS = 480
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CALM = ".jp-cell-toolbar { display: none !important; }"
 # Curves that grow in the background belong in the picture.
