@@ -6,6 +6,8 @@
 #   TEST_ARGS  more arguments for pytest                          make test TEST_ARGS="-k board"
 #   BENCH      the one benchmark to run                           make bench BENCH=slider
 #   BENCH_JSON a file for the benchmark rows, as JSON lines       make bench BENCH_JSON=rows.jsonl
+#   MUTANTS    the rooms whose code is broken on purpose          make mutants MUTANTS=measure
+#   SAMPLE     how many mutants of a room, drawn at random        make mutants MUTANTS=search SAMPLE=200
 #   NOTEBOOKS  the notebooks to refresh, by the start of the name make notebooks NOTEBOOKS=01
 
 PYTHON ?= python3
@@ -13,6 +15,8 @@ LAB_ARGS ?=
 TEST_ARGS ?=
 BENCH ?=
 BENCH_JSON ?=
+MUTANTS ?= measure sizes files prune distill search
+SAMPLE ?=
 NOTEBOOKS ?=
 
 # As in kit/__init__.py, for kernels that load torch before the kit.
@@ -39,7 +43,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test bench peers lint format notebooks lock
+.PHONY: help lab test bench peers mutants lint format notebooks lock
 
 help: ## this list
 	@printf 'make TARGET, where TARGET is one of\n\n'
@@ -59,6 +63,10 @@ bench: $(STAMP) ## print the benchmarks as a table (BENCH=name: one; BENCH_JSON=
 
 peers: $(STAMP) ## install the rivals that only benchmarks need (Optuna, BoTorch), beside the pinned set
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements.lock -e '.[bench]'
+
+mutants: $(STAMP) ## break each room on purpose, and print the share that its tests notice (MUTANTS=room, SAMPLE=200)
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements.lock -e '.[mutants]'
+	@for room in $(MUTANTS); do $(PY) -m tests.mutants $$room $(SAMPLE) || exit; done
 
 lint: $(STAMP) ## check style and types
 	$(PY) -m ruff check $(CODE) notebooks

@@ -6,10 +6,12 @@ The rooms of this package:
     cores        small work on one thread, independent pieces side by side
     data         data sets in three splits: the digits, or your own arrays
     models       small networks to work on: MLP, ConvNet, ResNet
+    inference    ask any model for its logits; its modes, its copy, its batch statistics
     training     fit and evaluate; fires callbacks, never draws
     files        weights on disk, dense or sparse, written and read back equal
     cohort       many small networks trained as one, each with its own seed and hyper-parameters
     store        one SQLite file, opened with care: what the board and a search remember
+    sizes        parameters, non-zeros, bytes and FLOPs of a model
     measure      an accuracy with its interval; size, FLOPs and latency of a model
     board        the trade-off board: every model that you pin, on one plane, kept on disk
     prune        take weights or channels away; a new model each time
@@ -46,11 +48,13 @@ __all__ = [
     "exercises",
     "explorers",
     "files",
+    "inference",
     "measure",
     "models",
     "plots",
     "prune",
     "search",
+    "sizes",
     "store",
     "training",
 ]

@@ -58,7 +58,7 @@ def pin(
     note: str = "",
     settings: Mapping[str, str | int | float | bool] | None = None,
     replace: bool = False,
-    path: Path | None = None,
+    path: Path | str | None = None,
 ) -> None:
     """Keep one measured model on the board.
 
@@ -87,6 +87,7 @@ def pin(
         "settings": json.dumps(_checked_settings({} if settings is None else settings), ensure_ascii=False),
         "pinned_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    checks.instance("replace", replace, bool, "True or False")
     verb = "INSERT OR REPLACE" if replace else "INSERT"
     insert = f"{verb} INTO pins ({', '.join(row)}) VALUES ({', '.join(f':{column}' for column in row)})"
     with _transaction(path, write=True) as board:
@@ -99,7 +100,7 @@ def pin(
             raise ValueError(f"name {name!r} is taken: {about}; {other}.") from error
 
 
-def frame(dataset: str | None = None, *, path: Path | None = None) -> DataFrame:
+def frame(dataset: str | None = None, *, path: Path | str | None = None) -> DataFrame:
     """Return the board as a tidy table, one row per pin, oldest first; empty where nothing is pinned.
 
     Columns: name, dataset, technique, accuracy with accuracy_low and accuracy_high (shares 0 .. 1) over n samples,
@@ -121,7 +122,7 @@ def frame(dataset: str | None = None, *, path: Path | None = None) -> DataFrame:
     return pd.DataFrame(rows, columns=list(_COLUMNS), dtype=object).astype(dtypes)
 
 
-def front(dataset: str, size: Size = "nonzeros", *, path: Path | None = None) -> DataFrame:
+def front(dataset: str, size: Size = "nonzeros", *, path: Path | str | None = None) -> DataFrame:
     """Return the Pareto front of one data set, with the columns of `frame`: what no other pin beats, smallest first.
 
     A pin beats another when it is at least as accurate and at most as large, and one of the two strictly. Equal
@@ -142,14 +143,16 @@ def front(dataset: str, size: Size = "nonzeros", *, path: Path | None = None) ->
     return pins[~beats.any(axis=0)].reset_index(drop=True)
 
 
-def clear(names: str | Iterable[str] | None = None, *, path: Path | None = None) -> int:
+def clear(names: str | Iterable[str] | None = None, *, path: Path | str | None = None) -> int:
     """Take pins off the board, and return how many went; for a name that is not on it a ValueError, and none goes.
 
     Args:
         names: one name or several; None takes all pins away.
         path: as for `pin`, like the other errors.
     """
-    wanted = None if names is None else sorted({names} if isinstance(names, str) else set(names))
+    checks.instance("names", names, (Iterable, type(None)), "a name, several, or None")
+    given = [names] if isinstance(names, str) else names
+    wanted = None if given is None else sorted({_text("names", name) for name in given})
     with _transaction(path, write=True) as board:
         if wanted is None:
             return board.execute("DELETE FROM pins").rowcount
@@ -175,8 +178,9 @@ _TABLE = f"CREATE TABLE pins ({', '.join(f'{name} {kind}' for name, kind in _COL
 _STORE = Store(noun="board", letters=b"kitb", version=1, tables=(_TABLE,), way_out="set KIT_BOARD to", error=BoardError)
 
 
-def _transaction(path: Path | None, *, write: bool) -> AbstractContextManager[sqlite3.Connection]:
-    return _STORE.transaction(default_path() if path is None else Path(path), write=write)
+def _transaction(path: Path | str | None, *, write: bool) -> AbstractContextManager[sqlite3.Connection]:
+    checks.instance("path", path, (str, Path, type(None)), "a path or None")
+    return _STORE.transaction(default_path() if path is None else path, write=write)
 
 
 def _text(argument: str, value: Any) -> str:
@@ -203,6 +207,8 @@ def _numbers(profile: Profile) -> dict[str, float | int]:
     checks.whole("profile.nonzeros", profile.nonzeros, 0, profile.parameters)
     if accuracy["accuracy_high"] > 1:
         raise ValueError(f"profile.accuracy must lie in 0 .. 1; got {profile.accuracy}.")
+    if profile.broken:
+        raise ValueError(f"profile: the model {profile.broken}, so its accuracy means nothing; pin one that does not.")
     return {**row, **accuracy, **latency}
 
 

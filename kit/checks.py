@@ -24,10 +24,14 @@ def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int
 
 def number(name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf) -> float:
     """A finite number above `above`, and of `least` or more."""
-    if not (math.isfinite(_real(name, value)) and value > above and value >= least):
+    try:
+        found = float(_real(name, value))
+    except OverflowError:  # a whole number beyond all floats
+        found = math.inf
+    if not (math.isfinite(found) and found > above and found >= least):
         allowed = f"above {above:g}" if above > -math.inf else f"{least:g} or more" if least > -math.inf else "finite"
         raise ValueError(f"{name} must be {allowed}; got {value!r}.")
-    return float(value)
+    return found
 
 
 def _real(name: str, value: Any) -> Any:

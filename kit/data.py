@@ -7,7 +7,7 @@ word, read once (`kit.measure.final_test`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 SplitName = Literal["train", "validation", "test"]
+NUMBERED = "names, labels = np.unique(labels, return_inverse=True)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +32,26 @@ class Split:
     """Inputs with their labels.
 
     Attributes:
-        inputs: float32 tensor [n, ...], finite.
-        labels: int64 tensor [n], each in 0 .. n_classes - 1.
+        inputs: tensor [n, ...]; in a `Dataset` float32 and finite.
+        labels: int64 tensor [n], each in 0 .. n_classes - 1; or -1 for the unlabelled samples of a transfer set.
+
+    Raises:
+        ValueError: labels of another shape or length.
+        TypeError: inputs or labels that are no tensors, or labels that are not int64.
     """
 
     inputs: Tensor
     labels: Tensor
+
+    def __post_init__(self) -> None:
+        """Refuse inputs and labels that are not one pair a sample."""
+        for name, tensor in (("inputs", self.inputs), ("labels", self.labels)):
+            checks.instance(name, tensor, Tensor, "a tensor (torch.as_tensor makes one of an array)")
+        if self.labels.dtype != torch.int64:
+            raise TypeError(f"labels must be int64 (labels.long()); got {self.labels.dtype}.")
+        if self.labels.ndim != 1 or self.inputs.shape[:1] != self.labels.shape:
+            came = f"inputs {tuple(self.inputs.shape)} and labels {tuple(self.labels.shape)}"
+            raise ValueError(f"inputs and labels must be [n, ...] and [n], one label a sample; got {came}.")
 
     def __len__(self) -> int:
         """The number of samples."""
@@ -59,6 +74,7 @@ class Dataset:
         name: how plots and the board call it.
         train, validation, test: the samples to fit on, to choose on, and for the last word.
         class_names: one name a class, in label order.
+        scale: what the inputs were divided by when the set was made (see `from_arrays`).
     """
 
     name: str
@@ -66,6 +82,7 @@ class Dataset:
     validation: Split
     test: Split
     class_names: tuple[str, ...]
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse splits that do not fit together.
@@ -73,16 +90,16 @@ class Dataset:
         Raises:
             ValueError: a split is empty, holds NaN or infinity, has labels outside 0 .. n_classes - 1, or its
                 samples differ in shape from those of train.
+            TypeError: a split that is no `Split`.
         """
         for name in get_args(SplitName):
             split: Split = getattr(self, name)
+            checks.instance(name, split, Split)
             x, y, shape = split.inputs, split.labels, tuple(split.inputs.shape[1:])
             for fits, sentence in (
                 (len(y), "is empty; every split needs at least one sample"),
-                (y.ndim == 1, f"labels must have one dimension; got shape {tuple(y.shape)}"),
-                (len(x) == len(y), f"has {len(x)} inputs but {len(y)} labels; they must match"),
                 (x.dtype == torch.float32, f"must hold float32 inputs; got {x.dtype}"),
-                (y.dtype == torch.int64, f"must hold int64 labels; got {y.dtype}"),
+                (not x.requires_grad, "inputs must not require a gradient; give inputs.detach()"),
                 (shape == self.input_shape, f"has samples of shape {shape}; those of train are {self.input_shape}"),
                 (bool(x.isfinite().all()), "inputs must be finite; some are NaN or infinity"),
             ):
@@ -115,9 +132,12 @@ class Dataset:
         return f"{self.name} {self.fingerprint[:8]}"
 
     def __repr__(self) -> str:
-        """One line: name, shape, classes and the size of each split."""
+        """One line: name, shape, classes, the size of each split, and what the inputs were divided by, if not by 1."""
+        scaled = f", inputs divided by {self.scale:g}" if self.scale != 1 else ""
         sizes = f"{len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test"
-        return f"Dataset({self.name}: {'x'.join(map(str, self.input_shape))}, {self.n_classes} classes, {sizes})"
+        return (
+            f"Dataset({self.name}: {'x'.join(map(str, self.input_shape))}, {self.n_classes} classes, {sizes}{scaled})"
+        )
 
 
 def digits(seed: int = 0) -> Dataset:
@@ -143,30 +163,38 @@ def from_arrays(
     test: float = 0.2,
     seed: int = 0,
     class_names: Sequence[str] | None = None,
+    scale: float | None = None,
 ) -> Dataset:
     """A data set from the reader's own arrays, shuffled and split so that each split has the same class shares.
 
     Args:
-        inputs: [n, ...] numbers, finite; images as [n, channels, height, width]. Bytes (uint8) become 0 .. 1.
-        labels: [n] whole numbers 0 .. n_classes - 1.
+        inputs: [n, ...] numbers, finite; images as [n, channels, height, width].
+        labels: [n] whole numbers 0 .. n_classes - 1, each class there. np.unique(labels, return_inverse=True) makes
+            names and such numbers of any labels, `labels.argmax(1)` makes them of one-hot rows.
         name: as in `Dataset`.
         validation: share of the samples that validate, above 0.
         test: share of the samples that test, above 0; `validation + test` below 1.
         seed: which stratified split to draw.
         class_names: one name a class; by default the label numbers.
+        scale: what the inputs are divided by; it is kept as `Dataset.scale`, and shown. By default 255 for whole
+            numbers of any dtype in 0 .. 255, some above 1, in images ([n, height, width] or with channels), which
+            then lie in 0 .. 1; 1 for everything else, such as floats, or rows of token ids. Pixels in flat rows
+            need scale=255.
 
     Raises:
-        ValueError: shapes that do not match, NaN or infinity, labels out of range, shares out of range, or a
-            class with too few samples to be in all three splits.
-        TypeError: inputs or labels that are not numbers.
+        ValueError: shapes that do not match, NaN or infinity, labels out of range or of one class only, shares out of
+            range, or a class with too few samples to be in all three splits.
+        TypeError: inputs or labels that are not numbers, or an argument of another type.
     """
-    values = _as_inputs(inputs)
+    checks.instance("name", name, str, "a text")
+    checks.whole("seed", seed, 0, 2**32 - 1)
+    values, scale = _as_inputs(inputs, scale)
     targets = _as_labels(labels, len(values))
     checks.number("validation, the share of samples in that split,", validation, above=0)
     checks.number("test, the share of samples in that split,", test, above=0)
     if validation + test >= 1:
         raise ValueError(f"validation + test must stay below 1, to leave samples to train; got {validation + test:g}.")
-    names = tuple(map(str, range(int(targets.max()) + 1)) if class_names is None else class_names)
+    names = _named(targets, class_names)
     _check_labels("labels", targets, len(names))
     counts = np.bincount(targets, minlength=len(names))
     if counts.min() < 3:
@@ -182,40 +210,75 @@ def from_arrays(
     except ValueError as error:
         raise ValueError(f"labels: too few samples to stratify {len(targets)} into three splits ({error})") from None
     train, chosen, last = (Split(torch.from_numpy(values[rows]), torch.from_numpy(targets[rows])) for rows in parts)
-    return Dataset(name, train, chosen, last, names)
+    return Dataset(name, train, chosen, last, names, scale)
 
 
 def _as_array(argument: str, values: Any) -> np.ndarray:
-    if isinstance(values, Tensor):
-        return values.detach().cpu().numpy()
+    dense = "to_dense" if isinstance(values, Tensor) and values.layout != torch.strided else "toarray"
+    if hasattr(values, dense):
+        raise TypeError(f"{argument} must be a dense array of numbers; give {argument}.{dense}().")
     try:
+        if isinstance(values, Tensor):
+            values = values.detach().cpu()
+            return (values.float() if values.is_floating_point() else values).numpy()
+        if isinstance(values, np.ma.MaskedArray):
+            return np.ma.filled(values.astype(float), np.nan)  # what is masked is missing
         return np.asarray(values)
-    except ValueError:  # rows of different lengths
-        raise TypeError(f"{argument} must be an array of numbers, every row as long as the others.") from None
+    except (ValueError, RuntimeError) as error:  # rows of different lengths, tensors in a list that want gradients
+        reason = " ".join(str(error).split())
+        raise TypeError(f"{argument} must be an array of numbers, every row as long as the others: {reason}") from None
 
 
-def _as_inputs(inputs: Any) -> np.ndarray:
+def _as_inputs(inputs: Any, scale: float | None) -> tuple[np.ndarray, float]:
+    """The inputs, divided: float32, in rows, one after the other; and what they were divided by."""
     array = _as_array("inputs", inputs)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"inputs must be an array of numbers; got dtype {array.dtype}.")
+        way = "inputs.astype(float) makes them, where each is one"
+        raise TypeError(f"inputs must be an array of numbers; got dtype {array.dtype} ({way}).")
     if array.ndim < 2 or array.size == 0:
         raise ValueError(f"inputs must have shape [n, ...] with at least one sample; got shape {array.shape}.")
+    if scale is None:
+        pixels = array.dtype.kind in "iu" and array.ndim in (3, 4) and array.min() >= 0 and 1 < array.max() <= 255
+        scale = 255.0 if pixels else 1.0
+    checks.number("scale", scale, above=0)
     with np.errstate(over="ignore"):  # a number too large for float32 becomes infinity, which is refused
-        values = array.astype(np.float32) / np.float32(255 if array.dtype == np.uint8 else 1)
+        values = np.ascontiguousarray(array, np.float32) / np.float32(scale)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).reshape(len(values), -1).any(1).sum())
         raise ValueError(f"inputs must be finite; {bad} of {len(values)} samples hold NaN or infinity.")
-    return values
+    return values, float(scale)
 
 
 def _as_labels(labels: Any, n_samples: int) -> np.ndarray:
     array = _as_array("labels", labels)
     if array.ndim != 1 or len(array) != n_samples:
-        raise ValueError(f"labels must have shape [{n_samples}], one for each input; got shape {array.shape}.")
-    whole = array.dtype.kind == "f" and bool((np.isfinite(array) & (array == np.floor(array))).all())
-    if array.dtype.kind not in "iub" and not whole:
-        raise TypeError(f"labels must be whole numbers; got dtype {array.dtype}.")
+        rows = array.ndim == 2 and len(array) == n_samples
+        way = "labels.argmax(1) of one-hot rows" if rows and array.shape[1] > 1 else "np.ravel(labels)"
+        way = f" ({way} is.)" if rows else ""
+        raise ValueError(f"labels must have shape [{n_samples}], one for each input; got shape {array.shape}.{way}")
+    odd = array[~((np.abs(array) < 2**53) & (array == np.floor(array)))] if array.dtype.kind == "f" else array
+    if array.dtype.kind not in "iub" and len(odd):
+        way = "" if array.dtype.kind == "f" else f"; {NUMBERED} makes them"
+        raise TypeError(f"labels must be whole numbers; got dtype {array.dtype}, such as {odd.tolist()[0]!r}{way}.")
     return array.astype(np.int64)
+
+
+def _named(targets: np.ndarray, class_names: Sequence[str] | None) -> tuple[str, ...]:
+    """A name for each class; refuses a single class, and gaps between labels that nobody named."""
+    found = np.unique(targets)
+    if len(found) == 1:
+        raise ValueError(f"labels must be of two classes or more; all {len(targets)} are {found[0]}.")
+    if class_names is None:
+        if found[0] >= 0 and found[-1] >= len(found):
+            came = f"{', '.join(map(str, found[:8]))}{', ...' * (len(found) > 8)}"
+            raise ValueError(f"labels must count from 0 without a gap ({NUMBERED} makes them so); got {came}.")
+        return tuple(map(str, range(max(0, int(found[-1])) + 1)))
+    if isinstance(class_names, str) or not isinstance(class_names, Iterable):
+        raise TypeError(f"class_names must be a list of texts, one a class; got {class_names!r}.")
+    names = tuple(map(str, class_names))
+    if len(set(names)) < len(names):
+        raise ValueError(f"class_names must differ from one another; got {', '.join(names)}.")
+    return names
 
 
 def _check_labels(argument: str, labels: Any, n_classes: int) -> None:

@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from threading import Condition, Event, get_ident
 from typing import Any, Literal, get_args
 
-import torch
 from scipy import stats
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from kit import checks, files, training
+from kit import checks, training
 from kit.data import Dataset, Split
+from kit.inference import as_taken
+from kit.sizes import dense_bytes, file_bytes, flops, nonzeros, parameters
 
 SizeName = Literal["nonzeros", "file_bytes", "flops", "latency", "parameters", "dense_bytes"]
 SIZES: tuple[SizeName, ...] = get_args(SizeName)
@@ -108,6 +107,7 @@ class Profile:
         flops: floating-point operations for one sample, a multiply-add counted as two.
         latency: milliseconds for one batch, median with its 95 % interval.
         batch_size: samples in that batch.
+        nonfinite: samples for which the model answers NaN or infinity; none of them counts as right.
     """
 
     accuracy: Estimate
@@ -118,6 +118,12 @@ class Profile:
     flops: int
     latency: Estimate
     batch_size: int
+    nonfinite: int = 0
+
+    @property
+    def broken(self) -> str:
+        """In words: `answers NaN or infinity for 512 of 540 samples`; empty where all answers are finite."""
+        return training.in_words(self.nonfinite, self.accuracy.n)
 
     def size(self, name: SizeName) -> float:
         """The size called `name`, one of `SIZES` (latency in milliseconds); ValueError for another name."""
@@ -138,8 +144,10 @@ def profile(model: nn.Module, split: Split, *, batch_size: int = 1, cancel: Even
     Raises:
         Cancelled, ValueError: as in `training.evaluate`.
     """
+    checks.whole("batch_size", batch_size, 1)
+    counts = training.evaluate(model, split, cancel=cancel)
     return Profile(
-        accuracy=accuracy(model, split, cancel=cancel),
+        accuracy=Estimate.from_counts(counts.correct, counts.total),
         parameters=parameters(model),
         nonzeros=nonzeros(model),
         dense_bytes=dense_bytes(model),
@@ -147,11 +155,13 @@ def profile(model: nn.Module, split: Split, *, batch_size: int = 1, cancel: Even
         flops=flops(model, split.inputs[:1]),
         latency=latency(model, split.inputs, batch_size=batch_size, cancel=cancel),
         batch_size=batch_size,
+        nonfinite=counts.nonfinite,
     )
 
 
 def final_test(model: nn.Module, dataset: Dataset) -> Estimate:
     """Accuracy on the test split: the last word, to be read once, after every choice is made."""
+    training.check_dataset(dataset)
     return accuracy(model, dataset.test)
 
 
@@ -159,50 +169,6 @@ def accuracy(model: nn.Module, split: Split, *, cancel: Event | None = None) -> 
     """Share of right answers on `split`, with its Wilson interval; errors as in `training.evaluate`."""
     counts = training.evaluate(model, split, cancel=cancel)
     return Estimate.from_counts(counts.correct, counts.total)
-
-
-def parameters(model: nn.Module) -> int:
-    """Numbers in the parameter tensors, zeros included; a shared tensor counts once."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def nonzeros(model: nn.Module) -> int:
-    """Numbers in the parameter tensors that are not zero."""
-    return sum(int(parameter.count_nonzero()) for parameter in model.parameters())
-
-
-def dense_bytes(model: nn.Module) -> int:
-    """Memory that parameters and buffers take, zeros included."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
-
-
-def file_bytes(model: nn.Module) -> int:
-    """Length of the kit's sparse file of the model (`kit.files`).
-
-    Raises:
-        RuntimeError: what was read back differs (never seen; it would mean a broken format).
-    """
-    back = files.decode(data := files.encode(model, sparse=True))
-    for name, tensor in model.state_dict().items():
-        if not torch.equal(torch.nan_to_num(back[name]), torch.nan_to_num(tensor)):
-            raise RuntimeError(f"the file written for {name} does not read back equal.")
-    return len(data)
-
-
-def flops(model: nn.Module, inputs: Tensor) -> int:
-    """Floating-point operations of one forward pass of one sample, two for each multiply-add.
-
-    Counted by `torch.utils.flop_counter`: matrix products and convolutions, whatever the zeros in them; no bias,
-    normalisation or activation. Of `inputs` [n, ...] the first sample is used.
-    """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not look inside fused attention
-    try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            training.predict(model, inputs[:1])
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-    return counter.get_total_flops()
 
 
 def latency(model: nn.Module, inputs: Tensor, **settings: Any) -> Estimate:
@@ -243,15 +209,17 @@ def latencies(
     checks.whole("batch_size", batch_size, 1)
     checks.whole("runs", runs, 6)
     checks.whole("warm_up", warm_up)
+    checks.instance("inputs", inputs, Tensor, "a tensor [n, ...]")
     if not len(inputs):
         raise ValueError("inputs is empty; it needs at least one sample.")
     batch = inputs.repeat(math.ceil(batch_size / len(inputs)), *[1] * (inputs.ndim - 1))[:batch_size]
+    batches = [as_taken(model, batch) for model in models]  # else a model of another dtype would pay for it
     times: list[list[float]] = [[] for _ in models]
     turns = TURNS if len(models) > 1 else 1
     with _alone(cancel):
         for turn in range(turns):
             share = runs * (turn + 1) // turns - runs * turn // turns
-            for model, own in zip(models, times, strict=True):
+            for model, batch, own in zip(models, batches, times, strict=True):
                 for run in range(-warm_up, share):
                     training.check_cancel(cancel, f"after {len(own)} of {runs} latency runs")
                     began = time.perf_counter()

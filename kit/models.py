@@ -8,6 +8,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Integral
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,15 +24,14 @@ class MLP(nn.Module):
     Args:
         sizes: width of each layer, the input's and the classes' included; at least two, each at least 1 (else a
             ValueError). Inputs of any shape are flattened to `sizes[0]` numbers.
-        seed: of the first weights.
+        seed: of the first weights, 0 or more.
     """
 
     def __init__(self, sizes: Sequence[int] = (64, 64, 10), *, seed: int = 0) -> None:
         super().__init__()
+        self.sizes = sizes = _whole_numbers("sizes", sizes)
         if len(sizes) < 2:
             raise ValueError(f"sizes needs at least an input and an output width; got {list(sizes)}.")
-        _check_sizes(sizes=sizes)
-        self.sizes = tuple(sizes)
         with torch.device("meta"):  # no memory and no random numbers until `initialise`
             self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         initialise(self, seed)
@@ -72,11 +73,12 @@ class ConvNet(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        _check_sizes(in_channels=in_channels, channels=channels, hidden=hidden, n_classes=n_classes)
-        _check_sizes(2, image_size=(height, width))  # for the pooling
+        one = isinstance(image_size, Integral)
+        height, width = _pair("image_size", (image_size, image_size) if one else image_size, 2)  # 2 for the pooling
+        first, second = _pair("channels", channels)
+        in_channels, hidden = checks.whole("in_channels", in_channels, 1), checks.whole("hidden", hidden, 1)
+        n_classes = checks.whole("n_classes", n_classes, 1)
         self.input_shape = (in_channels, height, width)
-        first, second = channels
         with torch.device("meta"):
             self.conv1 = nn.Conv2d(in_channels, first, kernel_size=3, padding=1)
             self.conv2 = nn.Conv2d(first, second, kernel_size=3, padding=1)
@@ -142,10 +144,11 @@ class ResNet(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_sizes(in_channels=in_channels, widths=widths, blocks=blocks, n_classes=n_classes)
+        widths = _whole_numbers("widths", widths)
         if not widths:
             raise ValueError("widths needs at least one stage; got none.")
-        self.in_channels = in_channels
+        self.in_channels = in_channels = checks.whole("in_channels", in_channels, 1)
+        blocks, n_classes = checks.whole("blocks", blocks, 1), checks.whole("n_classes", n_classes, 1)
         with torch.device("meta"):
             self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
             self.stem_bn = nn.BatchNorm2d(widths[0])
@@ -174,9 +177,10 @@ def initialise(model: nn.Module, seed: int) -> None:
 
     Args:
         model: Linear, Conv, BatchNorm, LayerNorm and GroupNorm layers; a TypeError for others with parameters.
-        seed: of the generator.
+        seed: of the generator, 0 or more.
     """
-    generator = torch.Generator().manual_seed(seed)
+    checks.instance("model", model, nn.Module, "a torch.nn.Module")
+    generator = torch.Generator().manual_seed(checks.whole("seed", seed))
     if any(parameter.is_meta for parameter in model.parameters()):
         model.to_empty(device="cpu")
     for name, module in model.named_modules():
@@ -192,10 +196,16 @@ def initialise(model: nn.Module, seed: int) -> None:
             raise TypeError(f"model: cannot initialise {which}; known are Linear, Conv and normalisation layers.")
 
 
-def _check_sizes(least: int = 1, **sizes: int | Iterable[int]) -> None:
-    for argument, values in sizes.items():
-        for value in values if isinstance(values, Iterable) else [values]:
-            checks.whole(argument, value, least)
+def _whole_numbers(argument: str, values: Any, least: int = 1) -> tuple[int, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{argument} must be whole numbers in a row, such as (16, 32); got {values!r}.")
+    return tuple(checks.whole(argument, value, least) for value in values)
+
+
+def _pair(argument: str, values: Any, least: int = 1) -> tuple[int, ...]:
+    if len(pair := _whole_numbers(argument, values, least)) != 2:
+        raise ValueError(f"{argument} must be two numbers; got {len(pair)}.")
+    return pair
 
 
 def _check_images(x: Tensor, shape: tuple[int | None, ...]) -> None:

@@ -45,8 +45,21 @@ class Store:
     def _elsewhere(self) -> str:
         return f"{self.way_out} another file"
 
+    @property
+    def _writable(self) -> str:
+        return f"{self.way_out} a file in a folder that you can write to"
+
+    def file(self, path: Path | str) -> Path:
+        """Where a file is, wherever the program goes later; `~` is the home folder. `error` where no file is named."""
+        try:
+            if str(path) not in ("", ":memory:") and "\0" not in str(path):  # SQLite would forget these two
+                return Path(path).expanduser().absolute()
+        except (RuntimeError, OSError):  # no such home; the present folder is deleted
+            pass
+        raise self.error(f"The {self.noun}'s path {str(path)!r} names no file: {self._writable}.")
+
     @contextmanager
-    def transaction(self, path: Path, *, write: bool, check: bool = True) -> Iterator[sqlite3.Connection]:
+    def transaction(self, path: Path | str, *, write: bool, check: bool = True) -> Iterator[sqlite3.Connection]:
         """Open the file, hand it over inside one transaction, and close it; on an error nothing is written.
 
         Args:
@@ -57,10 +70,12 @@ class Store:
         Raises:
             RuntimeError: of the kind `error`: absent folder, another kind of file, damaged, newer, locked, read-only.
         """
-        writable = f"{self.way_out} a file in a folder that you can write to"
+        path, writable = self.file(path), self._writable
         try:
             if path.is_dir():
                 raise self.error(f"The {self.noun}'s path {path} is a folder: give a file in it, or {writable}.")
+            if path.exists() and not path.is_file():
+                raise self.error(f"The {self.noun}'s path {path} is a device, not a file: {writable}.")
             if not path.parent.is_dir():
                 raise self.error(f"The {self.noun}'s folder {path.parent} does not exist: make it, or {writable}.")
             self._look_before_opening(path)

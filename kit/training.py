@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from threading import Event
+from threading import Event, Lock
 from typing import Any, Literal, get_args
 
 import torch
@@ -16,19 +16,22 @@ from torch import Tensor, nn
 
 from kit import checks, cores
 from kit.data import Dataset, Split
-
-SMALL_MODEL = 1_000_000  # parameters; below, a training step is too short to be shared between threads
+from kit.inference import Cancelled as Cancelled
+from kit.inference import ask, check_cancel, mode, pace_of, predict
+from kit.inference import batch_for as batch_for
+from kit.inference import copy_of as copy_of
+from kit.inference import has_statistics as has_statistics
+from kit.inference import is_small as is_small
+from kit.inference import renew_statistics as renew_statistics
 
 Optimiser = Literal["adam", "sgd"]
 Loss = Callable[[Tensor, Tensor], Tensor]  # outputs of a batch, rows of its samples -> mean loss
 OPTIMISERS: tuple[Optimiser, ...] = get_args(Optimiser)
 
-
-class Cancelled(Exception):  # noqa: N818  (it is news, not an error)
-    """Raised between two batches once the `cancel` event is set."""
+_turn = Lock()  # of the fit that uses the global generator
 
 
-class Diverged(RuntimeError):  # noqa: N818  (as above)
+class Diverged(RuntimeError):  # noqa: N818  (it is news, not an error)
     """Raised when the training loss is NaN or infinite; the model then holds unusable weights."""
 
 
@@ -95,14 +98,26 @@ class Evaluation:
     """Counts of one pass over (part of) a split.
 
     Attributes:
-        correct: samples whose largest logit is the label's.
+        correct: samples whose largest logit is the label's, and whose logits are all finite.
         total: samples seen.
-        loss: mean cross-entropy, nats.
+        loss: mean cross-entropy, nats; NaN or infinite where an answer is.
+        nonfinite: samples whose answer holds NaN or infinity.
     """
 
     correct: int
     total: int
     loss: float
+    nonfinite: int = 0
+
+    @property
+    def broken(self) -> str:
+        """In words: `answers NaN or infinity for 512 of 540 samples`; empty where all answers are finite."""
+        return in_words(self.nonfinite, self.total)
+
+
+def in_words(nonfinite: int, total: int) -> str:
+    """What `Evaluation.broken` says."""
+    return f"answers NaN or infinity for {nonfinite:,} of {total:,} samples" if nonfinite else ""
 
 
 def fit(
@@ -121,10 +136,12 @@ def fit(
     """Train `model` in place on `dataset.train` by minibatches of cross-entropy.
 
     Args:
-        model: maps inputs [n, ...] to logits [n, n_classes].
+        model: maps inputs [n, ...] to logits [n, n_classes], in any way that `predict` takes. Batch normalisation that
+            is frozen keeps its statistics: a layer in evaluation mode while the model is in training mode, or in
+            evaluation mode with its own weights frozen (requires_grad=False).
         dataset: only its train split is read.
         epochs: passes over the split, 0 or more.
-        seed: of the order of the samples.
+        seed: of the order of the samples, and of dropout; 0 or more. The global generator stays where it is.
         lr: learning rate, above 0.
         batch_size: samples per step, 1 or more. A last batch of a single sample is left out of an epoch, since batch
             normalisation cannot take it.
@@ -137,6 +154,7 @@ def fit(
         Cancelled: `cancel` was set; the model keeps the steps taken so far.
         Diverged: the loss of an epoch is not finite.
         ValueError: an argument out of range, samples or labels that the model cannot take, or no parameter to train.
+        TypeError: an argument of another kind.
     """
     check_fits(model, dataset)  # refused before any step is taken
 
@@ -166,9 +184,11 @@ def minimise(
 
     `loss` takes the model's outputs for a batch, and the rows of its samples in `inputs` [b]; it returns the mean loss.
     """
-    check_steps(epochs, batch_size, optimiser)
-    checks.number("lr", lr, above=0)
-    checks.number("weight_decay", weight_decay, least=0)
+    checks.instance("model", model, nn.Module, "a torch.nn.Module")
+    checks.instance("inputs", inputs, Tensor, "a tensor [n, ...]")
+    epochs, batch_size = check_steps(epochs, batch_size, optimiser)
+    seed, lr = checks.whole("seed", seed), checks.number("lr", lr, above=0)
+    weight_decay = checks.number("weight_decay", weight_decay, least=0)
     if len(inputs) < min(2, batch_size):
         raise ValueError("dataset: one training sample cannot make a batch; give at least 2.")
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -176,7 +196,7 @@ def minimise(
         raise ValueError("model has no parameter to train; at least one must have requires_grad=True.")
     kind: Any = torch.optim.Adam if optimiser == "adam" else partial(torch.optim.SGD, momentum=0.9)
     stepper = kind(parameters, lr=lr, weight_decay=weight_decay)
-    generator = torch.Generator().manual_seed(seed)
+    generator, drawing = torch.Generator().manual_seed(seed), _drawing(seed)
     began, steps, losses = time.perf_counter(), 0, []
 
     def progress(epoch: int, batch: int, batches: int, loss: float) -> Progress:
@@ -189,9 +209,10 @@ def minimise(
             total, seen = 0.0, 0
             for batch, chunk in enumerate(chunks, start=1):
                 check_cancel(cancel, f"in epoch {epoch + 1} of {epochs}, before batch {batch}")
-                now = loss(model(inputs[chunk]), chunk)
-                stepper.zero_grad()
-                now.backward()
+                with drawing():
+                    now = loss(ask(model, inputs[chunk]), chunk)
+                    stepper.zero_grad()
+                    now.backward()
                 stepper.step()
                 steps, value = steps + 1, now.item()
                 total, seen = total + value * len(chunk), seen + len(chunk)
@@ -206,63 +227,77 @@ def minimise(
     return History(tuple(losses), time.perf_counter() - began, steps)
 
 
-def evaluate(model: nn.Module, split: Split, *, batch_size: int = 1024, cancel: Event | None = None) -> Evaluation:
+def _drawing(seed: int) -> Callable[[], AbstractContextManager[None]]:
+    """What surrounds each step of a fit, so that dropout draws by `seed`: PyTorch's can only draw globally.
+
+    The global generator is put back after each step, not after the fit: a fit may run beside the notebook, which seeds
+    and draws on its own. Fits of several threads take turns. A model that draws nothing in its first step is let go.
+    """
+    state, draws = torch.Generator().manual_seed(seed).get_state(), True
+
+    @contextmanager
+    def step() -> Iterator[None]:
+        nonlocal state, draws
+        if not draws:
+            yield
+            return
+        with _turn:
+            outside = torch.get_rng_state()
+            torch.set_rng_state(state)
+            try:
+                yield
+            finally:
+                before, state = state, torch.get_rng_state()
+                torch.set_rng_state(outside)
+        draws = not torch.equal(before, state)
+
+    return step
+
+
+def evaluate(
+    model: nn.Module, split: Split, *, batch_size: int | None = None, cancel: Event | None = None
+) -> Evaluation:
     """Count the right answers of `model` on a whole split.
 
     Args:
-        model: maps inputs [n, ...] to logits [n, n_classes]; put in evaluation mode meanwhile.
+        model: maps inputs [n, ...] to logits [n, n_classes], in any way that `predict` takes; put in evaluation mode
+            meanwhile.
         split: the samples.
-        batch_size: samples per forward pass, 1 or more.
+        batch_size: samples per forward pass, 1 or more; where None, what proves fastest as it goes (`inference.Pace`).
         cancel: looked at between batches.
 
     Raises:
         Cancelled: `cancel` was set.
-        ValueError: the model refuses the inputs, its output is not [n, n_classes], or the split is empty.
+        ValueError: the model refuses the inputs, its answer holds no logits [n, n_classes], or the split is empty.
+        TypeError: an argument of another kind.
     """
     *_, whole = evaluate_slices(model, split, batch_size=batch_size, cancel=cancel)
     return whole
 
 
 def evaluate_slices(
-    model: nn.Module, split: Split, *, batch_size: int, cancel: Event | None = None
+    model: nn.Module, split: Split, *, batch_size: int | None = None, cancel: Event | None = None
 ) -> Iterator[Evaluation]:
     """Evaluate slice by slice: after each batch, the counts of all samples so far; arguments, errors as in `evaluate`.
 
     Splits are shuffled when they are made, so the first slice is a fair sample of the whole.
     """
     check_split("split", split)
-    checks.whole("batch_size", batch_size, 1)
-    correct, total, loss = 0, 0, 0.0
-    for start in range(0, len(split), batch_size):
+    size = 0 if batch_size is None else checks.whole("batch_size", batch_size, 1)
+    pace = None if size else pace_of(model, split.inputs)
+    correct, total, loss, nonfinite = 0, 0, 0.0, 0
+    while total < len(split):
         check_cancel(cancel, f"after {total} of {len(split)} samples")
-        x, y = split.inputs[start : start + batch_size], split.labels[start : start + batch_size]
-        logits = predict(model, x)  # [n, n_classes]
+        rows = slice(total, total + (pace.size(len(split)) if pace else size))
+        x, y = split.inputs[rows], split.labels[rows]
+        logits = (pace.predict if pace else predict)(model, x)  # [b, n_classes]
         _check_logits(logits, len(y), int(y.max()) + 1)
-        correct += int((logits.argmax(1) == y).sum())
+        finite = logits.isfinite().all(1)  # [b]; the largest of NaNs would be class 0
+        correct += int(((logits.argmax(1) == y) & finite).sum())
+        nonfinite += int((~finite).sum())
         loss += float(F.cross_entropy(logits, y, reduction="sum"))
         total += len(y)
-        yield Evaluation(correct, total, loss / total)
-
-
-@torch.no_grad()
-def predict(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Logits of one batch, in evaluation mode, without gradients; ValueError where the model refuses the inputs."""
-    with mode(model, training=False), cores.one_thread(small=is_small(model)):
-        try:
-            return model(inputs)
-        except (RuntimeError, ValueError) as error:
-            shape, axes, hint = tuple(inputs.shape[1:]), "[n, channels, height, width]", ""
-            if len(shape) == 2:
-                hint = f" (An image needs a channel axis: {axes}; for grey images inputs[:, None].)"
-            elif len(shape) == 3 and shape[-1] in (1, 3) and shape[0] > 4:
-                hint = f" (Channels come before height and width: {axes}.)"
-            raise ValueError(f"dataset: the model cannot take samples of shape {shape}: {error}{hint}") from error
-
-
-def check_cancel(cancel: Event | None, when: str) -> None:
-    """Raise `Cancelled` once `cancel` is set; `when` says where that was."""
-    if cancel is not None and cancel.is_set():
-        raise Cancelled(f"cancelled {when}.")
+        yield Evaluation(correct, total, loss / total, nonfinite)
 
 
 def check_fits(model: nn.Module, dataset: Dataset) -> None:
@@ -284,31 +319,13 @@ def check_split(argument: str, split: Split) -> None:
         raise ValueError(f"{argument} is empty; it needs at least one sample.")
 
 
-@contextmanager
-def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Put `model` in training or evaluation mode, and each of its modules back into its own mode at the end."""
-    before = [(module, module.training) for module in model.modules()]
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, was_training in before:  # a part kept in evaluation mode (frozen normalisation) stays so
-            module.training = was_training
-
-
-def is_small(model: nn.Module) -> bool:
-    """Whether one thread computes it: below a million parameters several wait for each other more than they gain."""
-    return sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL
-
-
 def _check_logits(logits: Tensor, n_samples: int, n_classes: int) -> None:
     if logits.ndim != 2 or len(logits) != n_samples or logits.shape[1] < n_classes:
         wanted = f"logits [{n_samples}, n_classes], n_classes at least {n_classes}"
         raise ValueError(f"model must answer with {wanted}; got shape {tuple(logits.shape)}.")
 
 
-def check_steps(epochs: int, batch_size: int, optimiser: str) -> None:
-    """Refuse passes and steps that no fit can take, by a TypeError or ValueError."""
-    checks.whole("epochs", epochs)
-    checks.whole("batch_size", batch_size, 1)
+def check_steps(epochs: int, batch_size: int, optimiser: str) -> tuple[int, int]:
+    """Refuse passes and steps that no fit can take, by a TypeError or ValueError; return epochs and batch size."""
     checks.one_of("optimiser", optimiser, OPTIMISERS)
+    return checks.whole("epochs", epochs), checks.whole("batch_size", batch_size, 1)

@@ -33,7 +33,7 @@ def profile(accuracy: float = 0.9, nonzeros: int = 500, latency: float = 2.0, **
     return SimpleNamespace(
         accuracy=estimate(accuracy, max(accuracy - 0.02, 0), min(accuracy + 0.01, 1), 540),
         latency=estimate(latency, latency * 0.9, latency * 1.2, 21),
-        **{**counts, "flops": 10_000, "batch_size": 1, **other},
+        **{**counts, "flops": 10_000, "batch_size": 1, "broken": "", **other},
     )
 
 
@@ -71,6 +71,10 @@ def test_a_measured_profile_fits(path: Path) -> None:
     accuracy, latency = measure.Estimate(0.9, 0.88, 0.92, 540), measure.Estimate(2.0, 1.9, 2.2, 21)
     pin("real", path, measure.Profile(accuracy, 1000, 500, 4000, 2600, 10_000, latency, 1))
     assert board.frame(path=path).loc[0, "accuracy_high"] == 0.92
+    broken = measure.Profile(accuracy, 1000, 500, 4000, 2600, 10_000, latency, 1, nonfinite=7)
+    with pytest.raises(ValueError, match="the model answers NaN or infinity for 7 of 540 samples, so its accuracy"):
+        pin("broken", path, broken)
+    assert list(board.frame(path=path)["name"]) == ["real"]
 
 
 def test_a_board_that_is_not_there_is_empty_and_is_not_made_by_looking(path: Path) -> None:
@@ -312,6 +316,13 @@ def test_wrong_places_are_refused(tmp_path: Path) -> None:
         for call in calls(place):
             with pytest.raises(board.BoardError, match=sentence):
                 call()
+    for nowhere in (":memory:", ""):  # SQLite would forget what is pinned
+        with pytest.raises(
+            board.BoardError, match=f"The board's path '{nowhere}' names no file: set KIT_BOARD to a file"
+        ):
+            board.frame(path=nowhere)
+    with pytest.raises(TypeError, match="path must be a path or None; got 3."):
+        board.clear(path=3)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -377,6 +388,12 @@ def test_what_cannot_be_asked_is_refused(path: Path) -> None:
         board.front("digits", "bytes", path=path)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="dataset must be one line"):
         board.frame("", path=path)
+    with pytest.raises(TypeError, match="names must be a name, several, or None; got 5."):
+        board.clear(5, path=path)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="names must be text; got 5."):
+        board.clear(["a", 5], path=path)  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="replace must be True or False; got 'no'."):
+        pin("a", path, replace="no")
 
 
 def test_the_board_loads_neither_torch_nor_pandas() -> None:

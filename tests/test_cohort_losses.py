@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kit import models
+from kit import distill, models
 from kit.cohort import UNLABELLED, Cohort, Member, members
 from kit.cohort.losses import LabelLoss, ValueLoss
 from kit.cohort.networks import hidden_widths
@@ -81,6 +81,25 @@ def test_label_loss_is_the_formula(batch: dict[str, Tensor], teachers: str, unla
     torch.testing.assert_close(loss, torch.stack(expected).detach(), atol=1e-6, rtol=1e-6)
     assert z.grad is not None
     torch.testing.assert_close(slope, z.grad, atol=1e-7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("hottest", [64.0, 1e3, 1e6])
+def test_a_cohort_and_a_lone_student_have_the_same_loss_at_every_temperature(hottest: float) -> None:
+    """Loss and gradient in float32, against the loss of `distill`; beside members of other temperatures."""
+    those = members(alpha=[1, 0.4], temperature=[0.01, 0.5, 4, hottest])
+    labels, teacher, z = labels_with([0, 3]), 3 * draw(N, C, seed=2).float(), 3 * draw(len(those), C, N).float()
+    rows, share = torch.arange(N).expand(len(those), N), torch.full((len(those), N), 1 / N)
+    loss, slope = LabelLoss(those, labels, C, teacher)(z, rows, share)
+    assert loss.dtype == slope.dtype == torch.float32
+    for at, member in enumerate(those):
+        alone = z[at].T.clone().requires_grad_()
+        wanted = distill.loss(alone, teacher, labels, temperature=member.temperature, alpha=member.alpha)
+        wanted.backward()
+        assert loss[at].item() == pytest.approx(wanted.item(), rel=1e-4)
+        assert alone.grad is not None
+        torch.testing.assert_close(slope[at], alone.grad.T, rtol=1e-4, atol=1e-5 * float(slope[at].abs().max()))
+    same = LabelLoss(those, labels, C, teacher)(teacher.T.expand_as(z).contiguous(), rows, share)[0]
+    assert 0 <= float(same[:4].min()) <= float(same[:4].max()) < 1e-6  # alpha 1: the teacher's own answers
 
 
 def test_extreme_logits_stay_numbers() -> None:

@@ -47,15 +47,22 @@ def test_members_are_every_combination() -> None:
 
 
 REFUSED: dict[str, list[tuple[str, Any]]] = {
-    "must be above 0": [("lr", 0), ("lr", math.nan), ("lr", math.inf), ("temperature", -1.0)],
+    "must be above 0": [("lr", 0), ("lr", math.nan), ("lr", math.inf)],
+    "must lie in 0.01 .. 1e+06": [("temperature", -1.0), ("temperature", 0), ("temperature", 2e6)],
     "must be 0 or more": [("seed", -1), ("order", -2), *(("weight_decay", bad) for bad in (-0.1, math.nan, math.inf))],
     "must lie in [0, 1)": [("momentum", 1.0), ("beta1", -0.1), ("beta2", 1), ("dropout", 1.0)],
     "must lie in [0, 1]": [("label_smoothing", 1.1), ("alpha", -0.1), ("alpha", math.nan)],
     "must be 1 or more": [("width", 0), ("n_train", 0)],
     "must be 2 or more": [("folds", 1)],
     "must lie in 0 .. 4": [("fold", 5), ("fold", -1)],
-    "must be a number": [("lr", "0.1"), ("lr", True), ("lr", None)],
-    "must be a whole number": [("seed", None), ("seed", 0.5), ("width", 8.0)],
+    "must be a number": [
+        *(("lr", bad) for bad in ("0.1", True, None)),
+        *((name, "1") for name in ("temperature", "alpha", "dropout", "label_smoothing", "weight_decay", "momentum")),
+    ],
+    "must be a whole number": [
+        *(("seed", bad) for bad in (None, 0.5, "0", True)),
+        *((name, 8.0) for name in ("width", "n_train", "order", "fold", "folds")),
+    ],
 }
 
 
@@ -205,6 +212,12 @@ def test_what_is_no_member_no_layer_or_no_start_is_refused() -> None:
     odd.scale = nn.Parameter(torch.ones(3))  # that no layer draws
     with pytest.raises(TypeError, match="members must be Member objects, .* got 3"):
         Cohort(template, [Member(), 3])  # type: ignore[list-item]
+    for settings, sentence in (
+        ({"template": models.MLP}, "template must be a module; got <class"),
+        ({"start": ["one", "two"]}, "each of start must be a module; got 'one'"),
+    ):
+        with pytest.raises(TypeError, match=sentence):
+            Cohort(**{"template": template, "members": those, **settings})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"model: cannot initialise the module \(Module\)"):
         Cohort(odd, [Member()])
     with pytest.raises(ValueError, match="start must have one module for each of the 2 members; got 1"):

@@ -86,3 +86,21 @@ def test_the_history_of_another_cohort_is_refused(few: Dataset) -> None:
         cohort.table(other, history, few)
     with pytest.raises(TypeError, match="dataset must be a Dataset.*got Split"):
         cohort.table(together, history, few.train)  # type: ignore[arg-type]
+
+
+def test_what_is_no_cohort_no_history_or_no_sample_is_refused(
+    three: tuple[Cohort, CohortHistory], few: Dataset
+) -> None:
+    together, history = three
+    for ask in (together, lambda inputs: cohort.answers(together, inputs)):
+        with pytest.raises(ValueError, match=r"the model cannot take samples of shape \(5,\)"):
+            ask(torch.zeros(3, 5))
+        with pytest.raises(TypeError, match="inputs must be a .*ensor.*; got an object of type ndarray"):
+            ask(few.validation.inputs.numpy())
+    for given, sentence in (
+        ((together, None, few), "history must be a CohortHistory, as cohort.fit gives it; got None"),
+        ((models.MLP((64, 10)), history, few), "cohort must be a Cohort; got"),
+        ((together, history, few.train), "dataset must be a Dataset, .*; got Split"),
+    ):
+        with pytest.raises(TypeError, match=sentence):
+            cohort.table(*given)

@@ -5,7 +5,9 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from sklearn.datasets import load_digits
 
@@ -60,11 +62,13 @@ def test_each_split_has_the_shares_of_the_whole(validation: float, test: float) 
             assert abs(count - whole * share) <= 1, name
 
 
-def test_bytes_become_zero_to_one() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (60, 3, 5, 4), dtype=np.uint8)
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "int16"])
+def test_whole_numbers_of_pixels_become_zero_to_one(dtype: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 3, 5, 4)).astype(dtype)
     images[0, 0, 0, :2] = 0, 255
     dataset = data.from_arrays(images, np.arange(60) % 2)
-    assert dataset.input_shape == (3, 5, 4)
+    assert (dataset.input_shape, dataset.scale) == ((3, 5, 4), 255)
+    assert repr(dataset).endswith(" 12 test, inputs divided by 255)")
     everything = torch.cat([getattr(dataset, name).inputs for name in SPLITS])
     assert (everything.min(), everything.max()) == (0, 1)
     assert sorted((everything * 255).round().flatten().tolist()) == sorted(images.flatten().tolist())
@@ -76,6 +80,64 @@ def test_other_numbers_keep_their_values(dtype: str) -> None:
     dataset = data.from_arrays(inputs, np.arange(30) % 3)
     assert dataset.train.inputs.dtype == torch.float32
     assert set(dataset.train.inputs.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        np.arange(240, dtype=np.uint8).reshape(30, 8),  # token ids, or flat pixels
+        np.arange(240).reshape(30, 8),
+        np.arange(240.0).reshape(30, 1, 4, 2),  # floats say themselves what they are
+        np.arange(240).reshape(30, 1, 4, 2) * 2,  # 478 is no byte
+        np.arange(240).reshape(30, 1, 4, 2) - 1,
+        (np.arange(240) % 2).astype(np.uint8).reshape(30, 2, 4),  # black and white
+    ],
+    ids=["rows of bytes", "rows", "floats", "above 255", "below 0", "0 and 1"],
+)
+def test_what_is_divided_is_clear_and_can_be_said(inputs: np.ndarray) -> None:
+    for scale, divisor in ((None, 1), (1, 1), (255, 255), (0.5, 0.5)):
+        dataset = data.from_arrays(inputs, np.arange(30) % 3, scale=scale)
+        values = np.concatenate([getattr(dataset, name).inputs.flatten() for name in SPLITS])
+        assert np.allclose(np.sort(values), np.sort(inputs.ravel()) / divisor)
+        assert dataset.scale == divisor
+        assert ("divided" in repr(dataset)) == (divisor != 1)
+
+
+def test_labels_of_any_kind_are_numbered_as_the_sentence_says() -> None:
+    words = np.array(["cat", "dog", "cow"])[np.arange(30) % 3]
+    for labels in (words, words.tolist(), pd.Series(words), words.astype(object), np.array([0, 2, 7])[Y]):
+        with pytest.raises(
+            (TypeError, ValueError), match="; names, labels = np.unique|.names, labels = np.unique"
+        ) as said:
+            data.from_arrays(X, labels)
+        space: dict[str, Any] = {"np": np, "labels": labels}
+        exec("names, labels = np.unique(labels, return_inverse=True)", space)
+        assert "names, labels = np.unique(labels, return_inverse=True)" in str(said.value)
+        dataset = data.from_arrays(X, space["labels"], class_names=space["names"])
+        assert dataset.class_names == tuple(map(str, np.unique(labels)))
+    with pytest.raises(ValueError, match=r"got shape \(30, 3\). \(labels.argmax\(1\) of one-hot rows is.\)"):
+        data.from_arrays(X, np.eye(3)[Y])
+    assert data.from_arrays(X, np.eye(3)[Y].argmax(1)).fingerprint == data.from_arrays(X, Y).fingerprint
+
+
+def test_arrays_and_tensors_of_every_layout_are_the_same_samples() -> None:
+    """Also frames, series, truth values, and tensors that want a gradient; what comes out lies in memory row by row."""
+    inputs, labels = np.arange(240, dtype=np.float32).reshape(30, 2, 4), np.arange(30) % 2
+    expected = data.from_arrays(inputs, labels).fingerprint
+    for x, y in (
+        (np.asfortranarray(inputs), labels),
+        (inputs[::-1][::-1], labels[::-1][::-1]),
+        (np.repeat(inputs, 2, 2)[:, :, ::2], np.repeat(labels, 2)[::2]),
+        (torch.from_numpy(inputs).requires_grad_(), torch.from_numpy(labels)),
+        (torch.from_numpy(inputs.transpose(2, 1, 0).copy()).permute(2, 1, 0), torch.from_numpy(labels).double()),
+        (torch.from_numpy(inputs).bfloat16(), labels.astype(bool)),  # whole numbers up to 256 survive that
+        (torch.from_numpy(inputs).half(), pd.Series(labels, index=range(7, 37))),
+    ):
+        dataset = data.from_arrays(x, y)
+        assert dataset.fingerprint == expected
+        assert all(getattr(dataset, name).inputs.is_contiguous() for name in SPLITS)
+    flat = data.from_arrays(inputs.reshape(30, 8), labels).fingerprint
+    assert data.from_arrays(pd.DataFrame(inputs.reshape(30, 8)), labels).fingerprint == flat
 
 
 def test_tensors_lists_and_whole_floats_are_taken_and_copied() -> None:
@@ -140,6 +202,7 @@ ENDLESS[3, 1] = np.inf
 @pytest.mark.parametrize(
     ("inputs", "labels", "settings", "sentence"),
     [
+        (np.ma.masked_array(X, np.isnan(HOLE)), Y, {}, "inputs must be finite; 2 of 30 samples hold NaN or infinity"),
         (HOLE, Y, {}, "inputs must be finite; 2 of 30 samples hold NaN or infinity"),
         (ENDLESS, Y, {}, "inputs must be finite; 1 of 30"),
         (np.full((30, 2), 1e300), Y, {}, "inputs must be finite; 30 of 30"),
@@ -149,6 +212,13 @@ ENDLESS[3, 1] = np.inf
         (X, Y[:-1], {}, r"labels must have shape \[30\].* got shape \(29,\)"),
         (X, np.eye(3)[Y], {}, r"labels must have shape \[30\].* got shape \(30, 3\)"),
         (X, Y - 1, {}, r"labels must lie in 0 .. 1; got values from -1 to 1"),
+        (X, Y * 0, {}, "labels must be of two classes or more; all 30 are 0"),
+        (X, Y * 10**12, {}, r"labels must count from 0 without a gap .*; got 0, 1000000000000, 2000000000000"),
+        (X, Y[:, None], {}, r"got shape \(30, 1\). \(np.ravel\(labels\) is.\)"),
+        (X, -1 - Y, {}, "labels must lie in 0 .. 0; got values from -3 to -1"),
+        (X, Y, {"class_names": ["a", "a", "b"]}, "class_names must differ from one another; got a, a, b"),
+        (X, Y, {"scale": 0}, "scale must be above 0; got 0"),
+        (X, Y, {"seed": -1}, "seed must lie in 0 .. 4294967295; got -1"),
         (X, Y, {"class_names": ["a", "b"]}, "labels must lie in 0 .. 1; got values from 0 to 2"),
         (X, Y, {"class_names": ["a", "b", "c", "d"]}, r"class 3 has 0 sample\(s\), too few to stratify"),
         (X, np.minimum(np.arange(30), 1)[::-1] * 0 + (np.arange(30) < 2), {}, "class 1 has 2 .* at least 3"),
@@ -170,7 +240,14 @@ def test_from_arrays_refuses_values(inputs: Any, labels: Any, settings: dict[str
         ([["a", "b"]] * 30, Y, "inputs must be an array of numbers; got dtype <U1"),
         (X + 1j, Y, "inputs must be an array of numbers; got dtype complex128"),
         ([[1, 2], [3]] * 15, Y, "inputs must be an array of numbers"),
-        (X, ["a"] * 30, "labels must be whole numbers; got dtype <U1"),
+        ([torch.ones(2, requires_grad=True)] * 30, Y, "inputs must be an array of numbers.*: Can't call numpy"),
+        (X, Y * 1e300, "labels must be whole numbers; got dtype float64, such as 1e.300"),
+        (X.astype(object), Y, r"inputs must be an array of numbers; got dtype object \(inputs.astype\(float\)"),
+        (X.astype(str), Y, r"inputs must be an array of numbers; got dtype <U32 \(inputs.astype\(float\)"),
+        (scipy.sparse.csr_matrix(X), Y, r"inputs must be a dense array of numbers; give inputs.toarray\(\)"),
+        (torch.eye(30).to_sparse(), Y, r"inputs must be a dense array of numbers; give inputs.to_dense\(\)"),
+        (X, ["a"] * 30, "labels must be whole numbers; got dtype <U1, such as 'a'; names, labels = np.unique"),
+        (X, Y.astype(str), "labels must be whole numbers; got dtype <U21, such as '0'; names, labels = np.unique"),
         *((X, np.where(Y == 1, odd, Y), "labels must be whole .*; got dtype float64") for odd in (0.5, np.nan, np.inf)),
     ],
 )
@@ -179,15 +256,31 @@ def test_from_arrays_refuses_types(inputs: Any, labels: Any, sentence: str) -> N
         data.from_arrays(inputs, labels)
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"seed": None}, "seed must be a whole number; got None"),
+        ({"seed": 0.5}, "seed must be a whole number; got 0.5"),
+        ({"validation": "0.2"}, "validation, the share .*, must be a number; got '0.2'"),
+        ({"test": None}, "test, the share .*, must be a number; got None"),
+        ({"class_names": "abc"}, "class_names must be a list of texts, one a class; got 'abc'"),
+        ({"class_names": 3}, "class_names must be a list of texts, one a class; got 3"),
+        ({"name": 3}, "name must be a text; got 3"),
+        ({"scale": True}, "scale must be a number; got True"),
+    ],
+)
+def test_from_arrays_refuses_settings_of_another_type(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(TypeError, match=sentence):
+        data.from_arrays(X, Y, **settings)
+
+
 @pytest.mark.parametrize("name", SPLITS)
 @pytest.mark.parametrize(
     ("inputs", "labels", "sentence"),
     [
         (torch.zeros(0, 2), torch.zeros(0).long(), "{} is empty"),
-        (torch.zeros(3, 2), torch.zeros(2).long(), "{} has 3 inputs but 2 labels"),
         (torch.zeros(3, 2).double(), torch.zeros(3).long(), "{} must hold float32 .* got torch.float64"),
-        (torch.zeros(3, 2), torch.zeros(3), "{} must hold int64 labels; got torch.float32"),
-        (torch.zeros(3, 2), torch.zeros(3, 1).long(), r"{} labels must have one dimension; got shape \(3, 1\)"),
+        (torch.zeros(3, 2).requires_grad_(), torch.zeros(3).long(), "{} inputs must not require a gradient"),
         (torch.zeros(3, 3), torch.zeros(3).long(), r" has samples of shape \(\d,\); those of train are \(\d,\)"),
         (torch.full((3, 2), torch.nan), torch.zeros(3).long(), "{} inputs must be finite"),
         (torch.zeros(3, 2), torch.full((3,), 3), "{} labels must lie in 0 .. 2"),
@@ -197,3 +290,34 @@ def test_from_arrays_refuses_types(inputs: Any, labels: Any, sentence: str) -> N
 def test_dataset_refuses_a_bad_split(name: str, inputs: Any, labels: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence.format(name)):
         with_split(small(), name, Split(inputs, labels))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "error", "sentence"),
+    [
+        (
+            torch.zeros(3, 2),
+            torch.zeros(2).long(),
+            ValueError,
+            r"one label a sample; got inputs \(3, 2\) and labels \(2,\)",
+        ),
+        (torch.zeros(3, 2), torch.zeros(3, 1).long(), ValueError, r"one label a sample; got .* labels \(3, 1\)"),
+        (torch.tensor(1.0), torch.tensor(1), ValueError, r"one label a sample; got inputs \(\) and labels \(\)"),
+        (torch.zeros(3, 2), torch.zeros(3), TypeError, r"labels must be int64 \(labels.long\(\)\); got torch.float32"),
+        (
+            np.zeros((3, 2)),
+            torch.zeros(3).long(),
+            TypeError,
+            "inputs must be a tensor .*; got an object of type ndarray|arr",
+        ),
+        (torch.zeros(3, 2), [0, 1, 2], TypeError, r"labels must be a tensor .*; got \[0, 1, 2\]"),
+    ],
+)
+def test_a_split_refuses_what_is_no_pair_a_sample(inputs: Any, labels: Any, error: Any, sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        Split(inputs, labels)
+
+
+def test_a_dataset_takes_splits_alone() -> None:
+    with pytest.raises(TypeError, match=r"test must be a Split; got \(1, 2\)"):
+        with_split(small(), "test", (1, 2))  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import math
 import re
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -159,10 +160,13 @@ def changed(split: Split, label: int) -> Split:
         (lambda tiny: {"student": ConvNet()}, "student and transfer do not fit together: .* samples of shape (6,)"),
         (lambda tiny: {"teacher": nn.Flatten(0)}, "teacher must answer with logits [n, n_classes]; got shape (786,)."),
         (lambda tiny: {"teacher": torch.zeros(130, 3)}, "teacher's logits must have shape [131, n_classes]"),
-        (lambda tiny: {"temperature": 0}, "temperature must be above 0; got 0."),
+        (lambda tiny: {"temperature": 0}, "temperature must lie in 0.01 .. 1e+06; got 0."),
         (lambda tiny: {"alpha": 2}, "must lie in [0, 1]; got 2."),
         (lambda tiny: {"epochs": -1}, "epochs must be 0 or more; got -1."),
-        (lambda tiny: {"transfer": changed(tiny.train, 3)}, "labels must lie in 0 .. 2, or be -1; got 3."),
+        (
+            lambda tiny: {"transfer": changed(tiny.train, 3)},
+            "labels must lie in 0 .. 2, or be -1 where unlabelled; got 3.",
+        ),
         (
             lambda tiny: {"transfer": distill.partly_labelled(tiny.train, 0), "alpha": 0},
             "and alpha = 0 learns from labels",
@@ -202,6 +206,197 @@ def test_fit_can_be_cancelled_between_batches(tiny: Dataset, teacher: nn.Module,
 def test_a_student_that_diverges_is_said(tiny: Dataset, teacher: nn.Module) -> None:
     with pytest.raises(training.Diverged, match=r"the training loss became (nan|inf) in epoch \d+; try a smaller lr"):
         distill.fit(models.MLP((6, 8, 3)), teacher, tiny.train, epochs=9, lr=1e30, optimiser="sgd")
+
+
+# --- models that share, and models that nobody here wrote ---------------------------------------------------------
+
+
+def head_of(teacher: models.MLP) -> nn.Module:
+    return nn.Sequential(teacher.layers[0], nn.ReLU(), nn.Linear(teacher.sizes[1], 3))
+
+
+def part_of(teacher: models.MLP) -> nn.Module:
+    net = models.MLP((6, 4, 3))
+    net.layers[0].weight = nn.Parameter(next(teacher.parameters())[3:7])
+    return net
+
+
+@pytest.mark.parametrize(
+    ("make", "theirs", "mine"),
+    [
+        (lambda teacher: teacher, "layers.0.weight", "layers.0.weight"),
+        (head_of, "layers.0.weight", "0.weight"),
+        (copy.copy, "layers.0.weight", "layers.0.weight"),
+        (part_of, "layers.0.weight", "layers.0.weight"),
+    ],
+    ids=["itself", "a layer", "shallow copy", "a slice"],
+)
+def test_a_student_that_shares_with_its_teacher_is_refused_and_a_deep_copy_is_not(
+    tiny: Dataset, teacher: models.MLP, make: Callable[[models.MLP], nn.Module], theirs: str, mine: str
+) -> None:
+    student, before = make(teacher), vector(teacher)
+    sentence = (
+        f"student shares its {mine} with the teacher's {theirs}, .* give copy.deepcopy\\(student\\) as the student"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        distill.fit(student, teacher, tiny.train, epochs=1)
+    with pytest.raises(ValueError, match=sentence):
+        distill.hint(student, teacher, tiny.train, student_layer="0", teacher_layer="layers.0", epochs=1)
+    alone = copy.deepcopy(student)
+    distill.fit(alone, teacher, tiny.train, epochs=1)
+    assert torch.equal(vector(teacher), before)
+    assert not torch.equal(vector(alone), vector(student))
+
+
+def test_what_is_shared_but_frozen_stays_as_it_is(tiny: Dataset) -> None:
+    """A frozen trunk under two heads: its weights and its running statistics teach, and do not change."""
+    trunk = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU())
+    heads = [nn.Linear(8, 3) for _ in range(3)]
+    net, student, alone = (nn.Sequential(trunk, head) for head in heads)
+    with pytest.raises(ValueError, match="student shares its 0.0.weight with the teacher's 0.0.weight"):
+        distill.fit(student, net, tiny.train, epochs=1)
+    trunk.requires_grad_(False)
+    trunk[1].train()
+    trunk[1].requires_grad_(True)
+    with pytest.raises(ValueError, match="student shares its 0.1.weight with the teacher's 0.1.weight"):
+        distill.fit(student, net, tiny.train, epochs=1)
+    trunk.requires_grad_(False)
+    trunk[1].eval()
+    before = copy.deepcopy(net.state_dict())
+    distill.fit(student, net, tiny.train, epochs=2)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    alone, first = copy.deepcopy(alone), vector(heads[2])  # and where nothing is shared
+    distill.fit(alone, net, tiny.train, epochs=2)
+    after = alone.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("0."))
+    assert not torch.equal(vector(alone)[-len(first) :], first)
+
+
+@pytest.mark.parametrize("training_mode", [True, False])
+def test_a_student_in_either_mode_learns_alike(tiny: Dataset, teacher: nn.Module, training_mode: bool) -> None:
+    """Normalisation of a student that was left in evaluation mode is not frozen."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(8)
+    student = nn.Sequential(nn.Linear(6, 8), norm, nn.ReLU(), nn.Linear(8, 3)).train(training_mode)
+    means = [norm.state_dict()["running_mean"].clone()]
+    distill.hint(student, teacher, tiny.train, student_layer="1", teacher_layer="layers.0", epochs=1)
+    means.append(norm.state_dict()["running_mean"].clone())
+    distill.fit(student, teacher, tiny.train, epochs=1)
+    means.append(norm.state_dict()["running_mean"])
+    assert not torch.equal(means[0], means[1]) and not torch.equal(means[1], means[2])
+    assert student.training is norm.training is training_mode
+
+
+class Answering(nn.Module):
+    """A teacher that wraps its logits."""
+
+    def __init__(self, net: nn.Module, wrap: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.net, self.wrap = net, wrap
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wrap(self.net(x))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda z: {"logits": z, "hidden": z[:, :1]}, lambda z: (z, None), lambda z: SimpleNamespace(logits=z, loss=None)],
+    ids=["dict", "tuple", "object"],
+)
+def test_teachers_and_students_may_wrap_their_logits(
+    tiny: Dataset, teacher: nn.Module, wrap: Callable[[Tensor], Any]
+) -> None:
+    plain, wrapped = (models.MLP((6, 4, 3)) for _ in range(2))
+    distill.fit(plain, teacher, tiny.train, epochs=1)
+    distill.fit(Answering(wrapped, wrap), Answering(teacher, wrap), tiny.train, epochs=1)
+    assert torch.equal(vector(plain), vector(wrapped))
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-6), (torch.float16, 0.05), (torch.bfloat16, 0.3)])
+def test_teachers_and_students_of_another_dtype(
+    tiny: Dataset, teacher: nn.Module, dtype: torch.dtype, near: float
+) -> None:
+    other = copy.deepcopy(teacher).to(dtype)
+    found = distill.answers(other, tiny.train.inputs)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, distill.answers(teacher, tiny.train.inputs), atol=near)
+    for source in (other, other(tiny.train.inputs.to(dtype))):
+        history = distill.fit(models.MLP((6, 3)), source, tiny.train, epochs=3, lr=0.05)
+        assert history.losses[-1] < history.losses[0]
+    student = models.MLP((6, 3)).to(dtype)
+    history = distill.fit(student, teacher, tiny.train, epochs=3, lr=0.05)
+    assert history.losses[-1] < history.losses[0]
+    assert next(student.parameters()).dtype == dtype
+
+
+class Recurrent(nn.Module):
+    """Reads an image row by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(8, 12, batch_first=True), nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x.flatten(1, 2))[0][:, -1])
+
+
+class Attentive(nn.Module):
+    """A small vision transformer: patches of 4 x 4, and a class token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.token = nn.Conv2d(1, 16, 4, 4), nn.Parameter(torch.zeros(1, 1, 16))
+        self.places = nn.Parameter(torch.zeros(1, 5, 16))
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)  # [n, 4, 16]
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), tokens], 1) + self.places
+        return {"logits": self.head(self.block(tokens)[:, 0])}
+
+
+class Tied(nn.Module):
+    """One weight on the way in and on the way back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.back, self.head = nn.Linear(64, 32), nn.Linear(32, 64, bias=False), nn.Linear(64, 10)
+        self.back.weight = nn.Parameter(self.into.weight.T.detach())
+        self.again = nn.Linear(64, 32)
+        self.again.weight = self.into.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.back(F.relu(self.again(self.back(F.relu(self.into(x.flatten(1))))))))
+
+
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [
+        (Recurrent, "lstm"),
+        (Attentive, "block"),
+        (
+            lambda: nn.Sequential(
+                *(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout2d(0.3), nn.Flatten(), nn.Linear(144, 10))
+            ),
+            "1",
+        ),
+        (Tied, "again"),
+    ],
+    ids=["LSTM", "ViT", "BatchNorm and Dropout", "tied"],
+)
+def test_foreign_models_teach_and_learn(digits: Dataset, make: Callable[[], nn.Module], layer: str) -> None:
+    """As a teacher each is left as it is; as a student each comes nearer to another of its kind."""
+    torch.manual_seed(0)
+    net, student, few = make(), make(), digits.train.first(200)
+    before = copy.deepcopy(net.state_dict())
+    assert distill.answers(net, few.inputs).shape == (200, 10)
+    history = distill.fit(student, net, few, epochs=3, lr=3e-3, alpha=1)
+    assert history.losses[-1] < history.losses[0]
+    assert distill.features(net, layer, few.inputs).shape[0] == 200
+    distill.hint(student, net, few, student_layer=layer, teacher_layer=layer, epochs=1)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert not isinstance(student, Tied) or student.again.weight is student.into.weight
 
 
 # --- any loss ---------------------------------------------------------------------------------------------------
@@ -311,8 +506,13 @@ def test_a_hint_reads_no_labels_and_leaves_no_hook(tiny: Dataset, teacher: nn.Mo
 
 def test_what_fit_and_hint_refuse_besides(tiny: Dataset, teacher: nn.Module) -> None:
     net = models.MLP((6, 4, 3))
-    with pytest.raises(ValueError, match="student and teacher are one module; give a copy"):
-        distill.fit(net, net, tiny.train, epochs=1)
+    for bad in (None, models.MLP, torch.zeros(131, 3)):
+        with pytest.raises(TypeError, match="student must be a module; got"):
+            distill.fit(bad, teacher, tiny.train, epochs=1)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="student must be a module; got"):
+            distill.hint(bad, teacher, tiny.train, **FIRST, epochs=1)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="teacher must be a module; got"):
+            distill.hint(net, bad, tiny.train, **FIRST, epochs=1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="transfer must be one of a data set's splits, .*; got Dataset"):
         distill.fit(net, teacher, tiny, epochs=1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="teacher must be a module, or its logits as a tensor; got an"):

@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from decimal import MAX_EMAX, Decimal, localcontext
 from typing import Any
 
 import pytest
@@ -108,8 +109,9 @@ def test_the_loss_is_0_where_the_student_answers_as_its_teacher_and_a_number_whe
 
 
 def test_the_loss_refuses(z: Tensor, v: Tensor) -> None:
-    for temperature in (0, -1, math.inf, math.nan):
-        sentence = rf"temperature must be above 0; got {temperature!r}\."
+    for temperature in (0, -1, 0.0099, 1.1e6, math.inf, math.nan):
+        allowed = "lie in 0.01 .. 1e\\+06" if math.isfinite(temperature) else "be finite"
+        sentence = rf"temperature must {allowed}; got {temperature!r}\."
         with pytest.raises(ValueError, match=sentence):
             distill.loss(z, v, LABELS, temperature=temperature, alpha=0.5)
         with pytest.raises(ValueError, match=sentence):
@@ -118,9 +120,107 @@ def test_the_loss_refuses(z: Tensor, v: Tensor) -> None:
         with pytest.raises(ValueError, match=rf"alpha, the weight .*, must lie in \[0, 1\]; got {alpha!r}\."):
             distill.loss(z, v, LABELS, temperature=4, alpha=alpha)
     for other in (v[:, 1:], v[:1]):  # torch would broadcast the second
-        sentence = f"student_logits must have the shape of teacher_logits, {tuple(other.shape)}; got (7, 5)."
+        asked = tuple(other.shape)
+        sentence = f"student_logits must be [n, C], and have the shape of teacher_logits, {asked}; got (7, 5)."
         with pytest.raises(ValueError, match=re.escape(sentence)):
             distill.loss(z, other, LABELS, temperature=4, alpha=0.5)
+
+
+def exactly(z: list[float], v: list[float], t: float) -> Decimal:
+    """T^2 KL(q || p) for one sample, with 60 digits."""
+    with localcontext(prec=60, Emin=-MAX_EMAX, Emax=MAX_EMAX):
+        p: list[Decimal] = []
+        q: list[Decimal] = []
+        wide = Decimal(t)
+        for shares, logits in ((p, z), (q, v)):
+            powers = [(Decimal(each) / wide).exp() for each in logits]
+            shares += [power / sum(powers) for power in powers]
+        return wide**2 * sum((b * (b / a).ln() for a, b in zip(p, q, strict=True)), Decimal(0))
+
+
+TEMPERATURES = (0.01, 0.1, 0.5, 1.0, 7.0, 64.0, 100.0, 1e3, 1e4, 1e5, 1e6)
+
+
+@pytest.mark.parametrize("t", TEMPERATURES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("far", [0.001, 1, 30])
+def test_the_divergence_is_right_at_every_temperature(
+    z: Tensor, v: Tensor, t: float, dtype: torch.dtype, far: float
+) -> None:
+    """Against 60 digits: its value, and its gradient T (p - q) by central differences; with or without a graph."""
+    z, v = (v + far * z).detach().to(dtype), v.to(dtype)
+    rows, teacher = z.tolist(), v.tolist()
+    wanted = float(sum(map(exactly, rows, teacher, [t] * N)) / N)
+    z.requires_grad_()
+    found = distill.loss(z, v, LABELS, temperature=t, alpha=1)
+    assert found.dtype == dtype
+    assert found.item() == pytest.approx(wanted, rel=1e-6, abs=1e-300)
+    step = 1e-12
+    gradient = slope(found, z)
+    with localcontext(prec=60):
+        for column in range(C):
+            ends = []
+            for sign in (1, -1):
+                moved = [Decimal(each) for each in rows[0]]
+                moved[column] += sign * Decimal(step)
+                ends.append(exactly(moved, teacher[0], t))  # type: ignore[arg-type]
+            by_hand = float((ends[0] - ends[1]) / (2 * Decimal(step)) / N)
+            assert gradient[0, column].item() == pytest.approx(
+                by_hand, rel=1e-5, abs=1e-7 * float(gradient.abs().max())
+            )
+
+
+@pytest.mark.parametrize("t", TEMPERATURES)
+def test_the_divergence_is_never_negative_and_0_for_the_teachers_own_answers(t: float) -> None:
+    v = 3 * torch.randn(400, 10, generator=torch.Generator().manual_seed(3))
+    for z in (v, v + 1e-6 * v.flip(0), v + 5):
+        each = torch.stack([distill.loss(z[[at]], v[[at]], LABELS[:1], temperature=t, alpha=1) for at in range(400)])
+        assert 0 <= each.min() <= each.max() < 1e-9
+
+
+def test_at_the_highest_temperature_the_loss_is_the_squared_distance_of_the_centred_logits(
+    z: Tensor, v: Tensor
+) -> None:
+    """The limit of T^2 KL: 1 / (2 C) of it, whatever the temperature is."""
+    apart = (z - z.mean(1, keepdim=True)) - (v - v.mean(1, keepdim=True))
+    found = distill.loss(z.float(), v.float(), LABELS, temperature=1e6, alpha=1)
+    assert found.item() == pytest.approx((apart.square().sum(1) / (2 * C)).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        (
+            {"labels": LABELS.float()},
+            TypeError,
+            "labels must be whole numbers, int64 (labels.long()); got torch.float32.",
+        ),
+        ({"labels": LABELS.int()}, TypeError, "labels must be whole numbers, int64 (labels.long()); got torch.int32."),
+        ({"labels": ["a"] * N}, TypeError, "labels must be a tensor of whole numbers; got ['a', 'a'"),
+        ({"labels": LABELS.tolist()}, TypeError, "labels must be a tensor of whole numbers; got [0, 4"),
+        (
+            {"labels": F.one_hot(LABELS, C)},
+            ValueError,
+            "got (7, 5). Of one-hot rows, labels.argmax(1) are the classes.",
+        ),
+        ({"labels": LABELS[:6]}, ValueError, "labels must have shape [7], one a sample; got (6,)."),
+        ({"labels": LABELS + 1}, ValueError, "labels must lie in 0 .. 4, or be -1 where unlabelled; got 5."),
+        ({"labels": LABELS - 2}, ValueError, "labels must lie in 0 .. 4, or be -1 where unlabelled; got -2."),
+        ({"student_logits": torch.zeros(N)}, ValueError, "student_logits must be [n, C], and have the shape of"),
+        ({"student_logits": torch.full((N, C), math.nan)}, ValueError, "student_logits must be finite; some are NaN"),
+        ({"teacher_logits": torch.full((N, C), math.inf)}, ValueError, "teacher_logits must be finite; some are NaN"),
+        ({"student_logits": [[1.0]]}, TypeError, "student_logits must be a Tensor; got [[1.0]]."),
+        ({"teacher_logits": None}, TypeError, "teacher_logits must be a Tensor; got None."),
+        ({"temperature": "4"}, TypeError, "temperature must be a number; got '4'."),
+        ({"alpha": None}, TypeError, "alpha, the weight of the soft labels, must be a number; got None."),
+    ],
+)
+def test_the_loss_refuses_in_a_sentence(
+    z: Tensor, v: Tensor, change: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    asked: dict[str, Any] = {"student_logits": z, "teacher_logits": v, "labels": LABELS, "temperature": 4, "alpha": 0.5}
+    with pytest.raises(error, match=re.escape(sentence)):
+        distill.loss(**asked | change)
 
 
 # --- transfer sets ----------------------------------------------------------------------------------------------
@@ -219,3 +319,13 @@ def test_without_class_leaves_one_class_out_that_is_there_and_not_alone(images: 
         distill.without_class(images, 3)
     with pytest.raises(ValueError, match=r"several classes of the split \(0\); got 0\."):
         distill.without_class(Split(images.inputs[::3], images.labels[::3]), 0)
+
+
+@pytest.mark.parametrize("make", [distill.partly_labelled, distill.few, distill.shifted, distill.without_class])
+def test_transfer_sets_are_made_of_splits_and_whole_numbers(images: Split, make: Callable[..., Split]) -> None:
+    with pytest.raises(TypeError, match="split must be one of a data set's splits, .*; got an object of type Tensor"):
+        make(images.inputs, 1)
+    with pytest.raises(TypeError, match=r"must be a whole number; got '1'\."):
+        make(images, "1")
+    with pytest.raises(TypeError, match=r"seed must be a whole number; got None\."):
+        distill.shifted(images, seed=None)  # type: ignore[arg-type]

@@ -57,23 +57,36 @@ def test_the_rivals_differ_in_the_loss_alone(tiny: Dataset) -> None:
     assert recipe.hard != Recipe(distill.few(tiny.train, 131), temperature=1, alpha=0, width=5, epochs=2)
 
 
+WORD: Any = "many"
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
         (lambda tiny: Recipe(tiny.train.first(0)), r"transfer is empty; it needs at least one sample\."),
         (lambda tiny: Recipe(tiny), "transfer must be one of a data set's splits, .*; got Dataset"),
         (lambda tiny: Students(models.MLP((6, 3)), tiny.train), "dataset must be a Dataset, .*; got Split"),
+        (lambda tiny: Students(models.MLP((6, 3)), tiny, lr=WORD), "lr must be a number; got 'many'"),
+        (lambda tiny: Students(models.MLP((6, 3)), tiny, lr=0), "lr must be above 0; got 0"),
+        (
+            lambda tiny: Students(models.MLP((6, 3)), tiny, batch_size=WORD),
+            "batch_size must be a whole number; got 'many'",
+        ),
+        (lambda tiny: Students(models.MLP, tiny), "teacher must be a module; got <class"),  # type: ignore[arg-type]
         (lambda tiny: Students(models.MLP((6, 4)), tiny), "teacher answers 4 classes, and the data set has 3"),
         (lambda tiny: Students(models.MLP((5, 3)), tiny), "teacher and transfer do not fit .* samples of 5 numbers"),
         *(
             (lambda tiny, given={name: value}: Recipe(tiny.train, **given), rf"{name}{rest}; got {value}\.")
             for name, value, rest in (
-                ("temperature", 0, " must be above 0"),
+                ("temperature", 0, r" must lie in 0.01 .. 1e\+06"),
                 ("alpha", 1.5, r", the weight .*, must lie in \[0, 1\]"),
                 ("label_smoothing", -0.1, r" must lie in \[0, 1\]"),
                 ("label_smoothing", math.nan, r" must lie in \[0, 1\]"),
                 ("width", -1, " must be 0 or more"),
                 ("epochs", 0, " must be 1 or more"),
+                ("epochs", 2.5, " must be a whole number"),
+                ("width", True, " must be a whole number"),
+                ("alpha", None, r", the weight .*, must be a number"),
             )
         ),
     ],
@@ -143,7 +156,7 @@ def test_a_student_of_another_kind_than_the_teacher(trained: ConvNet, digits: Da
     group = students.train([recipe], (0, 1))[0]
     assert min(group.accuracies) > 0.8
     assert students.model(recipe, 0)(digits.validation.inputs[:2]).shape == (2, 10)
-    for width in (0, 16):
+    for width in (0, 1, 16):
         by_hand = 64 * width + width + width * 10 + 10 if width else 64 * 10 + 10
         assert students.n_parameters(width) == by_hand
 
@@ -192,6 +205,42 @@ def test_seeds_without_a_spread_are_refused(students: Students, tiny: Dataset, s
     with pytest.raises(ValueError, match=re.escape(sentence)):
         students.train([Recipe(tiny.train)], seeds, callbacks=[counter])
     assert not counter.batches
+
+
+def test_what_is_no_seed_recipe_width_member_template_or_features_is_refused(
+    students: Students, tiny: Dataset, teacher: nn.Module
+) -> None:
+    recipe, mlp, features = Recipe(tiny.train, width=4, epochs=1), models.MLP((6, 4, 3)), torch.zeros(131, 4)
+    refused: list[tuple[Callable[[Any], Any], Any, str]] = [
+        (lambda seeds: students.train([recipe], seeds), 3, "seeds must be a list of whole numbers; got 3"),
+        (lambda seeds: students.train([recipe], seeds), (0, 1.5), "each of seeds must be a whole number; got 1.5"),
+        (lambda seeds: students.train([recipe], seeds), "01", "each of seeds must be a whole number; got '0'"),
+        (lambda recipes: students.train(recipes, (0, 1)), recipe, "recipes must be a list of Recipe objects; got"),
+        (lambda recipes: students.train(recipes, (0, 1)), [4], "each of recipes must be a Recipe; got 4"),
+        (students.n_parameters, 2.5, "width must be a whole number; got 2.5"),
+        (
+            lambda those: distill.generations(mlp, those, tiny.train, 2, epochs=1),
+            [4],
+            "each of members must be a Member",
+        ),
+        (
+            lambda net: distill.hinted(net, [Member()], tiny.train, features, epochs=1),
+            nn.Linear(6, 3),
+            "template must be",
+        ),
+        (
+            lambda given: distill.hinted(mlp, [Member()], tiny.train, given, epochs=1),
+            [[0.0]],
+            "features must be a tensor",
+        ),
+    ]
+    for call, value, sentence in refused:
+        with pytest.raises(TypeError, match=sentence):
+            call(value)
+    with pytest.raises(ValueError, match=r"features must be \[n, F\], .*; got shape \(4,\)"):
+        distill.hinted(mlp, [Member()], tiny.train, features[0], epochs=1)
+    numbers: Any = np.arange(2)
+    assert students.train([recipe], numbers)[0].seeds == (0, 1)
 
 
 def test_what_a_cohort_refuses_is_not_known_later(students: Students, tiny: Dataset) -> None:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import gc
+import itertools
 import math
+import re
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import ipywidgets as widgets
+import numpy as np
 import pytest
 import traitlets
+from jupyter_client.manager import KernelManager
 from torch import nn
 
-from kit.explorers import base, layout
+from kit.data import Dataset
+from kit.explorers import IntervalExplorer, base, cells, layout
 from kit.explorers.controls import Control, StopError, StopSlider
 from kit.explorers.layout import LiveFigure, ProgressBar, ProgressCallback
+from kit.models import MLP
 from kit.plots.curves import Panel
 from kit.training import Progress
 from tests.hands import PATIENCE, settle, words
@@ -182,3 +195,160 @@ def test_curves_grow_once_the_hand_rests(toy: WithDetail) -> None:
     toy.wait_curves(PATIENCE)
     assert time.monotonic() - began > 0.3
     assert len(toy._known) == len(TOSSES)
+
+
+def test_a_cell_that_runs_again_ends_what_it_made_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    parent: Any = None
+    monkeypatch.setattr(cells, "get_ipython", lambda: SimpleNamespace(get_parent=lambda: parent))
+    made: list[ToyExplorer] = []
+
+    def run(message: Any, *, explorers: int = 1) -> list[bool]:
+        """Run a cell; which of all explorers are closed then."""
+        nonlocal parent
+        parent = message
+        made.extend(ToyExplorer() for _ in range(explorers))
+        return [each._closed for each in made]
+
+    def cell(name: str, number: int) -> dict[str, Any]:
+        return {"metadata": {"cellId": name}, "header": {"msg_id": f"run {number}"}}
+
+    assert run(cell("a", 1), explorers=2) == [False] * 2  # both are kept
+    assert run(cell("b", 2)) == [False] * 3  # another cell
+    for nameless in (None, {}, {"metadata": {}, "header": {"msg_id": "run 3"}}, {"metadata": {"cellId": "a"}}):
+        assert run(nameless) == [False] * len(made)
+    parent = cell("a", 4)
+    with pytest.raises(ValueError, match="must be one of"):
+        ToyExplorer(start=51)
+    assert run(cell("a", 5)) == [True, True, *[False] * 6]
+    for each in made:
+        each.close()
+
+
+def test_rebuilding_in_a_cell_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, taken = itertools.count(), list[int]()
+    shell = SimpleNamespace(get_parent=lambda: {"metadata": {"cellId": "a"}, "header": {"msg_id": str(next(runs))}})
+    monkeypatch.setattr(cells, "get_ipython", lambda: shell)
+    tracemalloc.start()
+    try:
+        for _ in range(15):
+            explorer = ToyExplorer()
+            explorer.wait(PATIENCE)
+            gc.collect()
+            taken.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+        explorer.close()
+    assert (taken[-1] - taken[4]) / 10 < 40_000  # bytes a run; the figure alone takes more
+
+
+@pytest.mark.parametrize(
+    ("control", "wrong", "sentence"),
+    [
+        (Control("a", "choice", "x", "A choice.", ("x", "y")), None, "a must be one of x, y; got None."),
+        (Control("a", "toggle", "x", "A toggle.", ("x", "y")), "z", "a must be one of x, y; got 'z'."),
+        (Control("a", "slider", 3, "A slider.", (0, 10)), 11, "a must lie in 0 .. 10; got 11."),
+        (Control("a", "number", 3, "A number.", (0, 10)), -1, "a must lie in 0 .. 10; got -1."),
+        (Control("a", "number", 3, "A number.", (0, 10)), 2.7, "a must be a whole number; got 2.7."),
+    ],
+)
+def test_a_control_refuses_by_its_name_what_it_would_bend(control: Control, wrong: Any, sentence: str) -> None:
+    made = control.widget()
+    with pytest.raises((ValueError, TypeError), match=f"^{re.escape(sentence)}$"):
+        made.value = wrong
+    assert made.value == control.start
+
+
+@pytest.mark.parametrize(
+    ("control", "kind"),
+    [
+        (Control("a", "stops", 1.0, "A stop.", (1.0, 2.0)), float),
+        (Control("a", "choice", 1, "A choice.", {"one": 1, "two": 2}), int),
+        (Control("a", "number", 1, "A number.", (0, 10)), int),
+    ],
+)
+def test_a_number_of_numpy_is_taken_as_pythons(control: Control, kind: type) -> None:
+    made = control.widget()
+    made.value = np.array([kind(2)])[0]
+    assert made.value == 2 and type(made.value) is kind  # `code` writes it down
+
+
+def test_a_hand_in_another_thread_makes_nobody_deaf(tiny: Dataset, teacher: MLP) -> None:
+    """Each of two threads moves a control in the midst of the other's move, if it can."""
+    second_in, first_out, first_in = Event(), Event(), Event()
+    with contextlib.closing(IntervalExplorer(teacher, tiny)) as explorer:
+
+        def first() -> None:
+            explorer.set(n=20)
+            first_out.set()
+
+        def midway(inside: Event, until: Event) -> Callable[[Any], None]:
+            def pause(change: Any) -> None:
+                inside.set()
+                until.wait(0.2)
+
+            return pause
+
+        explorer.n.observe(midway(first_in, second_in), "value")
+        explorer.seed.observe(midway(second_in, first_out), "value")
+        threads = [Thread(target=first), Thread(target=lambda: explorer.set(seed=3))]
+        threads[0].start()
+        assert first_in.wait(PATIENCE)
+        threads[1].start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        for settings in ({"n": 20, "seed": 3}, {"n": 10, "seed": 3}):
+            settle(explorer, **settings)
+            assert dataclasses.asdict(explorer._latest().settings) == settings
+
+
+@pytest.mark.parametrize("wait", ["wait", "wait_curves"])
+def test_waiting_takes_no_time_that_is_none(toy: WithDetail, wait: str) -> None:
+    for wrong in (-1, math.nan):
+        with pytest.raises(ValueError, match=r"^timeout must be 0 or more; got "):
+            getattr(toy, wait)(wrong)
+    with pytest.raises(TypeError, match=r"^timeout must be a number; got 'long'"):
+        getattr(toy, wait)("long")
+    toy.wait_curves(PATIENCE)
+    getattr(toy, wait)(0)  # nothing to wait for
+
+
+def test_a_cell_that_runs_again_in_a_real_kernel_leaves_one_thread_and_its_widgets() -> None:
+    """With the message that JupyterLab sends."""
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(cwd=str(Path(__file__).parents[1]), extra_arguments=["--HistoryManager.enabled=False"])
+    client = manager.client()
+    client.start_channels()
+
+    def run(code: str, **metadata: str) -> str:
+        """What the cell prints, or the text of what it shows."""
+        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "stop_on_error": True}
+        message = client.session.msg("execute_request", content, metadata=metadata)
+        client.shell_channel.send(message)
+        said = ""
+        while True:
+            answer = client.get_iopub_msg(PATIENCE)
+            if answer["parent_header"].get("msg_id") != message["header"]["msg_id"]:
+                continue
+            body = answer["content"]
+            said += body.get("text", "") + body.get("data", {}).get("text/plain", "") + body.get("evalue", "")
+            if body.get("execution_state") == "idle":
+                return said.strip()
+
+    try:
+        client.wait_for_ready(PATIENCE)
+        run("import threading; from tests.toy_explorer import ToyExplorer; from ipywidgets.widgets import widget")
+        count = "explorer.wait(); print(sum(t.name == 'kit explorer' for t in threading.enumerate()), end=' ')\n"
+        count += "print(len(widget._instances))"
+        assert run("explorer = ToyExplorer()\nexplorer", cellId="one") == "ToyExplorer"
+        alone = run(count, cellId="two")
+        assert alone.startswith("1 ")
+        run("first = explorer", cellId="three")
+        for _ in range(3):
+            assert run("explorer = ToyExplorer()\nexplorer", cellId="one") == "ToyExplorer"
+            assert run("explorer", cellId="four") == "ToyExplorer"  # showing it again ends nothing
+            assert run(count, cellId="two") == alone
+        assert run("first", cellId="five") == run("first.wait()", cellId="five").split("RuntimeError: ")[-1]
+        assert run("first.wait()") == "This explorer is closed; run its cell again."
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)

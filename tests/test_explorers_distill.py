@@ -238,6 +238,41 @@ def test_what_cannot_work_is_refused_at_once(
         DistillationExplorer(teacher or trained, few_digits, **start)
 
 
+def test_a_teacher_of_another_type_or_without_answers_is_refused(trained: ConvNet, few_digits: Dataset) -> None:
+    for teacher in (None, ConvNet, torch.zeros(539, 10)):
+        with pytest.raises(TypeError, match="teacher must be a module; got"):
+            DistillationExplorer(teacher, few_digits)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="dataset must be a Dataset, .*; got Split"):
+        DistillationExplorer(trained, few_digits.train)  # type: ignore[arg-type]
+    for bad in (math.nan, math.inf):
+        broken = models.MLP((64, 10))
+        nn.init.constant_(broken.layers[0].bias, bad)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="teacher's logits must be finite; some are NaN or infinity"):
+            DistillationExplorer(broken, few_digits)
+
+
+def test_a_teacher_that_answers_in_an_object_teaches_students_that_diverge(board_apart: None) -> None:
+    """Inputs near the end of float32: only the teacher divides them. The explorer goes on, and a pin is refused."""
+
+    class Dividing(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            mean = (x / 1e38).mean(1, keepdim=True)
+            return {"logits": torch.cat([-mean, mean], 1)}
+
+    labels = np.arange(160) % 2
+    numbers = np.random.default_rng(1).normal(size=(160, 5)) * 1e37 + 1e38 * labels[:, None]
+    far = data.from_arrays(numbers, labels, name="far")
+    with contextlib.closing(small(DistillationExplorer(Dividing(), far, width=4))) as explorer:
+        explorer.wait(PATIENCE)
+        assert explorer.group.diverged == explorer.hard.diverged == 4
+        wrong = "4 distilled, 4 on hard labels, 4 with label smoothing"
+        assert f"Students answer NaN or infinity, and count as wrong there: {wrong}." in words(explorer)
+        assert explorer.group.accuracy.value == 0
+        explorer.pin()
+        with pytest.raises(ValueError, match="profile: the model answers NaN or infinity for 32 of 32 samples"):
+            explorer.wait(PATIENCE)
+
+
 def test_the_students_are_those_that_fit_trains(explorer: DistillationExplorer, trained: ConvNet) -> None:
     settle(explorer, temperature=2, alpha=0.8)
     group, recipe = explorer.group, explorer.settings.recipe

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from plotly.utils import PlotlyJSONEncoder
 from torch import Tensor, nn
 
 from kit import board, data, measure, models, prune, training
@@ -136,6 +138,31 @@ def test_what_sets_the_usual_scope_and_takes_channels_out(explorer: PruningExplo
     assert_shows(explorer, PruningMethod(scope="global"), 0.5)
 
 
+def test_many_names_are_counted(explorer: PruningExplorer) -> None:
+    """What was left alone is said, with the first reason; of a deep network the first few names."""
+    answer = explorer._latest()
+    skipped = tuple((f"blocks.{at}.qkv", f"Its channels <{at}> are split.") for at in range(12))
+    layers: Any = {"emptied": tuple(f"layer {at}" for at in range(5)), "floored": ("a", "b", "c"), "skipped": skipped}
+    point = dataclasses.replace(answer.point, **layers)
+    said = explorer._words(dataclasses.replace(answer, point=point))
+    assert "Nothing is left of layer 0, layer 1, layer 2 and 2 more: the network" in said
+    assert "One channel was kept in a, b, c, against" in said
+    left = "Left alone: blocks.0.qkv (its channels &lt;0&gt; are split), blocks.1.qkv, blocks.2.qkv and 9 more."
+    assert left in said and "Left alone" not in words(explorer)
+
+
+def test_channels_that_are_left_alone_are_named_with_the_reason(opened: Open, few_digits: Dataset) -> None:
+    layers = nn.Linear(64, 16), nn.LayerNorm(16), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 10)
+    net = nn.Sequential(nn.Flatten(), *layers)
+    explorer = opened(PruningExplorer(net, few_digits, what="channels"))
+    explorer.wait(PATIENCE)
+    assert "Left alone: 1 (its channels cannot be followed through 2 (LayerNorm): it works on all" in words(explorer)
+    assert explorer.point.skipped == prune.remove_channels(net, ratio=0.5, dataset=few_digits).skipped
+    assert [module.out_features for module in explorer.model.modules() if isinstance(module, nn.Linear)] == [16, 6, 10]
+    settle(explorer, what="weights")
+    assert "Left alone" not in words(explorer)
+
+
 def test_epochs_and_seed(explorer: PruningExplorer, trained: ConvNet, digits: Dataset) -> None:
     settle(explorer, ratio=0.95)
     before = explorer.point
@@ -191,7 +218,13 @@ def test_a_slow_model_answers_first_from_a_slice(opened: Open, digits: Dataset) 
     few = dataclasses.replace(digits, validation=digits.validation.first(256))
     net = models.MLP((64, 10))
     models.initialise(net, seed=0)
-    net.register_forward_pre_hook(lambda module, inputs: time.sleep(0.001 * len(inputs[0])))
+
+    def compute(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        end = time.thread_time() + 0.001 * len(inputs[0])
+        while time.thread_time() < end:
+            pass
+
+    net.register_forward_pre_hook(compute)
     explorer = opened(PruningExplorer(net, few))
     assert explorer._sweep.slice_size == 64  # 40 ms would be 40 samples; 64 are the least
     explorer.wait(PATIENCE)
@@ -332,9 +365,159 @@ def test_a_pin_has_its_name_and_settings_from_the_controls(explorer: PruningExpl
         "ConvNet, 25 % channels, magnitude, layer, 1 epoch, seed 2",
     ]
     method = {"what": "channels", "importance": "magnitude", "scope": "layer", "epochs": 1, "seed": 2}
-    assert pinned["settings"].iloc[1] == {**method, "ratio": 0.25}
+    assert pinned["settings"].iloc[1] == {**method, "renew": False, "ratio": 0.25}
     assert drawn(explorer, PINS)[0] == list(pinned["nonzeros"])
     assert drawn(explorer, PINS)[1] == pytest.approx(list(100 * pinned["accuracy"]))
+
+
+def test_statistics_are_renewed_where_the_reader_asks_and_both_are_told(opened: Open, few_digits: Dataset) -> None:
+    net = models.ResNet(widths=(4,))
+    training.fit(net, few_digits, epochs=3, lr=1e-2)
+    without = prune.Sweep(net, few_digits).point(PruningMethod("channels", scope="layer"), 0.5)
+    explorer = opened(PruningExplorer(net, few_digits, what="channels").set(renew=True))
+    explorer.wait(PATIENCE)
+    assert f"; dense {measure.accuracy(net, few_digits.validation).percent}" in words(explorer)
+    settle(explorer, renew=False)
+    assert explorer.point == without
+    assert explorer.renew.layout.display is None and "anew" not in words(explorer)
+    settle(explorer, renew=True)
+    assert_shows(explorer, PruningMethod("channels", scope="layer", renew=True), 0.5)
+    smaller = prune.channels(net, ratio=0.5, dataset=few_digits)
+    assert same(explorer.model, training.renew_statistics(smaller, few_digits.train.inputs))
+    assert f"measured anew on training samples; as they were: {without.accuracy.percent}." in words(explorer)
+    assert explorer.point.accuracy != without.accuracy
+    assert explorer.code() == "PruningExplorer(model, dataset, ratio=0.5, what='channels').set(renew=True)"
+    explorer.pin()
+    explorer.wait(PATIENCE)
+    (pinned,) = board.frame().to_dict("records")
+    assert pinned["name"] == "ResNet, 50 % channels, magnitude, layer, renewed statistics"
+    assert pinned["settings"]["renew"] is True
+    settle(explorer, renew=False)
+    assert explorer.point == without
+
+
+def test_statistics_that_are_not_there_are_not_offered(explorer: PruningExplorer) -> None:
+    assert explorer.renew.layout.display == "none"
+    explorer.set(renew=True)
+    with pytest.raises(ValueError, match="renew: ConvNet has no batch-norm statistics to measure anew"):
+        explorer.wait(PATIENCE)
+    assert is_error(explorer)
+
+
+def test_answers_that_are_no_numbers_are_said_and_not_pinned(opened: Open, digits: Dataset) -> None:
+    """The rows of the first layer are divided by their length, which is 0 once a row is empty."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Linear(12, 10))
+    models.initialise(net, seed=0)
+    net[1].register_forward_hook(lambda layer, _, output: output / layer.weight.norm(dim=1))
+    explorer = opened(PruningExplorer(net, digits, ratio=0.0))
+    explorer.wait(PATIENCE)
+    assert "NaN" not in words(explorer)
+    settle(explorer, ratio=0.999)
+    assert_shows(explorer, PruningMethod(), 0.999)
+    assert explorer.point.accuracy.value == 0 and explorer.profile.nonfinite == 539
+    assert "The model answers NaN or infinity for 539 of 539 samples: these count as wrong." in words(explorer)
+    explorer.pin()
+    with pytest.raises(ValueError, match="the model answers NaN or infinity for 539 of 539 samples, so its accuracy"):
+        explorer.wait(PATIENCE)
+    assert board.frame().empty and is_error(explorer)
+    explorer.wait_curves(PATIENCE)
+    assert len(explorer.points()) == 40
+
+
+def test_scores_by_gradients_can_be_stopped(opened: Open, digits: Dataset) -> None:
+    net, held = models.MLP((64, 10)), list[Any]()
+
+    def stop(*_: Any) -> None:
+        if torch.is_grad_enabled() and held:
+            held[0].stop()
+
+    net.register_forward_pre_hook(stop)
+    explorer = opened(PruningExplorer(net, digits))
+    explorer.wait_curves(PATIENCE)
+    held.append(explorer)
+    settle(explorer, importance="taylor")
+    assert words(explorer).startswith("Stopped. Move a control to go on.") and not explorer._sweep._rankings.keys() & {
+        ("taylor", "global", 0)
+    }
+    held.clear()
+    settle(explorer, ratio=0.9)
+    assert_shows(explorer, PruningMethod(importance="taylor"), 0.9)
+
+
+class Vision(nn.Module):
+    """A small transformer of images by hand: its first parameters belong to no layer; it answers by a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.positions = nn.Parameter(torch.zeros(1, 1, 16)), nn.Parameter(torch.zeros(1, 17, 16))
+        self.patches, self.norm = nn.Conv2d(1, 16, 2, 2), nn.LayerNorm(16)
+        self.attention, self.head = nn.MultiheadAttention(16, 2, batch_first=True), nn.Linear(16, 10)
+        models.initialise(nn.ModuleList([self.patches, self.norm, self.head]), seed=0)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = self.norm(torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.positions)
+        self.seen, self.map = self.attention(x, x, x)  # kept to look at, as tutorials do
+        return {"logits": self.head((x + self.seen)[:, 0])}
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory, self.head = nn.LSTM(8, 12, batch_first=True), nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.memory(x.squeeze(1))[0][:, -1])
+
+
+class TiedDecoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.code, self.back, self.head = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+        self.back.weight = self.code.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.back(F.relu(self.code(x.flatten(1)))))
+
+
+def frozen_normalisation() -> nn.Module:
+    net = models.ResNet(widths=(4,))
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval().requires_grad_(False)
+    return net
+
+
+def normalised() -> nn.Module:
+    wrap = nn.utils.parametrizations.weight_norm
+    return nn.Sequential(nn.Flatten(), wrap(nn.Linear(64, 12)), nn.ReLU(), wrap(nn.Linear(12, 10)))
+
+
+OTHERS: dict[str, Callable[[], nn.Module]] = {
+    "class token": Vision,
+    "recurrent": Recurrent,
+    "tied": TiedDecoder,
+    "weight norm": normalised,
+    "frozen normalisation": frozen_normalisation,
+    "bfloat16": lambda: models.MLP((64, 12, 10)).bfloat16(),
+    "double": lambda: models.MLP((64, 12, 10)).double(),
+}
+
+
+@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
+def test_models_of_other_makes(opened: Open, few_digits: Dataset, make: Callable[[], nn.Module]) -> None:
+    """Their weights can be pruned, scored and trained on; the pictures are strict JSON; the curve has its points."""
+    net = make()
+    explorer = opened(PruningExplorer(net, few_digits, ratio=0.9))
+    explorer.wait(PATIENCE)
+    assert_shows(explorer, PruningMethod(), 0.9)
+    wanted = sum(w.numel() for w in prune.prunable(net).values())
+    assert sum(int((~mask).sum()) for mask in prune.masks(explorer.model).values()) == round(0.9 * wanted)
+    explorer.set(importance="taylor", epochs=1)
+    explorer.wait(PATIENCE)
+    assert_shows(explorer, PruningMethod(importance="taylor", epochs=1), 0.9)
+    for figure in explorer.figures.values():
+        json.dumps(figure.to_plotly_json(), allow_nan=False, cls=PlotlyJSONEncoder)
 
 
 def test_pins_of_this_data_set_appear_and_of_others_do_not(opened: Open, trained: ConvNet, digits: Dataset) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from threading import Event
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from torch import nn
 
-from kit import board, measure, prune
+from kit import board, measure, models, prune, training
 from kit.data import Dataset
 from kit.explorers import BoardExplorer, IntervalExplorer, Prediction, SensitivityExplorer, table
 from kit.explorers import interval as interval_room
@@ -196,7 +198,7 @@ def test_a_stopped_scan_goes_on_where_it_was(trained: ConvNet, digits: Dataset) 
     explorer.status.observe(lambda change: seen.append(words(explorer)), names="value")
     explorer._painted_at = 0.0
     settle(explorer, importance="random")
-    scanner = explorer._scanners["random"]
+    scanner = explorer._scanners["random", False]
     assert 0 < scanner.done < scanner.total and "kit-busy" not in explorer.figures["curves"]._dom_classes
     assert seen[0] == f"Pruning one layer at a time: 1 of {scanner.total} points."
     assert seen[-1] == f"Stopped. Move a control to go on. The picture shows the last answer: {before}"
@@ -206,6 +208,33 @@ def test_a_stopped_scan_goes_on_where_it_was(trained: ConvNet, digits: Dataset) 
     explorer.wait_curves(PATIENCE)
     assert explorer.curves_note.value == f"curves complete: {scanner.total} points" and explorer.stop_button.disabled
     explorer.close()
+
+
+def test_a_scan_with_renewed_statistics_stands_beside_the_other_one(digits: Dataset) -> None:
+    net = models.ResNet(widths=(4,))
+    training.fit(net, digits, epochs=1, lr=1e-2)
+    with contextlib.closing(SensitivityExplorer(net, digits)) as explorer:
+        as_it_is = explorer.sensitivity
+        settle(explorer, renew=True)
+        assert explorer.sensitivity == prune.scan(net, digits, renew=True) != as_it_is
+        pruned = prune.weights(net, ratio=0.9, scope="layer")
+        renewed = training.renew_statistics(pruned, digits.train.inputs)
+        assert explorer.accuracies["layer"] == measure.accuracy(renewed, digits.validation)
+        assert "no fine-tuning, batch-norm statistics measured anew" in words(explorer)
+        assert explorer.code() == "SensitivityExplorer(model, dataset, ratio=0.9).set(renew=True)"
+        settle(explorer, renew=False)
+        assert explorer.sensitivity == as_it_is and "anew" not in words(explorer)
+
+
+def test_a_scan_says_how_many_pruned_models_answer_no_numbers(layers: SensitivityExplorer, digits: Dataset) -> None:
+    net = models.MLP((64, 10))
+    with torch.no_grad():
+        net.get_parameter("layers.0.bias")[0] = torch.nan
+    with contextlib.closing(SensitivityExplorer(net, digits)) as explorer:
+        explorer.wait(PATIENCE)
+        assert f"Of the pruned models {9 + 3} answer NaN or infinity for some samples" in words(explorer)
+        assert explorer.accuracies["layer"].value == 0
+    assert layers.renew.layout.display == "none" and "NaN" not in words(layers)  # it has none to renew
 
 
 def test_a_commit_is_fixed_and_told() -> None:
@@ -264,6 +293,30 @@ def test_table_is_html_with_numbers_on_the_right_and_an_index_that_says_somethin
     assert "90.0 % (59.6 to 98.2)" in text and 'class="kit-long"' in text and "0.1235" in text
 
 
+@pytest.mark.parametrize(("bad", "count"), [(slice(None), 539), (slice(0, 100), 100)])
+def test_a_model_that_answers_nan_is_said_and_right_nowhere(
+    trained: ConvNet, digits: Dataset, bad: slice, count: int
+) -> None:
+    class Broken(nn.Module):
+        """NaN for some of the validation samples: argmax would call them class 0."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            answers = trained(x).clone()
+            if len(x) == len(digits.validation):
+                answers[bad] = math.nan
+            return answers
+
+    with contextlib.closing(IntervalExplorer(Broken(), digits)) as explorer:
+        explorer.wait(PATIENCE)
+        right = training.predict(trained, digits.validation.inputs).argmax(1) == digits.validation.labels
+        right[bad] = False
+        assert explorer.truth == pytest.approx(float(right.float().mean()))
+        assert f"The model answers NaN or infinity for {count} of 539 samples" in explorer.status.value
+        explorer.again()
+        explorer.wait(PATIENCE)
+        assert f"for {count} of 539 samples" in explorer.status.value
+
+
 WORDS, SCALE = ["a", "b"], (0, 1, 0.1, "s")
 OTHER = nn.Linear(3, 10)
 NOTHING = nn.Sequential(nn.Flatten(), nn.Identity())
@@ -292,6 +345,14 @@ WRONG_SCALE: Any = (0, "1", 0.1, "s")
         (lambda *_: Prediction("?", WORDS).reveal("", right=1), ValueError, "right must be one of a, b; got 1."),
         (lambda *_: setattr(Prediction("?", SCALE), "value", 2), ValueError, "value must lie in 0 to 1 s; got 2."),
         (lambda *_: Prediction("?", SCALE).reveal("", right="a"), TypeError, "right must be a number; got 'a'."),
+        (lambda *_: Prediction("?", SCALE).reveal("", right=math.nan), ValueError, "right must be finite; got nan."),
+        (lambda *_: Prediction("?", SCALE).reveal(THREE), TypeError, "answer_text must be a text; got 3."),
+        (lambda *_: Prediction(THREE, SCALE), TypeError, "question must be a text; got 3."),
+        (lambda *_: Prediction("?", SCALE, note=THREE), TypeError, "note must be a text; got 3."),
+        (lambda net, data: IntervalExplorer(THREE, data), TypeError, "model must be a torch.nn.Module; got 3."),
+        (lambda net, data: IntervalExplorer(net, data.train), TypeError, "dataset must be a Dataset, .*; got Split"),
+        (lambda *_: table(FRAME, THREE), TypeError, "title must be a text; got 3."),
+        (lambda *_: table(FRAME, "Models", THREE), TypeError, "formats must be a format for each .*; got 3."),
         (lambda *_: table({}, "Models"), TypeError, "frame must be a pandas DataFrame; got {}."),
         (lambda *_: table(FRAME, "Models", {"acc": ".1f"}), ValueError, "formats must be one of .*, ok; got 'acc'."),
         (lambda *_: table(FRAME, "Models", {"share": THREE}), TypeError, "formats.'share'. must be a format such as"),

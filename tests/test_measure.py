@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,13 +16,13 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from kit import data, files, measure, models, prune, training
+from kit import data, measure, models, prune, training
 from kit.data import Dataset, Split
 from kit.measure import Estimate
 from tests.nets import same
 
 
-@pytest.mark.parametrize("total", [1, 2, 7, 30, 539, 10_000])
+@pytest.mark.parametrize("total", [1, 2, 7, 20, 30, 539, 10_000])  # of 20, rounding would lift the end above 1
 def test_wilson_is_scipys(total: int) -> None:
     for successes in sorted({0, 1, total // 3, total // 2, total - 1, total}):
         ours = Estimate.from_counts(successes, total)
@@ -75,11 +74,24 @@ def latency_of_none(n: int = 1, **settings: Any) -> Callable[[], Estimate]:
         (latency_of_none(runs=5), "runs must be 6 or more; got 5"),
         (latency_of_none(warm_up=-1), "warm_up must be 0 or more; got -1"),
         (latency_of_none(0), "inputs is empty"),
+        (
+            lambda: measure.profile(models.MLP(), data.digits().test, batch_size=0),
+            "batch_size must be 1 or more; got 0",
+        ),
     ],
 )
 def test_what_gives_no_estimate_is_refused(make: Callable[[], Estimate], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+@pytest.mark.parametrize("name", ["batch_size", "runs", "warm_up"])
+@pytest.mark.parametrize("value", [True, "8", 7.0, None, math.nan])
+def test_what_is_no_number_of_runs_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be a whole number; got {value!r}"):
+        latency_of_none(**{name: value})()
+    with pytest.raises(TypeError, match=r"inputs must be a tensor \[n, ...\]; got \[\[0.0\]\]"):
+        measure.latency(nn.Identity(), [[0.0]])  # type: ignore[arg-type]
 
 
 def test_percent_and_share() -> None:
@@ -88,72 +100,9 @@ def test_percent_and_share() -> None:
     assert Estimate(0.1, -0.1, 0.3, 3).share == Estimate(0.1, 0.0, 0.3, 3)
 
 
-def test_sizes_in_closed_form() -> None:
-    net = models.MLP((20, 30, 5))
-    count = 20 * 30 + 30 + 30 * 5 + 5
-    tied = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False))
-    tied[2].weight = tied[0].weight
-    for model, parameters, nonzeros, memory in (
-        (net, count, count, 4 * count),
-        (prune.weights(net, ratio=0.8), count, count - 600, 4 * count),  # 0.8 of 750 weights; biases stay
-        (nn.BatchNorm1d(7), 14, 7, 4 * 28 + 8),  # scale, shift; running mean, variance; one int64 counter
-        (nn.Linear(3, 2, dtype=torch.float64), 8, 8, 8 * 8),
-        (tied, 16, 16, 64),  # a shared tensor counts once
-    ):
-        sizes = measure.parameters(model), measure.nonzeros(model), measure.dense_bytes(model)
-        assert sizes == (parameters, nonzeros, memory)
-
-
-@pytest.mark.parametrize("ratio", [0.0, 0.5, 0.9])
-def test_file_bytes_are_those_of_a_file_really_written(trained: nn.Module, tmp_path: Path, ratio: float) -> None:
-    net = prune.weights(trained, ratio=ratio)
-    size = measure.file_bytes(net)
-    assert size == files.write(net, tmp_path / "net", sparse=True) == (tmp_path / "net").stat().st_size
-    weights = measure.parameters(net)
-    if ratio == 0.9:
-        assert 5 * 0.1 * weights < size < 1.2 * 5 * 0.1 * weights + 2000  # four bytes and a gap for each that is left
-    else:
-        assert 4 * (1 - ratio) * weights < size < measure.dense_bytes(net) + 1000
-    back = files.read(tmp_path / "net")
-    assert all(torch.equal(back[name], tensor) for name, tensor in net.state_dict().items())
-
-
-def test_file_bytes_notices_a_file_that_reads_back_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = files.decode
-    monkeypatch.setattr(files, "decode", lambda data: {name: tensor * 2 for name, tensor in decode(data).items()})
-    with pytest.raises(RuntimeError, match=r"the file written for layers.0.weight does not read back equal"):
-        measure.file_bytes(models.MLP())
-
-
-def test_flops_in_closed_form(digits: Dataset) -> None:
-    """Two for each multiply-add, for one sample whatever the batch."""
-    x = digits.train.inputs[:5]
-    mlp = models.MLP((64, 30, 10))
-    assert measure.flops(mlp, x) == 2 * (64 * 30 + 30 * 10)
-    assert measure.flops(prune.weights(mlp, ratio=0.9), x) == measure.flops(mlp, x)  # zeros are multiplied too
-    conv = models.ConvNet(channels=(3, 5), hidden=7)
-    assert measure.flops(conv, x) == 2 * (64 * 9 * 3 + 64 * 9 * 3 * 5 + 5 * 16 * 7 + 7 * 10)
-    thin = prune.channels(models.ConvNet(), ratio=0.5, dataset=digits)
-    assert measure.flops(thin, x) == measure.flops(models.ConvNet(channels=(16, 32), hidden=64), x)
-
-
-def test_flops_see_into_fused_attention(digits: Dataset) -> None:
-    """In evaluation mode torch runs attention as one operation that its counter does not know."""
-
-    class Attention(nn.MultiheadAttention):
-        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-            x = x.squeeze(1)  # [n, 8 rows, 8 pixels]
-            return super().forward(x, x, x, need_weights=False)[0].mean(1)
-
-    projections, products = 4 * 2 * 8 * 8 * 8, 2 * 2 * 8 * 8 * 8  # q, k, v, out; then scores and their sum of values
-    before = torch.backends.mha.get_fastpath_enabled()
-    assert measure.flops(Attention(8, 2, batch_first=True), digits.train.inputs) == projections + products
-    assert torch.backends.mha.get_fastpath_enabled() is before
-
-
 def timed(monkeypatch: pytest.MonkeyPatch, times: Any, **settings: Any) -> Estimate:
     """A latency on a clock on which the n-th forward pass takes the n-th of the given times, in seconds."""
-    readings = itertools.chain.from_iterable((0.0, time) for time in times)
+    readings = itertools.chain.from_iterable((8.0, 8.0 + time) for time in times)
     monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
     monkeypatch.setattr(training, "predict", lambda model, batch: None)
     return measure.latency(nn.Identity(), torch.zeros(1, 1), **settings)
@@ -195,6 +144,8 @@ def test_latency_runs_the_batch_it_says(digits: Dataset) -> None:
         assert [len(batch) for batch in net.batches] == [batch_size] * 7
         assert torch.equal(net.batches[0][: len(inputs)], inputs[:batch_size])
         assert 0 < estimate.low <= estimate.value <= estimate.high
+    measure.latency(net := Counter(), digits.train.inputs)
+    assert [len(batch) for batch in net.batches] == [1] * (3 + 21)  # one sample, if nothing else is said
 
 
 def test_a_measurement_can_be_cancelled(digits: Dataset) -> None:
@@ -203,8 +154,26 @@ def test_a_measurement_can_be_cancelled(digits: Dataset) -> None:
     with pytest.raises(training.Cancelled, match="cancelled after 2 of 21 latency runs"):
         measure.latency(net, torch.zeros(1, 1), cancel=cancel)
     assert len(net.batches) == 5
-    with pytest.raises(training.Cancelled):
-        measure.profile(models.MLP(), digits.validation, cancel=cancel)
+    untouched = Counter()
+    for measured in (measure.accuracy, measure.profile):
+        with pytest.raises(training.Cancelled):
+            measured(untouched, digits.validation, cancel=cancel)
+    with pytest.raises(ValueError, match="batch_size must be 1 or more; got 0"):
+        measure.profile(untouched, digits.validation, batch_size=0)
+    assert not untouched.batches  # refused before anything is computed
+    cancel.clear()
+    net = Counter()
+    net.register_forward_hook(lambda *_: cancel.set() if [len(x) for x in net.batches[-5:]] == [7] * 5 else None)
+    with pytest.raises(training.Cancelled, match="cancelled after 2 of 21 latency runs"):
+        measure.profile(net, digits.validation, batch_size=7, cancel=cancel)
+
+
+def test_a_profile_times_batches_of_the_size_it_says(digits: Dataset) -> None:
+    cases: list[tuple[dict[str, Any], int]] = [({}, 1), ({"batch_size": 5}, 5)]
+    for settings, size in cases:
+        net = Counter()
+        assert measure.profile(net, digits.validation, **settings).batch_size == size
+        assert [len(batch) for batch in net.batches[-24:]] == [size] * 24  # 3 to warm up, 21 that count
 
 
 def test_profile_is_what_its_parts_say(trained: nn.Module, digits: Dataset) -> None:
@@ -220,6 +189,15 @@ def test_profile_is_what_its_parts_say(trained: nn.Module, digits: Dataset) -> N
     assert same(net, prune.weights(trained, ratio=0.7))
     with pytest.raises(ValueError, match="size must be one of nonzeros, .* got 'weight'"):
         profile.size("weight")  # type: ignore[arg-type]
+
+
+def test_a_profile_counts_answers_that_are_no_numbers(digits: Dataset) -> None:
+    net = models.MLP()
+    nn.init.constant_(net.layers[1].bias, math.nan)  # type: ignore[arg-type]
+    profile = measure.profile(net, digits.validation)
+    assert (profile.nonfinite, profile.accuracy) == (539, Estimate.from_counts(0, 539))
+    assert profile.broken == "answers NaN or infinity for 539 of 539 samples"
+    assert measure.profile(models.MLP(), digits.validation).broken == ""
 
 
 def test_final_test_reads_the_test_split_only(digits: Dataset) -> None:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -142,6 +144,9 @@ def test_samples_of_another_shape_are_refused(model: nn.Module, shape: tuple[int
         (lambda: models.MLP((64, 0, 10)), r"sizes must be 1 or more; got 0"),
         (lambda: models.ConvNet(0), r"in_channels must be 1 or more; got 0"),
         (lambda: models.ConvNet(channels=(4, -1)), r"channels must be 1 or more; got -1"),
+        (lambda: models.ConvNet(channels=(4, 5, 6)), r"channels must be two numbers; got 3"),  # type: ignore[arg-type]
+        (lambda: models.ConvNet(image_size=(8,)), r"image_size must be two numbers; got 1"),  # type: ignore[arg-type]
+        (lambda: models.ConvNet(seed=-1), r"seed must be 0 or more; got -1"),
         (lambda: models.ConvNet(image_size=1), "image_size must be 2 or more; got 1"),
         (lambda: models.ConvNet(image_size=(8, 1)), r"image_size must be 2 or more; got 1"),
         (lambda: models.ResNet(widths=()), "widths needs at least one stage"),
@@ -151,6 +156,35 @@ def test_samples_of_another_shape_are_refused(model: nn.Module, shape: tuple[int
 def test_bad_sizes_are_refused(build: Callable[[], nn.Module], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         build()
+
+
+@pytest.mark.parametrize("value", ["8", 8.5, None, True])
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [
+        *((models.MLP, name) for name in ("sizes", "seed")),
+        *((models.ConvNet, name) for name in ("in_channels", "image_size", "channels", "hidden", "n_classes", "seed")),
+        *((models.ResNet, name) for name in ("in_channels", "widths", "blocks", "n_classes", "seed")),
+        (partial(models.initialise, nn.Linear(2, 2)), "seed"),
+    ],
+)
+def test_sizes_of_another_kind_are_refused(build: Callable[..., nn.Module], name: str, value: Any) -> None:
+    row = r"whole numbers in a row, such as \(16, 32\)" if name in ("sizes", "widths", "channels") else "a whole number"
+    if name == "image_size" and value is not True:
+        row = "whole numbers in a row"
+    with pytest.raises(TypeError, match=f"^{name} must be {row}.*; got {re.escape(repr(value))}"):
+        build(**{name: value})
+
+
+def test_numbers_of_numpy_are_sizes() -> None:
+    """And leave plain numbers behind, which a file or a sentence shows as such."""
+    sizes: Any = (np.int64(1), np.int64(6), np.array([2, 3]), np.uint8(4), np.int32(5))
+    row: Any = np.array([4, 3])
+    net = models.ConvNet(*sizes, seed=row.sum())
+    assert same(net, models.ConvNet(1, 6, (2, 3), 4, 5, seed=7))
+    assert all(type(side) is int for side in (*net.input_shape, *models.MLP(row).sizes))
+    assert type(net.conv2.out_channels) is int
+    assert same(models.ResNet(widths=row), models.ResNet(widths=(4, 3)))
 
 
 def test_the_global_generator_is_neither_read_nor_moved() -> None:

@@ -174,13 +174,26 @@ class HeadFirst(nn.Module):
         return self.head(torch.relu(self.body(x.flatten(1) + self.positions)))
 
 
+class Token(nn.Module):
+    """Its first parameter is a class token, its first layer attention, of which the rows that stay are not told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.layer = nn.Parameter(torch.randn(1, 1, 16)), nn.TransformerEncoderLayer(16, 2, 32, 0.0)
+        self.patches, self.head = nn.Conv2d(1, 16, 4, 4), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).permute(2, 0, 1)
+        return self.head(self.layer(torch.cat([self.token.expand(-1, x.shape[1], -1), x]))[0])
+
+
 def upscaling() -> nn.Module:
     """Its first layer has its outputs in the second dimension."""
     pooling = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     return nn.Sequential(nn.ConvTranspose2d(1, 6, 2, stride=2), *pooling, nn.Linear(6, 10))
 
 
-@pytest.mark.parametrize("make", [upscaling, HeadFirst])
+@pytest.mark.parametrize("make", [upscaling, HeadFirst, Token])
 @pytest.mark.parametrize("ratio", [0.0, 0.5])
 def test_unusual_first_layers_do_not_break_the_picture(
     digits: Dataset, make: Callable[[], nn.Module], ratio: float
@@ -191,6 +204,24 @@ def test_unusual_first_layers_do_not_break_the_picture(
         panel = plots.filters_panel(net, pruned, digits.input_shape, kept)
         json.dumps(panel.figure.to_plotly_json(), allow_nan=False)
         assert ratio > 0 or panel.traces[1]["x"] == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_weights_that_are_no_numbers_are_left_out_of_the_pictures(dtype: torch.dtype) -> None:
+    net = nn.Linear(16, 4).to(dtype)
+    with torch.no_grad():
+        net.weight[0, :3] = torch.tensor([torch.nan, torch.inf, 0.0])
+    now, dense, _ = plots.weights_panel(net, net).traces
+    assert (sum(dense["y"]), sum(now["y"])) == (62, 61)
+    panel = plots.filters_panel(net, net, (1, 4, 4))
+    values, gone = tiles(panel, 4, 4)
+    assert gone.sum() == 1 and gone[0, 0, 2] and np.isnan(values).sum() == 2
+    assert panel.traces[0]["zmax"] == pytest.approx(float(net.weight[1:].detach().abs().max()), rel=0.3)
+    json.dumps(panel.figure.to_plotly_json(), allow_nan=False)
+    with torch.no_grad():
+        net.weight.fill_(torch.nan)
+    for broken in (plots.weights_panel(net, net), plots.filters_panel(net, net, (1, 4, 4))):
+        json.dumps(broken.figure.to_plotly_json(), allow_nan=False)
 
 
 def test_figures_are_strict_json_with_units_on_their_axes(trained: ConvNet, digits: Dataset) -> None:

@@ -90,12 +90,10 @@ def in_place() -> nn.Module:
     return chain(a, nn.BatchNorm2d(8), relu, nn.Dropout2d(), b, relu, width=6)
 
 
-def twice(tied: bool) -> nn.Module:
-    """The same layer at two places, or two layers of the same weight."""
+def twice() -> nn.Module:
+    """The same layer at two places."""
     b, relu = nn.Linear(16, 16), nn.ReLU()
-    c = nn.Linear(16, 16) if tied else b
-    c.weight = b.weight
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), relu, b, relu, c, relu, nn.Linear(16, 10))
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), relu, b, relu, b, relu, nn.Linear(16, 10))
 
 
 ZOO: dict[str, Callable[[], nn.Module]] = {
@@ -111,10 +109,8 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "upscaling": upscaling,
     "attention": Attentive,
     "gate": Gated,
-    "reused": lambda: twice(tied=False),
-    "tied": lambda: twice(tied=True),
+    "reused": twice,
 }
-MIXING = {"group norm", "attention"}  # what stays is normalised together with what goes, even where that is zero
 
 
 @pytest.fixture(params=ZOO)
@@ -165,7 +161,6 @@ def test_any_model_becomes_smaller_and_runs(
         assert whole.bias is None or torch.equal(whole.bias[list(stays)], layer.bias)
 
 
-@pytest.mark.parametrize("zoo", [name for name in ZOO if name not in MIXING], indirect=True)
 def test_removing_silent_channels_changes_nothing(
     zoo: tuple[str, nn.Module], digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,8 +177,9 @@ def test_removing_silent_channels_changes_nothing(
         width = module.out_features if isinstance(module, nn.Linear) else module.out_channels
         silence(net, layer, [channel for channel in range(width) if channel not in stays])
     for module in net.modules():  # a silent channel must stay silent behind a normalisation
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)):
             nn.init.zeros_(module.bias)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             nn.init.zeros_(module.running_mean)  # type: ignore[arg-type]
     second = prune.remove_channels(net, ratio=0.5, dataset=digits)
     assert second.kept == first.kept
@@ -275,7 +271,10 @@ def test_blocks_stay_equally_wide(digits: Dataset, groups: int) -> None:
     if groups == 2:
         assert sum(channel < 4 for channel in thinned.kept["2"]) == 2
     normed = prune.remove_channels(group_normed(), ratio=0.5, dataset=digits)
-    assert [channel // 2 for channel in normed.kept["0"]] == [0, 1, 2, 3]
+    first, second = normed.kept["0"][::2], normed.kept["0"][1::2]  # two whole groups stay of the four, or others change
+    assert len(first) == 2 and all(channel % 2 == 0 for channel in first)
+    assert second == tuple(channel + 1 for channel in first)
+    assert normed.model.get_submodule("1").num_groups == 2
 
 
 def test_one_channel_stays_and_it_is_said(digits: Dataset) -> None:
@@ -284,8 +283,9 @@ def test_one_channel_stays_and_it_is_said(digits: Dataset) -> None:
     thinned = prune.remove_channels(net, ratio=0.95, dataset=digits)
     assert thinned.floored == ("conv1",)
     assert thinned.kept["conv1"] == (2,)  # the strongest
-    with pytest.warns(prune.LastChannelWarning, match="ratio 0.95 would empty conv1; one channel stays there"):
+    with pytest.warns(prune.LastChannelWarning, match="ratio 0.95 would empty conv1") as warned:
         smaller = prune.channels(net, ratio=0.95, dataset=digits)
+    assert warned[0].filename == __file__  # it points at the caller's line
     assert smaller.get_parameter("conv1.weight").shape[0] == 1
     with warnings.catch_warnings(action="error"):
         prune.channels(net, ratio=0.5, dataset=digits)
@@ -320,13 +320,13 @@ def test_random_depends_on_the_seed(digits: Dataset) -> None:
 def test_the_model_is_called_with_one_batch_and_nothing_else(digits: Dataset) -> None:
     class Optional(models.MLP):
         def forward(self, x: Tensor, *others: Any) -> Tensor:
-            calls.add((tuple(x.shape), others))
+            calls.append((tuple(x.shape), others))
             return super().forward(x)
 
-    calls: set[tuple[Any, ...]] = set()
+    calls: list[tuple[Any, ...]] = []
     with torch.no_grad():  # outside, which does not matter
         assert measure.parameters(prune.channels(Optional(), ratio=0.5, dataset=digits)) == 65 * 32 + 33 * 10
-    assert calls == {((2, 1, 8, 8), ())}
+    assert calls == [((4, 1, 8, 8), ())] * 4  # fitting, followed, with zeros, smaller
 
 
 def test_channels_pay_after_fine_tuning(digits: Dataset, trained: nn.Module) -> None:

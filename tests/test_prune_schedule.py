@@ -57,8 +57,55 @@ def test_scan_refuses_and_cancels(trained: nn.Module, few: Dataset) -> None:
     for ratios in ((), (0.5, 0.9), (0.0, 0.9, 0.5), (0.0, 0.5, 0.5), (0.0, 1.0)):
         with pytest.raises(ValueError, match=r"ratios must ascend from 0|must lie in \[0, 1\)"):
             prune.scan(trained, few, ratios=ratios)
+    array: Any = np.array([0, 0.5])
+    assert prune.scan(trained, few, ratios=array) == prune.scan(trained, few, ratios=[0.0, 0.5])
     with pytest.raises(training.Cancelled):
         prune.scan(trained, few, cancel=already_set())
+
+
+def test_a_scan_can_renew_the_statistics_of_each_pruned_model(few: Dataset) -> None:
+    net = models.ResNet(widths=(4,))
+    training.fit(net, few, epochs=2, lr=1e-2)
+    found = prune.scan(net, few, ratios=(0, 0.9), renew=True)
+    for name, estimates in found.accuracy.items():
+        pruned = training.renew_statistics(prune.weights(net, ratio={name: 0.9}), few.train.inputs)
+        assert estimates[1] == measure.accuracy(pruned, few.validation)
+    assert found != prune.scan(net, few, ratios=(0, 0.9))
+
+
+anything: Any = prune  # takes what no type checker lets through
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda net, few: anything.scan(net, few, ratios=0.5), "ratios must be a list of numbers; got 0.5"),
+        (lambda net, few: anything.scan(net, few, ratios=(0, "0.5")), "each of ratios must be a number; got '0.5'"),
+        (lambda net, few: anything.scan(net, few, ratios=(0, 0.5), seed=0.5), "seed must be a whole number; got 0.5"),
+        (lambda net, few: anything.scan(net, few, renew="yes"), "renew must be a bool; got 'yes'"),
+        (lambda net, few: prune.scan(net, few.train), "dataset must be a Dataset, .*; got Split"),
+        (lambda net, few: anything.allocate(made_up(a=(0, 0.1, 0.2)), "0.5"), "ratio must be a number; got '0.5'"),
+        (lambda net, few: anything.schedule("cubic", {"a": 0.5}, 3), "ratio, .*, must be a number; got {'a': 0.5}"),
+        (lambda net, few: anything.schedule("cubic", 0.5, 2.0), "rounds must be a whole number; got 2.0"),
+        (lambda net, few: iterate(net, few, ratio="0.5"), "ratio, the share to remove, must be a number; got '0.5'"),
+        (lambda net, few: iterate(net, few, epochs=1.0), "epochs, .*, must be a whole number; got 1.0"),
+        (lambda net, few: iterate(net, few, seed=None), "seed must be a whole number; got None"),
+        (lambda net, few: iterate(net, few, lr="fast"), "lr must be a number; got 'fast'"),
+        (lambda net, few: run(few, net, ratio=[0.5]), r"ratio, .*, must be a number; got \[0.5\]"),
+        (lambda net, few: run(few, net, rounds=True), "rounds must be a whole number; got True"),
+        (lambda net, few: run(few, net, epochs="3"), "epochs must be a whole number; got '3'"),
+        (lambda net, few: run(few, net, seed=1.5), "seed must be a whole number; got 1.5"),
+        (lambda net, few: run(few, net, lr=None), "lr must be a number; got None"),
+        (lambda net, few: anything.shuffled({}, "x"), "seed must be a whole number; got 'x'"),
+    ],
+)
+def test_arguments_of_another_type_are_refused_in_a_sentence(few: Dataset, call: Any, sentence: str) -> None:
+    with pytest.raises(TypeError, match=f"^{sentence}"):
+        call(models.MLP((64, 10)), few)
+
+
+def iterate(net: nn.Module, few: Dataset, **wrong: Any) -> prune.Iterative:
+    return prune.iterative(net, few, **{"ratio": 0.5, "rounds": 1, "epochs": 1, **wrong})
 
 
 def made_up(**drops: tuple[float, ...]) -> prune.Sensitivity:
@@ -86,7 +133,7 @@ def test_allocation_costs_every_layer_the_same() -> None:
     shares = prune.allocate(made_up(**curves), 0.6)
     costs = [np.interp(shares[name], (0.0, 0.5, 0.9), drops) for name, drops in curves.items()]
     assert costs[0] == pytest.approx(costs[1], abs=1e-4)
-    for ratio in (-0.1, 0.91, float("nan")):
+    for ratio in (-0.1, 0.91):
         with pytest.raises(ValueError, match=r"ratio must lie in \[0, 0.9\], the scanned range; got"):
             prune.allocate(made_up(**curves), ratio)
 

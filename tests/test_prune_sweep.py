@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 from dataclasses import asdict, replace
 from threading import Event
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from kit.data import Dataset
 from kit.models import ConvNet
 from kit.prune import Point, PruningMethod, Sweep, sweep
 from kit.prune.structured import remove_channels
-from tests.nets import SetAfter, count_calls, same
+from tests.nets import SetAfter, already_set, count_calls, same
 
 
 @pytest.fixture
@@ -218,6 +219,105 @@ def test_the_given_model_is_copied_and_left_alone(trained: ConvNet, digits: Data
     assert made.point(PruningMethod(), 0.5) == before
 
 
+# Statistics of batch normalisation
+
+
+@pytest.fixture(scope="module")
+def residual(digits: Dataset) -> nn.Module:
+    """A residual network that knows the digits a little."""
+    net = models.ResNet(widths=(8,))
+    training.fit(net, dataclasses.replace(digits, train=digits.train.first(400)), epochs=3, lr=1e-2)
+    return net
+
+
+@pytest.mark.parametrize("what", prune.WHATS)
+def test_statistics_are_renewed_only_where_that_is_asked(residual: nn.Module, digits: Dataset, what: Any) -> None:
+    """Those of the layer behind the stem are, by hand, the mean of the batches' own; all the rest is as it was."""
+    made, method = Sweep(residual, digits), PruningMethod(what, scope="layer")
+    without, asked = (made.pruned(replace(method, renew=renew), 0.5) for renew in (False, True))
+    assert (without.kept, without.outputs) == (asked.kept, asked.outputs)
+    pairs = zip(without.model.state_dict().items(), asked.model.state_dict().values(), strict=True)
+    changed = {name.split(".")[-1] for (name, one), other in pairs if not torch.equal(one, other)}
+    assert changed == {"running_mean", "running_var", "num_batches_tracked"}
+    inputs, net = digits.train.inputs, cast(Any, without.model)
+    assert len(inputs) < 1024  # else the first 1024
+    with torch.no_grad():
+        batches = [net.stem(part) for part in inputs.tensor_split(3)]
+    by_hand = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
+    assert torch.allclose(cast(Any, asked.model).stem_bn.running_mean, by_hand, atol=1e-5)
+    points = [made.point(replace(method, renew=renew), 0.5) for renew in (False, True)]
+    assert points[0] == Sweep(residual, digits).point(method, 0.5)
+    assert points[1].accuracy == measure.accuracy(asked.model, digits.validation) != points[0].accuracy
+    dense = made.pruned(PruningMethod(renew=True), 0.0)  # is not the dense model
+    assert same(made.pruned(method, 0.0).model, residual) and not same(dense.model, residual)
+
+
+def test_statistics_win_back_what_removed_channels_cost(residual: nn.Module, digits: Dataset) -> None:
+    made, method = Sweep(residual, digits), PruningMethod("channels", scope="layer")
+    lost, won = (made.point(replace(method, renew=renew), 0.3).accuracy for renew in (False, True))
+    assert won.low > lost.high
+
+
+def test_renewing_comes_after_fine_tuning_and_is_made_once(residual: nn.Module, digits: Dataset) -> None:
+    made, method = Sweep(residual, digits), PruningMethod(epochs=1, renew=True)
+    found = made.pruned(method, 0.5).model
+    tuned = made._models[replace(method, renew=False), 0.5].model
+    assert same(found, training.renew_statistics(tuned, digits.train.inputs))
+    assert made.pruned(method, 0.5).model is found
+
+
+def test_statistics_that_are_not_there_are_not_renewed(made: Sweep, trained: ConvNet, digits: Dataset) -> None:
+    for call in (lambda: made.point(PruningMethod(renew=True), 0.5), lambda: prune.scan(trained, digits, renew=True)):
+        with pytest.raises(ValueError, match="renew: ConvNet has no batch-norm statistics to measure anew; leave"):
+            call()
+    with pytest.raises(TypeError, match="renew must be a bool; got 1"):
+        PruningMethod(renew=1)  # type: ignore[arg-type]
+
+
+# Answers that are no numbers
+
+
+class Fragile(nn.Module):
+    """Answers NaN for every sample once more than half of its weights are gone, and for some before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gone = int((self.layer.weight == 0).sum()) > 320
+        return self.layer(x.flatten(1)) + torch.where(x[:, 0, 4, 4] > (-1 if gone else 0.9), torch.nan, 0)[:, None]
+
+
+def test_answers_that_are_no_numbers_are_counted_and_the_sweep_goes_on(digits: Dataset) -> None:
+    made, some = Sweep(Fragile(), digits), int((digits.validation.inputs[:, 0, 4, 4] > 0.9).sum())
+    assert 0 < some < 539
+    points = {ratio: made.point(PruningMethod(), ratio) for ratio in (0.0, 0.4, 0.9)}
+    assert [point.nonfinite for point in points.values()] == [some, some, 539]
+    assert points[0.9].accuracy.value == 0 and points[0.0].accuracy.value > 0
+    assert points[0.9].broken == "answers NaN or infinity for 539 of 539 samples"
+    assert made.profile(PruningMethod(), 0.9).nonfinite == 539
+    scanned = prune.scan(Fragile(), digits, ratios=(0.0, 0.4, 0.9))
+    assert scanned.nonfinite == 3 and scanned.accuracy["layer.weight"][2].value == 0
+
+
+def test_a_weight_norm_model_is_swept_by_the_weights_that_it_makes(digits: Dataset) -> None:
+    wrap = nn.utils.parametrizations.weight_norm
+    net = nn.Sequential(nn.Flatten(), wrap(nn.Linear(64, 12)), nn.ReLU(), wrap(nn.Linear(12, 10)))
+    made = Sweep(net, digits)
+    assert made.dense.parameters == 65 * 12 + 13 * 10
+    for method in (PruningMethod(), PruningMethod(importance="taylor", epochs=1), PruningMethod("channels")):
+        assert made.point(method, 0.9).nonfinite == 0
+    assert made.point(PruningMethod(), 0.0).accuracy == measure.accuracy(net, digits.validation)
+
+
+def test_taylor_scores_stop_between_batches(trained: ConvNet, digits: Dataset) -> None:
+    method, made = PruningMethod(importance="taylor"), Sweep(trained, digits)
+    with pytest.raises(training.Cancelled, match="after the gradients of 0 of 898 samples"):
+        made.point(method, 0.5, cancel=already_set())
+    assert made.known(method, 0.5) is None and made.point(method, 0.5).whole
+
+
 def test_what_does_not_fit_is_refused_at_once(made: Sweep, digits: Dataset) -> None:
     for name, value, allowed in (
         ("what", "neurons", "one of weights, channels"),
@@ -228,6 +328,17 @@ def test_what_does_not_fit_is_refused_at_once(made: Sweep, digits: Dataset) -> N
     ):
         with pytest.raises(ValueError, match=rf"^{name} must be {allowed}; got {value!r}\.$"):
             PruningMethod(**{name: value})  # type: ignore[arg-type]
+    wrong: Any
+    for name, wrong in (("epochs", 1.5), ("epochs", True), ("seed", "1")):
+        with pytest.raises(TypeError, match=rf"^{name} must be a whole number; got {wrong!r}\.$"):
+            PruningMethod(**{name: wrong})
+    for ask, (wrong, sentence) in itertools.product(
+        (made.point, made.pruned, made.known, made.latency), (("0.5", "got '0.5'"), ({"fc1.weight": 0.5}, "got {'fc1"))
+    ):
+        with pytest.raises(TypeError, match=f"ratio, the share to remove, must be a number; {sentence}"):
+            ask(PruningMethod(), wrong)  # type: ignore[operator]
+    with pytest.raises(TypeError, match="method must be a PruningMethod; got 'taylor'"):
+        made.point("taylor", 0.5)  # type: ignore[arg-type]
     for what, ratio in itertools.product(prune.WHATS, (-0.1, 1.0, 2.0, float("nan"))):
         with pytest.raises(ValueError, match=r"must lie in \[0, 1\)"):
             made.point(PruningMethod(what), ratio)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -104,6 +106,135 @@ def test_what_is_prunable() -> None:
     assert list(prune.prunable(net)) == ["2.weight"]
 
 
+class Tables(nn.Module):
+    """Parameters with two or more dimensions that no layer multiplies by, before layers of all kinds that do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.positions = nn.Parameter(torch.ones(1, 1, 8)), nn.Parameter(torch.randn(1, 9, 8))
+        self.bias_table = nn.Embedding(5, 2)
+        self.norm, self.gate = nn.LayerNorm([1, 8, 8]), nn.ParameterList([torch.randn(8, 8)])
+        self.attention = nn.MultiheadAttention(8, 2, kdim=4, vdim=4, add_bias_kv=True, batch_first=True)
+        self.whole, self.memory = nn.MultiheadAttention(8, 2), nn.LSTM(8, 8, proj_size=4)
+        self.cell, self.pair, self.up = nn.GRUCell(3, 4), nn.Bilinear(2, 3, 4), nn.ConvTranspose1d(2, 3, 4)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(x).flatten(1)) * self.token.mean() + self.positions.sum() + self.gate[0].sum()
+
+
+def test_only_what_multiplies_is_prunable() -> None:
+    """Neither scales of a normalisation, nor class tokens, nor tables: they would take up the ratio."""
+    attention = [f"attention.{part}" for part in ("q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight")]
+    memory = [f"memory.weight_{part}_l0" for part in ("ih", "hh", "hr")]
+    others = ["whole.in_proj_weight", "whole.out_proj.weight", *memory, "cell.weight_ih", "cell.weight_hh"]
+    net = Tables()
+    assert list(prune.prunable(net)) == [*attention, *others, "pair.weight", "up.weight", "head.weight"]
+    small = nn.Sequential(nn.LayerNorm([1, 8, 8]), nn.Flatten(), nn.Linear(64, 3))
+    assert zeros(prune.weights(small, ratio=0.3)) == {"2.weight": round(0.3 * 192)}
+
+
+def test_other_parameters_are_pruned_by_name_and_can_be_held(few: Dataset) -> None:
+    net = Tables()
+    before = copy.deepcopy(net)
+    pruned = prune.weights(net, ratio={"positions": 0.5, "head.weight": 0.25}, importance="taylor", dataset=few)
+    assert int((pruned.get_parameter("positions") == 0).sum()) == 36 and zeros(pruned)["head.weight"] == 160
+    assert same(net, before) and "positions" not in prune.masks(pruned)
+    tuned = prune.fine_tune(pruned, few, epochs=1, also=["positions"])
+    assert torch.equal(tuned.get_parameter("positions") == 0, pruned.get_parameter("positions") == 0)
+    assert not torch.equal(tuned.get_parameter("positions"), pruned.get_parameter("positions"))
+    for name in ("norm", "head.bias"):  # a module, and one dimension
+        with pytest.raises(ValueError, match=f"ratio names {name}, which cannot be pruned; allowed: "):
+            prune.weights(net, ratio={name: 0.5})
+    alone = nn.ParameterDict({"w": torch.randn(4, 4)})
+    with pytest.raises(
+        ValueError, match=r"ParameterDict has nothing to prune; .*: prune.weights\(model, ratio=\{'w': 0.5\}"
+    ):
+        prune.weights(alone, ratio=0.5)
+    assert int((prune.weights(alone, ratio={"w": 0.5})["w"] == 0).sum()) == 8  # type: ignore[index]
+
+
+# Weights that are made from other tensors
+
+
+def masked(layer: nn.Module) -> nn.Module:
+    peer.random_unstructured(layer, "bias", 0.5)
+    return peer.l1_unstructured(peer.l1_unstructured(layer, "weight", 0.3), "weight", 0.3)  # a chain of two
+
+
+class Doubled(nn.Module):
+    def forward(self, w: Tensor) -> Tensor:
+        return 2 * w
+
+
+def doubled(layer: nn.Module) -> nn.Module:
+    for name in ("weight", "bias"):
+        nn.utils.parametrize.register_parametrization(layer, name, Doubled())
+    return layer
+
+
+FOLDED: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "weight norm": nn.utils.parametrizations.weight_norm,
+    "spectral norm": nn.utils.parametrizations.spectral_norm,
+    "two of one's own": doubled,
+    "older weight norm": nn.utils.weight_norm,
+    "older spectral norm": nn.utils.spectral_norm,
+    "torch's masks": masked,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("wrap", FOLDED.values(), ids=FOLDED)
+def test_made_weights_are_pruned_as_what_they_are(few: Dataset, wrap: Callable[[nn.Module], nn.Module]) -> None:
+    """Folded in the copy, so that an emptied row is 0, not 0/0; the given model keeps what it had."""
+    first = wrap(nn.Linear(64, 12))
+    net = nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(12, 10)).train()
+    first.requires_grad_(False)
+    net(few.train.inputs)  # what it leaves behind has a graph
+    before, x = copy.deepcopy(net.eval().state_dict()), few.validation.inputs
+    want = net(x).detach()
+    net.train()
+    pruned: Any = prune.weights(net, ratio=0.0)
+    assert torch.allclose(pruned.eval()(x), want, atol=1e-5) and type(pruned[1]) is nn.Linear
+    assert {name for name, _ in pruned.named_parameters()} == {f"{at}.{kind}" for at in (1, 3) for kind in LINEAR}
+    assert [p.requires_grad for p in pruned[1].parameters()] == [False] * 2
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items()) and net.training
+    assert list(net.state_dict()) == list(before)
+    assert torch.allclose(net.eval()(x), want, atol=1e-5)
+    empty: Any = prune.weights(net, ratio={"1.weight": 0.999})
+    assert int((empty[1].weight.count_nonzero(1) == 0).sum()) >= 11  # rows
+    assert empty.eval()(x).isfinite().all()
+    tuned: Any = prune.fine_tune(empty.requires_grad_(True), few, epochs=1)
+    assert zeros(tuned)["1.weight"] == zeros(empty)["1.weight"] and not same(tuned, empty)
+
+
+LINEAR = ("weight", "bias")
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("wrap", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_a_recurrent_layer_computes_with_its_folded_weight(wrap: Callable[..., Any]) -> None:
+    net, x = wrap(nn.LSTM(6, 4), "weight_hh_l0"), torch.randn(5, 2, 6)
+    want, pruned = net(x)[0], prune.weights(net, ratio={"weight_hh_l0": 0.99})
+    assert torch.allclose(prune.plain(net)(x)[0], want, atol=1e-6)
+    by_hand = nn.LSTM(6, 4)
+    by_hand.load_state_dict(pruned.state_dict())
+    assert torch.allclose(pruned(x)[0], by_hand(x)[0], atol=1e-6)
+    assert not torch.allclose(pruned(x)[0], want, atol=1e-3)
+
+
+def test_what_a_forward_pass_left_behind_does_not_stop_the_copy(trained: nn.Module, few: Dataset) -> None:
+    net: Any = models.MLP((64, 10))
+    net.seen = [net(few.train.inputs), {"last": net(few.train.inputs)}]
+    assert zeros(prune.weights(net, ratio=0.5)) == {"layers.0.weight": 320}
+    net.seen = (each for each in "ab")
+    with pytest.raises(ValueError, match=r"model: MLP cannot be copied \(cannot pickle .generator. object\)"):
+        prune.weights(net, ratio=0.5)
+    net = nn.utils.parametrizations.weight_norm(nn.Linear(64, 10))
+    with pytest.raises(ValueError, match=r"masks: 'weight' is no parameter .* train prune.plain\(model\)"):
+        prune.HoldMasks(prune.masks(net)).on_batch_end(training.Progress(net, 0, 1, 1, 1, 0.0, 0.0))
+
+
 # Scores
 
 
@@ -153,6 +284,46 @@ def test_taylor_is_weight_times_gradient(few: Dataset, build: Callable[..., nn.M
     for name, w in prune.prunable(probe).items():
         assert w.grad is not None
         assert torch.allclose(scores[name], (w * w.grad).abs(), atol=1e-7)
+
+
+def test_taylor_takes_a_batch_at_a_time_and_can_be_cancelled(digits: Dataset) -> None:
+    net, cancel, sizes = models.MLP((64, 10)), Event(), []
+
+    def count(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        sizes.append(len(inputs[0]))
+        if sum(sizes) > 200:
+            cancel.set()
+
+    net.register_forward_pre_hook(count)
+    with pytest.raises(training.Cancelled, match="after the gradients of 256 of 898 samples"):
+        prune.weights(net, ratio=0.5, importance="taylor", dataset=digits, cancel=cancel)
+    assert max(sizes) <= 64
+
+
+def test_gradients_that_are_none_or_no_numbers_rank_nothing(few: Dataset) -> None:
+    net = models.MLP((64, 10))
+    net.register_forward_hook(lambda _, __, logits: logits.detach())
+    with pytest.raises(ValueError, match=r"'taylor': no gradient of the model \(element 0 of .*\); use 'magnitude'"):
+        prune.weights(net, ratio=0.5, importance="taylor", dataset=few)
+    net = models.MLP((64, 10))
+    with torch.no_grad():
+        net.get_parameter("layers.0.weight")[0, :9] = torch.nan
+    with pytest.raises(ValueError, match="'taylor': the gradients of the model hold NaN or infinity; use 'magnitude'"):
+        prune.weights(net, ratio=0.5, importance="taylor", dataset=few)
+    kept = prune.weights(net, ratio=0.5).get_parameter("layers.0.weight")
+    assert int(kept.isnan().sum()) == 9 and int((kept == 0).sum()) == 320  # what cannot be compared is not removed
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("importance", prune.IMPORTANCES)
+def test_other_precisions(few: Dataset, importance: Any, dtype: torch.dtype) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 10)).to(dtype)
+    net.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
+    pruned = prune.weights(net, ratio=0.5, importance=importance, dataset=few)
+    assert sum(zeros(pruned).values()) == 1110 and {p.dtype for p in pruned.parameters()} == {dtype}
+    scores = prune.score_weights(net, importance, dataset=few)["1.weight"]
+    if importance == "taylor":  # small products are told apart in half precision, too
+        assert len(scores.unique()) > 1000
 
 
 def test_taylor_leaves_gradients_modes_and_statistics_alone(digits: Dataset) -> None:
@@ -334,6 +505,9 @@ def test_magnitude_beats_its_rival(trained: nn.Module, digits: Dataset) -> None:
         ({"threshold": -1.0}, "threshold must be 0 or more; got -1.0"),
         ({"threshold": float("inf")}, "threshold must be 0 or more; got inf"),
         ({"threshold": 0.1, "importance": "random"}, "threshold is for absolute weights: .* got 'random'"),
+        ({"threshold": "0.1"}, "threshold must be a number; got '0.1'"),
+        ({"ratio": 0.5, "importance": "random", "seed": 1.5}, "seed must be a whole number; got 1.5"),
+        ({"ratio": 0.5, "importance": "taylor", "dataset": [1]}, r"dataset must be a Dataset.*; got \[1\]"),
     ],
 )
 def test_weights_refuses(trained: nn.Module, settings: dict[str, Any], sentence: str) -> None:
@@ -342,9 +516,19 @@ def test_weights_refuses(trained: nn.Module, settings: dict[str, Any], sentence:
 
 
 def test_what_is_no_weight_or_no_mask_is_refused(trained: nn.Module) -> None:
+    no_model: Any = models.MLP
+    for call in (prune.prunable, prune.masks, prune.plain, partial(prune.weights, ratio=0.5)):
+        with pytest.raises(TypeError, match="model must be a torch.nn.Module; got <class .*MLP"):
+            call(no_model)
     for model in (nn.Sequential(nn.ReLU()), nn.Sequential(nn.BatchNorm2d(1), nn.PReLU()), nn.Embedding(3, 4)):
         with pytest.raises(ValueError, match=f"{type(model).__name__} has nothing to prune; it needs a weight"):
             prune.weights(model, ratio=0.5)
+    for wrong, sentence in (
+        (["fc1.weight"], r"masks must be a dict with a tensor for each weight name; got \['fc1"),
+        ({"fc1.weight": [True]}, r"masks: 'fc1.weight' must be a Tensor; got \[True\]"),
+    ):
+        with pytest.raises(TypeError, match=sentence):
+            prune.apply_masks(trained, wrong)  # type: ignore[arg-type]
     for name, mask in (("fc3.weight", torch.ones(1).bool()), ("fc1.weight", torch.ones(3).bool())):
         with pytest.raises(ValueError, match=f"masks: '{name}' of shape .* fits none of the prunable weights"):
             prune.apply_masks(trained, {name: mask})

@@ -20,14 +20,15 @@ KIT = ROOT / "kit"
 
 # Room -> the rooms it may import. Its own parts are always allowed; `search` is looked at part by part.
 NOTHING: frozenset[str] = frozenset()
-LEARNING = frozenset({"data", "models", "training"})
-MEASURING = LEARNING | {"files", "cohort", "measure", "store", "board"}
+LEARNING = frozenset({"data", "models", "inference", "training"})
+MEASURING = LEARNING | {"files", "sizes", "cohort", "measure", "store", "board"}
 COMPUTING = MEASURING | {"prune", "distill", "search"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("checks", "cores", "data", "models", "files", "store"), NOTHING),
-    "training": frozenset({"data", "models"}),
-    "cohort": frozenset({"data", "models", "training", "measure"}),
-    "measure": frozenset({"data", "training", "files"}),
+    **dict.fromkeys(("checks", "cores", "data", "models", "files", "inference", "store"), NOTHING),
+    "training": frozenset({"data", "models", "inference"}),
+    "cohort": LEARNING | {"measure"},
+    "sizes": frozenset({"inference", "files"}),
+    "measure": frozenset({"data", "inference", "training", "sizes"}),
     "board": frozenset({"measure", "store"}),
     **dict.fromkeys(("prune", "distill"), MEASURING),
     "search": frozenset({"store"}),

@@ -220,6 +220,44 @@ def test_the_unit_of_the_values_changes_nothing() -> None:
     assert distances(SQUARE, [proposed(Bayes(), SQUARE, told), proposed(Bayes(), SQUARE, other)])[0] < 1e-3
 
 
+def awkward(kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Values in steps of 1/1024, so that what is added to them changes no digit."""
+    values = np.round(rng.standard_normal(int(rng.integers(7, 16))) * 1024) / 1024
+    if kind == "ties":
+        values = np.round(values)
+    elif kind == "outlier":
+        values[rng.integers(len(values))] = 2.0**20
+    elif kind in ("quartiles", "constant"):
+        values[: len(values) - 2 * (kind == "quartiles")] = 0.5
+    return values
+
+
+@pytest.mark.parametrize("kind", ["plain", "ties", "outlier", "quartiles", "constant"])
+@pytest.mark.parametrize("acquisition", ["ei", "ucb", "thompson"])
+def test_neither_height_nor_unit_of_the_values_changes_a_proposal(kind: str, acquisition: Acquisition) -> None:
+    rng = np.random.default_rng(len(kind))
+    values, method = awkward(kind, rng), Bayes(acquisition, start=3)
+    configs = [SQUARE.decode(place) for place in rng.random((len(values), 2))]
+
+    def after(found: np.ndarray) -> Config:
+        trials = [Trial(at, configs[at], "done", value=value) for at, value in enumerate(found.tolist())]
+        return proposed(method, SQUARE, [*trials, Trial(len(trials), {"x": 0.25, "y": 0.75})])
+
+    wanted = after(values)
+    for shift, factor in ((1, 1), (-0.5, 1), (1e6, 1), (-1e6, 2.0**-3), (0, 2.0**-500), (2.0**20, 2.0**5)):
+        assert after(shift + factor * values) == wanted
+    assert distances(SQUARE, [after(100 * values + 1 / 3), wanted])[0] < 1e-6  # these are rounded
+
+
+def test_equal_values_are_nothing_but_equal() -> None:
+    """The mean of twelve times 0.1 is not 0.1."""
+    told = by_chance(SQUARE, lambda config: 0.1, 12)
+    assert np.full(12, 0.1).mean() != 0.1
+    model = Bayes().model(SQUARE, told, maximise=False)
+    assert not model.posterior.y.any()
+    assert (model.centre, model.spread) == (0.1, 1.0)
+
+
 @each_acquisition
 def test_equal_values_are_no_obstacle_and_a_batch_repeats_nothing(acquisition: Acquisition) -> None:
     study = Study(MIXED).run(lambda config: 3.0, Bayes(acquisition, start=1), budget=6)

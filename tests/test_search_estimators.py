@@ -70,6 +70,21 @@ def test_an_unknown_key_fails_the_trial_in_the_words_of_scikit_learn(diabetes: t
     assert (trial.status, trial.error) == ("failed", f"ValueError: {expected.value}")
 
 
+@pytest.mark.parametrize(
+    ("estimator", "cv", "sentence"),
+    [
+        (Ridge, 5, "provide an instance"),
+        (None, 5, "Cannot clone object"),
+        (Ridge(), 1, "cv must be 2 or more; got 1."),
+        (Ridge(), 2.5, "cv must be a whole number; got 2.5."),
+        (Ridge(), "five", "cv must be a whole number; got 'five'."),
+    ],
+)
+def test_what_cannot_be_validated_is_refused_before_any_trial(estimator: Any, cv: Any, sentence: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        CrossValidation(estimator, np.ones((9, 1)), np.arange(9), cv=cv)
+
+
 # -- distributions -----------------------------------------------------------------------------------------------------
 
 
@@ -93,3 +108,5 @@ def test_distributions_have_the_law_of_the_space() -> None:
 def test_a_logarithmic_whole_number_has_no_law() -> None:
     with pytest.raises(ValueError, match=r"space: width is a logarithmic Int, .* make it a Float\."):
         distributions(Space({"rate": Float(0, 1), "width": Int(1, 100, log=True)}))
+    with pytest.raises(TypeError, match="space must be a Space; got {'rate'"):
+        distributions({"rate": Float(0, 1)})  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import binomtest, chisquare, kstest, loguniform, qmc, uniform
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 
-from kit.search import Choice, Config, Float, Grid, Int, Listed, Method, Random, Sobol, Space, Study
+from kit.search import Bayes, Choice, Config, Float, Grid, Int, Listed, Method, Random, Sobol, Space, Study
 from kit.search.random import SOBOL_BLOCK, sobol_points
 from kit.search.space import key
 from tests.searches import ask
@@ -73,6 +73,46 @@ def test_a_finite_space_is_exhausted_without_repeats(method: Method) -> None:
     assert len(study.run(lambda config: 0.0, method, budget=100).trials) == 30
 
 
+@pytest.mark.parametrize(
+    "method", [Random(0), Sobol(0), Bayes(start=3), Grid(9)], ids=lambda value: type(value).__name__
+)
+@pytest.mark.parametrize(
+    "space",
+    [
+        Space({"n": Int(2**53 - 5, 2**53)}),
+        Space({"n": Int(2**52, 2**52 + 5, log=True), "flag": Choice(True, False)}),  # its logarithms are all one float
+    ],
+)
+def test_every_value_of_a_finite_space_is_reached_wherever_it_lies(space: Space, method: Method) -> None:
+    """A budget that is larger than the space: the search ends."""
+    found = tried(space, method, budget=20)
+    assert len({key(config) for config in found}) == len(found) == min(space.count, 20)
+    assert Study(space).run(lambda config: 0.0, Listed(found), budget=20).ask(method) is None
+
+
+@pytest.mark.parametrize(
+    "method", [Random(0), Sobol(0), Bayes(start=3), Grid(4)], ids=lambda value: type(value).__name__
+)
+@pytest.mark.parametrize("parameter", [Float(1e-300, 1e300, log=True), Float(0.5, 0.5 + 1e-9), Int(1, 2**53, log=True)])
+def test_the_widest_and_the_closest_ranges_are_searched(parameter: Float | Int, method: Method) -> None:
+    space = Space({"a": parameter, "b": Int(-(2**53), 2**53)})
+    study = Study(space).run(lambda config: space.encode(config).sum(), method, budget=8)
+    assert [trial.status for trial in study.trials] == ["done"] * 8
+    assert len({trial.config["a"] for trial in study.trials}) > 1
+
+
+def test_a_huge_grid_begins_at_once_and_is_not_shuffled() -> None:
+    space = Space({f"x{at}": Float(0, 1) for at in range(40)})
+    assert tried(space, Grid(5), budget=2) == [
+        dict.fromkeys(space.names, 0.0),
+        {**dict.fromkeys(space.names, 0.0), "x39": 0.25},
+    ]
+    with pytest.raises(
+        ValueError, match=f"points make {5**40} combinations, too many to shuffle: give fewer, or order="
+    ):
+        tried(space, Grid(5, order="shuffled"))
+
+
 @pytest.mark.parametrize("method", [Grid(2), Random(0), Sobol(0)])
 def test_one_and_true_are_both_tried(method: Method) -> None:
     found = tried(Space({"flag": Choice(0, 1, True, False, 1.0)}), method)
@@ -108,6 +148,12 @@ def test_given_configurations_come_in_order_and_may_come_again() -> None:
     given = [{"x": 0.1, "y": 0.2}, {"y": 0.5, "x": 1}, {"x": 0.1, "y": 0.2}]
     assert tried(CUBE, Listed(given)) == given
     assert tried(CUBE, Listed([])) == []
+    study = Study(CUBE)
+    study.tell(study.enqueue(given[1]).number, 0.0)  # tried already: the others follow
+    study.run(lambda config: 0.0, Listed(given), budget=9)
+    assert [trial.config for trial in study.trials] == [given[1], given[0], given[2]]
+    with pytest.raises(TypeError, match="configs must be a list of configurations; got 5."):
+        Listed(5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="config: y must be a number from 0 to 1; got 3."):
         tried(CUBE, Listed([{"x": 0.1, "y": 3}]))
 

@@ -264,6 +264,33 @@ def test_a_small_space_ends_the_search() -> None:
         assert sorted(new) == [1, 2, 3, 4, 5]
 
 
+def test_a_bracket_that_cannot_be_filled_by_hand() -> None:
+    """4 configurations for 9 places: 3 go on, then 1; then the others follow, the best first."""
+    method = SuccessiveHalving(n=9, max_epochs=9)
+    trials = Study(Space({"x": Int(1, 4)})).run(loss, method, budget=300, unit="epochs").trials
+    assert sizes(trials)[:3] == [(4, 1), (3, 3), (1, 9)]
+    later = [(trial.config["x"], trial.epochs) for trial in trials[4:]]
+    assert later == [(1, 3), (2, 3), (3, 3), (1, 9), (2, 9), (3, 9), (4, 3), (4, 9)]
+
+
+@pytest.mark.parametrize("method", [SuccessiveHalving(n=9, max_epochs=9), Hyperband(max_epochs=9), ASHA(max_epochs=9)])
+@pytest.mark.parametrize("count", [2, 4, 11])
+@pytest.mark.parametrize("batch", [None, 4])
+def test_all_of_a_small_space_goes_on_to_the_last_rung(method: Method, count: int, batch: int | None) -> None:
+    def fails_once(config: Config, epochs: int) -> float:
+        return math.nan if config["x"] == 2 else loss(config, epochs)
+
+    def many(configs: list[Config], epochs: int) -> list[float]:
+        return [fails_once(config, epochs) for config in configs]
+
+    study = Study(Space({"x": Int(1, count)}))
+    study.run(fails_once if batch is None else many, method, budget=10_000, unit="epochs", batch=batch)
+    trained = [(trial.config["x"], trial.epochs) for trial in study.trials]
+    assert len(set(trained)) == len(trained)  # none twice
+    assert {x for x, epochs in trained if epochs == 9} >= {x for x in range(1, count + 1) if x != 2}
+    assert study.ask(method) is None
+
+
 # What is refused
 
 

@@ -156,6 +156,19 @@ def growing(space: Space, **settings: Any) -> Callable[[Dataset], Any]:
         (growing(Space({"dropout": Float(0.0, 1.0)})), r"dropout must lie in \[0, 1\); got 1.0"),
         (growing(Space({"lr": Float(0.0, 1.0)})), "lr must be above 0; got 0.0"),
         (growing(Space({"width": Float(2, 8)})), "width must be a whole number; got 2.0"),
+        (growing({"lr": Float(1e-3, 1)}), "space must be a Space; got {'lr': "),  # type: ignore[arg-type]
+        (
+            lambda few: landscapes.search(landscapes.blank(LINE), Random(), budget=99),
+            "landscape must be complete; 60 net",
+        ),
+        (lambda few: landscapes.search(None, Random(), budget=99), "landscape must be a Landscape; got None"),  # type: ignore[arg-type]
+        (lambda few: made_up().objective("1"), "repeat must be a whole number; got '1'"),  # type: ignore[arg-type]
+        (lambda few: landscapes.network(few, made_up(), (0, 5), 0), r"cell must lie in 0 .. 2; got 5"),
+        (
+            lambda few: landscapes.network(few, made_up(), (0,), 0),
+            r"cell must be 2 numbers, one for each axis; got \(0,\)",
+        ),
+        (lambda few: landscapes.network(few, made_up(), 3, 0), "cell must be a number for each axis; got 3"),  # type: ignore[arg-type]
         (growing(PLANE, points=2.5), "points must be a whole number; got 2.5"),
         *((growing(PLANE, **{name: 1}), f"{name} must be 2 or more; got 1") for name in ("points", "seeds")),
         *((growing(PLANE, **{name: 0}), f"{name} must be 1 or more; got 0") for name in ("epochs", "hidden")),

@@ -121,7 +121,46 @@ def test_numpy_values_become_plain() -> None:
     assert space.check({"a": 1, "b": 2, "c": 0.5, "d": True}) == {"a": 1.0, "b": 2, "c": 0.5, "d": True}
 
 
+WIDE: list[Parameter] = [
+    *(Float(1e-300, 1e300, log=True), Float(5e-324, 1.7e308, log=True), Float(-8e307, 8e307), Float(1e300, 1.1e300)),
+    *(Float(1.0, 1.0 + 1e-9), Float(0, 1e-300), Float(1e300, 1.1e300, log=True)),
+    *(Int(-(2**53), 2**53), Int(1, 2**53, log=True), Int(2**53 - 5, 2**53), Int(2**52, 2**52 + 1, log=True)),
+]
+
+
+@pytest.mark.parametrize("parameter", WIDE, ids=str)
+def test_the_widest_and_the_furthest_ranges_are_crossed_in_order(parameter: Float | Int) -> None:
+    places = np.linspace(0, 1, 201).tolist()
+    values = [parameter.decode(place) for place in places]
+    assert all(map(parameter.holds, values)) and values == sorted(values)
+    assert all(0 <= parameter.encode(value) <= 1 for value in values)
+    if isinstance(parameter, Float):
+        assert (values[0], values[-1]) == pytest.approx((parameter.low, parameter.high), rel=1e-12)
+        assert len(set(values)) == 201
+        assert [parameter.encode(value) for value in values] == pytest.approx(places, abs=1e-6)
+        low, middle, high = map(Fraction, values[::100])  # without the limits of a float
+        if parameter.log:
+            assert float(middle**2 / (low * high)) == pytest.approx(1, rel=1e-9)
+        else:
+            assert float((2 * middle - low - high) / (high - low)) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_space_of_many_wide_ranges_is_counted() -> None:
+    many: dict[str, Parameter] = {f"n{at}": Int(1, 2**53) for at in range(30)}
+    assert Space(many).count == 2 ** (53 * 30)
+    assert Space({**many, "x": Float(0, 1)}).count == math.inf
+
+
 # Ranges that are refused
+
+CLOSE = [
+    (1.0, 1.0000000000000002),
+    (0, 5e-324),
+    (0.5, 0.5 + 1e-12),
+    (-1e300, -1e300 * (1 - 1e-14)),
+    (1e300, 1.00000001e300, True),
+]
+FAR = [(0, 2**53 + 1), (-(2**60), 0), (2**60, 2**60 + 5), (1, 2**60, True)]
 
 
 @pytest.mark.parametrize(
@@ -136,6 +175,21 @@ def test_numpy_values_become_plain() -> None:
         (Float, (1, 2, "yes"), TypeError, "log must be True or False; got 'yes'"),
         (Float, (2.5, 1), ValueError, "low must be below high; got low 2.5 and high 1."),
         (Float, (0, 1, True), ValueError, "low must be above 0 for a logarithmic range; got 0."),
+        (Float, (0, 10**400), ValueError, "high must be finite; got 1000"),
+        (
+            Float,
+            (-1e308, 1e308),
+            ValueError,
+            "high - low must be finite; got low -1e[+]308 and high 1e[+]308: give a nar",
+        ),
+        *(
+            (Float, bounds, ValueError, "low and high must lie further apart, with 2.20 floats.*: use a Choice")
+            for bounds in CLOSE
+        ),
+        *(
+            (Int, bounds, ValueError, r"low and high must lie in -2\^53 .. 2\^53, where a float is exact; got low")
+            for bounds in FAR
+        ),
         (Int, (0.0, 1), TypeError, "low must be a whole number; got 0.0."),
         (Int, (0, True), TypeError, "high must be a whole number; got True."),
         (Int, (3, 3), ValueError, "low must be below high; got low 3 and high 3."),

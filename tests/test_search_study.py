@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import platform
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -28,14 +29,17 @@ from unittest.mock import Mock, patch
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, KFold, ParameterGrid
 
 from kit import board
+from kit.measure import Estimate
 from kit.search import ASHA, Bayes, Choice, Config, Float, Grid, Hyperband, Int, Listed, Random, Sobol, Space, Study
+from kit.search.halving import SuccessiveHalving
 from kit.search.space import key
-from kit.search.study_file import StudyError, _read
+from kit.search.study_file import STORE, StudyError, _read
 from kit.search.trials import Method, Proposal, Trial
 from kit.store import Store
 from tests.searches import ask
@@ -100,10 +104,76 @@ def test_ask_and_tell_by_hand(place: Path | None) -> None:
 def test_your_own_configurations_are_trials_too(place: Path | None) -> None:
     study = Study(SPACE, path=place)
     mine = study.enqueue({"method": None, "width": np.int64(3), "lr": 1}, epochs=4)
-    assert mine == Trial(0, {"lr": 1.0, "width": 3, "method": None}, epochs=4, spent=4)
+    assert mine == Trial(0, {"lr": 1.0, "width": 3, "method": None}, "queued", epochs=4, spent=4)
     study.tell(mine.number, -5.0)
     assert len(study.run(bowl, Random(0), budget=4).trials) == 4
     assert study.best == study.trials[0]
+
+
+QUEUED: list[Config] = [{"lr": 0.5, "width": 3, "method": True}, {"lr": 0.25, "width": 4, "method": "sgd"}]
+ANY_METHOD = [Random(1), Sobol(1), Grid(2, order="shuffled"), Grid(2), Bayes(start=2), Listed([*QUEUED, *QUEUED[1:]])]
+EARLY_STOPPING = [SuccessiveHalving(n=3, max_epochs=3), Hyperband(max_epochs=3), ASHA(max_epochs=3)]
+
+
+@pytest.mark.parametrize("method", [*ANY_METHOD, *EARLY_STOPPING], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("before", [0, 3])
+def test_what_is_enqueued_is_tried_first_by_every_method(path: Path, method: Method, before: int) -> None:
+    """Also where the file was closed since; and it takes no more of the budget than other trials do."""
+    epochs = None if method in EARLY_STOPPING else 1
+    tried: list[tuple[Config, int]] = []
+
+    def objective(config: Config, epochs: int) -> float:
+        tried.append((config, epochs))
+        return bowl(config, epochs)
+
+    first = Study(SPACE, path=path)
+    if before:
+        first.run(objective, method, budget=before, epochs=epochs)
+    for config in QUEUED:
+        first.enqueue(config)
+    study = Study(SPACE, path=path)
+    assert [trial.status for trial in study.trials] == ["done"] * before + ["queued"] * 2
+    study.run(objective, method, budget=before + 1, epochs=epochs)  # for one of them
+    assert [trial.status for trial in study.trials] == ["done"] * (before + 1) + ["queued"]
+    study.run(objective, method, budget=9, epochs=epochs)
+    assert tried[before : before + 2] == [(config, 1) for config in QUEUED]
+    assert {trial.status for trial in study.trials} == {"done"}
+    most = {0: 3, 3: 5}[before] if isinstance(method, Listed) else 9  # what is listed and tried is not tried again
+    assert len(tried) == len(study.trials) == most
+
+
+def test_what_is_enqueued_is_tried_where_the_method_has_nothing_left(place: Path | None) -> None:
+    study = Study(STEPS, path=place).run(x_of, Grid(10), budget=99)
+    study.enqueue({"x": 3})
+    assert ask(study, Grid(10)) == Trial(10, {"x": 3})
+    assert study.ask(Grid(10)) is None
+
+
+def test_what_is_enqueued_takes_a_place_in_the_first_rung(place: Path | None) -> None:
+    study, method = Study(LINE, path=place), SuccessiveHalving(n=3, max_epochs=3)
+    study.enqueue({"x": 0.0})  # the best
+    study.enqueue({"x": 0.5}, epochs=2)  # of its own length: beside the bracket
+    study.run(lambda config, epochs: config["x"], method, budget=5)
+    assert [(trial.epochs, trial.bracket) for trial in study.trials] == [(1, 0), (2, None), (1, 0), (1, 0), (3, 0)]
+    assert study.trials[4].continues == 0
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_what_is_enqueued_and_interrupted_is_queued_again(place: Path | None, batch: int | None) -> None:
+    study, calls = Study(LINE, path=place), itertools.count()
+    study.enqueue({"x": 0.25})
+
+    def objective(given: Any) -> Any:
+        if not next(calls):
+            raise KeyboardInterrupt
+        return x_of(given) if batch is None else list(map(x_of, given))
+
+    with pytest.raises(KeyboardInterrupt):
+        study.run(objective, Random(0), budget=3, batch=batch)
+    assert [trial.status for trial in study.trials] == ["queued", "lost"][: batch or 1]
+    study.run(objective, Random(0), budget=3, batch=batch)
+    assert study.trials[0] == replace(study.trials[0], config={"x": 0.25}, status="done", value=0.25)
+    assert sum(trial.status == "done" for trial in study.trials) == 3
 
 
 def test_a_method_that_leaves_the_space_is_refused_and_nothing_stays_asked(place: Path | None) -> None:
@@ -206,6 +276,9 @@ def test_the_table_of_single_scores_has_no_splits() -> None:
     assert table["spent"].tolist() == [3, 3, 0]
     assert pd.isna(table.loc[2, "mean_test_score"])
     assert len(Study(LINE).table()) == 0
+    waiting = Study(LINE)
+    waiting.ask(Random(0))
+    assert waiting.table()["mean_test_score"].dtype == float  # also where nobody has a value yet
 
 
 # --- the budget -------------------------------------------------------------------------------------------------
@@ -327,24 +400,57 @@ def test_what_no_study_can_be_told_is_not_written_down(call: Callable[[Study], A
 
 # --- what an objective gives ------------------------------------------------------------------------------------
 
+
+def shown(result: Any) -> str:
+    """On one line, and short."""
+    line = re.sub(r"\s+", " ", repr(result))
+    return line[:77] + "..." if len(line) > 80 else line
+
+
 SCORES: list[tuple[Any, tuple[float, ...]]] = [
     (2, (2.0,)),
     (Fraction(1, 2), (0.5,)),
     (np.float32(0.25), (0.25,)),
+    (torch.tensor(0.25, requires_grad=True), (0.25,)),
+    (torch.tensor([1.0, 2.0]), (1.0, 2.0)),
+    (Estimate(0.5, 0.25, 0.75, n=9), (0.5,)),
+    ((Estimate(0.5, 0.25, 0.75, n=9), 1), (0.5, 1.0)),
+    (-0.0, (0.0,)),
+    (1.7e308, (1.7e308,)),
     ([1, 2.0, 6], (1.0, 2.0, 6.0)),
     (np.array([1.0, 2.0]), (1.0, 2.0)),
     (pd.Series([3.0, 4.0]), (3.0, 4.0)),
 ]
-INFINITE = [math.nan, -math.inf, [1.0, math.inf], [math.inf, -math.inf], [1e308, 1e308], 10**400]
-NO_NUMBERS = ["0.5", ["0.5"], None, [], [[1.0], [1.0, 2.0]], [1.0, None], {"loss": 1.0}, 1j]
+INFINITE = [
+    math.nan,
+    -math.inf,
+    [1.0, math.inf],
+    [math.inf, -math.inf],
+    [1e308, 1e308],
+    10**400,
+    Estimate(math.nan, 0.0, 1.0, n=9),
+]
+NO_NUMBERS: list[Any] = [
+    "0.5",
+    ["0.5"],
+    None,
+    [],
+    [[1.0], [1.0, 2.0]],
+    [1.0, None],
+    {"loss": 1.0},
+    1j,
+    object,
+    Float(0, 1),
+]
+NO_NUMBERS += [torch.ones(2, 2), torch.ones(1, device="meta"), {0.5}, np.array("0.5"), np.ones((2, 2)), iter([1.0])]
 ERRORS = [
     (KeyError("loss"), "KeyError: 'loss'"),
-    *((result, f"gave {result!r}, where a finite number is needed") for result in INFINITE),
-    *((result, f"gave {result!r}, where a number is needed") for result in NO_NUMBERS),
+    *((result, f"gave {shown(result)}, where a finite number is needed") for result in INFINITE),
+    *((result, f"gave {shown(result)}, where a number is needed") for result in NO_NUMBERS),
 ]
 
 
-@pytest.mark.parametrize(("result", "wanted"), [*SCORES, *ERRORS], ids=lambda value: repr(value)[:30])
+@pytest.mark.parametrize(("result", "wanted"), [*SCORES, *ERRORS], ids=lambda value: repr(value)[:25])
 def test_a_result_is_judged(result: Any, wanted: tuple[float, ...] | str, place: Path | None) -> None:
     study = Study(LINE, path=place).run(lambda config: result if config["x"] else 7.0, given(1, 0), budget=2)
     first, second = study.trials
@@ -615,6 +721,96 @@ def test_another_file_in_its_place_is_read_anew(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_path_is_taken_when_the_study_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = Study(LINE, path="study.sqlite")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    study.ask(Random(0))
+    assert len(Study(LINE, path=tmp_path / "study.sqlite").trials) == 1
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_sqlites_name_for_memory_is_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (":memory:", Path(":memory:")):
+        assert len(Study(LINE, path=path).run(x_of, Random(0), budget=3).trials) == 3
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(
+        StudyError, match="The study's path '' names no file: give path a file in a folder that you can"
+    ):
+        Study(LINE, path="")
+
+
+def gone(path: Path, early: bytes) -> None:
+    path.unlink()
+
+
+def older(path: Path, early: bytes) -> None:
+    path.write_bytes(early)
+
+
+def another(path: Path, early: bytes) -> None:
+    path.unlink()
+    study = Study(LINE, path=path)
+    for _ in range(9):
+        study.ask(Random(7))
+
+
+def no_study(path: Path, early: bytes) -> None:
+    path.write_text("number,value\n" * 99)
+
+
+@pytest.mark.parametrize("spoil", [gone, older, another, no_study])
+@pytest.mark.parametrize("batch", [None, 3])
+def test_a_file_that_is_replaced_in_mid_run_takes_no_value_of_another_trial(path: Path, spoil: Any, batch: Any) -> None:
+    study = Study(LINE, path=path).run(x_of, Random(0), budget=2)
+    early = path.read_bytes()
+    study.run(x_of, Random(0), budget=4)
+
+    def objective(given: Any) -> Any:
+        spoil(path, early)
+        return 1.0 if batch is None else [1.0] * 3
+
+    sentence = (
+        "is damaged or not a study" if spoil is no_study else "no longer has trial 4, .*under way; run it again.$"
+    )
+    with pytest.raises(StudyError, match=sentence):
+        study.run(objective, Random(0), budget=9, batch=batch)
+    if spoil is not no_study:
+        assert 1.0 not in {trial.value for trial in Study(LINE, path=path).trials}
+        budget = len(study.trials) + 2
+        assert len(study.run(x_of, Random(0), budget=budget).trials) == budget  # and it goes on with what is there
+
+
+def test_a_file_that_is_locked_in_mid_run_is_told_in_one_sentence(path: Path) -> None:
+    study = Study(LINE, path=path).run(x_of, Random(0), budget=2)
+    holder = sqlite3.connect(path, isolation_level=None)
+
+    def objective(config: Config) -> float:
+        holder.execute("BEGIN EXCLUSIVE")
+        return 1.0
+
+    with (
+        closing(holder),
+        patch("kit.search.study_file.STORE", replace(STORE, busy_seconds=0.05)),
+        pytest.raises(
+            StudyError, match="The study .* was locked by another program for 0.05 seconds: close what holds"
+        ),
+    ):
+        study.run(objective, Random(0), budget=9)
+    assert [trial.status for trial in study.trials] == ["done", "done", "asked"]
+
+
+def test_equal_values_by_the_thousand_and_the_largest_ones() -> None:
+    study = Study(LINE, maximise=True)
+    study.run(lambda configs: [1e308] * len(configs), Random(0), budget=1000, batch=500)
+    assert (study.best.number, study.best_so_far()) == (0, ((1, 1e308),))
+    assert study.table()["rank_test_score"].eq(1).all()
+    assert study.tell(ask(study, Bayes()).number, [1.7e308, -1.7e308]).value == 0
+    assert study.table()["std_test_score"].max() == 1.7e308
+
+
 def test_a_study_reads_what_changed_and_checks_its_file_once(path: Path) -> None:
     other, study = Study(LINE, path=path), Study(LINE, path=path)
     with (
@@ -737,6 +933,19 @@ def test_a_trial_whose_process_was_killed_is_lost_and_tried_again(path: Path, me
     assert key(lost.config) in done
 
 
+def test_what_is_enqueued_is_queued_again_where_its_process_is_gone(path: Path) -> None:
+    Study(LINE, path=path).enqueue({"x": 0.25})
+    ask(Study(LINE, path=path), Random(0))
+    study = Study(LINE, path=path)
+    assert [trial.status for trial in study.trials] == ["asked"]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE trials SET revision = 9, worker = ?", [f"{platform.node()} {2**22 + 1} 0.0 queued"])
+    for each in (study, Study(LINE, path=path)):
+        assert [trial.status for trial in each.trials] == ["queued"]
+    assert ask(study, Random(0)).config == {"x": 0.25}
+    assert [trial.status for trial in Study(LINE, path=path).trials] == ["asked"]
+
+
 @pytest.mark.parametrize(
     ("worker", "status"), [(f"{platform.node()} {2**22 + 1} 0.0", "lost"), ("another-machine 1 0.0", "asked")]
 )
@@ -756,6 +965,56 @@ def test_threads_share_one_study(place: Path | None) -> None:
         list(pool.map(lambda _: study.run(x_of, Grid(10), budget=99), range(4)))
     assert sorted(trial.config["x"] for trial in study.trials) == list(range(10))
     assert {trial.status for trial in study.trials} == {"done"}
+
+
+class Model:
+    """Its method takes a configuration; the model itself does not."""
+
+    def score(self, config: Config, cancel: Any = None) -> float:
+        return config["x"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "settings", "sentence"),
+    [
+        (lambda: 0.5, {}, r"as objective\(config\): too many positional .*; write it as def objective\(config\).$"),
+        (
+            lambda lr, width: 0.5,
+            {},
+            r"as objective\(config\): missing a required argument: 'width'; write it as def obj",
+        ),
+        (lambda *, config: 0.5, {}, r"as objective\(config\): too many positional"),
+        (lambda: [0.5], {"batch": 2}, r"as objective\(configs\): too many .*; write it as def objective\(configs\).$"),
+        (
+            lambda epochs: 0.5,
+            {"epochs": 3},
+            r"as objective\(config, epochs=...\): multiple values .* objective\(config, ep",
+        ),
+        (lambda cancel: 0.5, {}, r"as objective\(config, cancel=...\): multiple values for argument 'cancel'; write"),
+        (partial(Model().score, {"x": 0}, None), {}, "too many positional arguments"),
+    ],
+)
+def test_an_objective_that_cannot_be_called_is_refused_at_once(objective: Any, settings: Any, sentence: str) -> None:
+    study = Study(LINE)
+    with pytest.raises(TypeError, match=f"^objective cannot be called .*{sentence}"):
+        study.run(objective, Random(0), budget=99, **settings)
+    assert study.trials == ()
+
+
+def test_an_objective_that_needs_epochs_is_told_that_there_are_none() -> None:
+    study = Study(LINE)
+    with pytest.raises(
+        TypeError, match=r"^objective cannot be called as objective\(config\): missing .* 'epochs'; write"
+    ):
+        study.run(lambda config, epochs: 0.5, Random(0), budget=99)
+    assert [trial.status for trial in study.trials] == ["lost"]
+
+
+@pytest.mark.parametrize("objective", [Model().score, x_of, min, partial(max, key=abs), Mock(return_value=1.0)])
+def test_every_objective_that_can_be_called_is(objective: Any) -> None:
+    """Methods, builtins without a signature, mocks: what they give is another matter."""
+    study = Study(LINE).run(objective, given(0.5, 0.25), budget=9)
+    assert len(study.trials) == 2
 
 
 def test_an_objective_must_take_epochs_or_any_keywords() -> None:

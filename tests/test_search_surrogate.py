@@ -228,13 +228,16 @@ def test_few_or_equal_values_can_be_fitted(n: int) -> None:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        *(((lengths,), "lengths must be above 0; got .*") for lengths in ((), (0.0, 1.0), (1.0, -1.0), (math.nan,))),
+        *(((lengths,), "lengths must be above 0; got .*") for lengths in ((0.0, 1.0), (1.0, -1.0), (math.nan,))),
+        (((),), "lengths is empty; a kernel needs one for each dimension"),
+        ((0.3,), "lengths must be a tuple of numbers; got 0.3"),
+        ((("0.3",),), "lengths must be a number; got '0.3'"),
         *((((1.0,), value), f"amplitude must be above 0; got {value!r}") for value in (0.0, -1.0, math.inf)),
         *((((1.0,), 1.0, value), f"noise must be 0 or more; got {value!r}") for value in (-1e-9, math.nan)),
     ],
 )
 def test_what_makes_no_kernel_is_refused(given: tuple[Any, ...], sentence: str) -> None:
-    with pytest.raises(ValueError, match=rf"{sentence}\."):
+    with pytest.raises((TypeError, ValueError), match=rf"{sentence}\."):
         Kernel(*given)
 
 

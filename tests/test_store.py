@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import sqlite3
 from collections.abc import Callable
@@ -39,12 +40,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "diary.sqlite"
 
 
-def write(path: Path, words: str, store: Store = DIARY) -> None:
+def write(path: Path | str, words: str, store: Store = DIARY) -> None:
     with store.transaction(path, write=True) as connection:
         connection.execute("INSERT INTO days VALUES (?)", [words])
 
 
-def read(path: Path, store: Store = DIARY) -> list[str]:
+def read(path: Path | str, store: Store = DIARY) -> list[str]:
     with store.transaction(path, write=False) as connection:
         return [row["words"] for row in connection.execute("SELECT words FROM days ORDER BY rowid")]
 
@@ -98,6 +99,31 @@ def test_another_version_is_refused(path: Path, version: int, sentence: str) -> 
     with pytest.raises(DiaryError, match=sentence):
         write(path, "two")
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("path", ["", ":memory:", "a\0b", "~no such user/diary.sqlite"])
+def test_what_names_no_file_is_refused(path: str) -> None:
+    """SQLite would forget what is written to the first two."""
+    sentence = f"The diary's path {path!r} names no file: call open() with a file in a folder that you can write to."
+    with pytest.raises(DiaryError, match=re.escape(sentence)):
+        write(path, "one")
+
+
+def test_a_path_may_begin_at_home_and_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # of Windows
+    monkeypatch.chdir(tmp_path)
+    write("~/diary.sqlite", "one")
+    assert read(str(tmp_path / "diary.sqlite")) == read("diary.sqlite") == ["one"]
+    assert DIARY.file("diary.sqlite") == DIARY.file(Path("~/diary.sqlite")) == tmp_path / "diary.sqlite"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
+def test_what_is_no_plain_file_is_refused(path: Path) -> None:
+    os.mkfifo(path)  # to open it would wait for ever
+    for each in (path, Path(os.devnull)):
+        with pytest.raises(DiaryError, match=r"^The diary's path \S+ is a device, not a file: call open\(\) with a"):
+            read(each)
 
 
 def locked(path: Path) -> Callable[[], Any]:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -12,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kit import data, distill, models, prune, training
+from kit import data, distill, measure, models, prune, training
 from kit.data import Dataset, Split
 from kit.training import Callback, Cancelled, Progress
-from tests.nets import SetAfter, already_set, same, vector
+from tests.nets import SetAfter, already_set, loop, same, vector
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -189,13 +192,136 @@ def test_slices_add_up(tiny: Dataset, batch_size: int) -> None:
         assert part.loss == pytest.approx(whole.loss, rel=1e-5)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_answers_that_are_no_numbers_are_never_right(tiny: Dataset, bad: float) -> None:
+    """NaN's largest logit is the first: such a model once had the accuracy of class 0."""
+    net = models.MLP((6, 3))
+    hurt = tiny.test.inputs[:, 0] > tiny.test.inputs[:, 0].median()
+    with torch.no_grad():
+        right = net(tiny.test.inputs).argmax(1) == tiny.test.labels
+
+    def spoil(module: nn.Module, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+        rows = inputs[0][:, 0] > tiny.test.inputs[:, 0].median()
+        return torch.where(rows[:, None] & torch.tensor([False, True, False]), bad, logits)
+
+    net.register_forward_hook(spoil)
+    result = training.evaluate(net, tiny.test, batch_size=7)
+    assert (result.nonfinite, result.correct) == (int(hurt.sum()), int((right & ~hurt).sum()))
+    assert result.broken == f"answers NaN or infinity for {int(hurt.sum())} of {len(hurt)} samples"
+    assert training.evaluate(models.MLP((6, 3)), tiny.test).broken == ""
+    nn.init.constant_(net.layers[0].weight, bad)  # type: ignore[arg-type]
+    assert training.evaluate(net, tiny.test).correct == 0
+
+
+@pytest.mark.parametrize("wrap", [lambda z: (z, z + 1), lambda z: {"logits": z}, lambda z: SimpleNamespace(logits=z)])
+def test_a_model_may_wrap_its_logits_in_training_alone(tiny: Dataset, wrap: Any) -> None:
+    """As Inception does, whose auxiliary logits come in training mode only."""
+
+    class Auxiliary(models.MLP):
+        def forward(self, x: torch.Tensor) -> Any:
+            z = super().forward(x)
+            return wrap(z) if self.training else z
+
+    net, plain = Auxiliary((6, 8, 3)), models.MLP((6, 8, 3))
+    assert training.fit(net, tiny, epochs=2).losses == training.fit(plain, tiny, epochs=2).losses
+    assert training.evaluate(net, tiny.test) == training.evaluate(plain, tiny.test)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_models_of_another_dtype_are_trained_and_evaluated(tiny: Dataset, dtype: torch.dtype) -> None:
+    net = models.MLP((6, 8, 3)).to(dtype)
+    history = training.fit(net, tiny, epochs=4, lr=0.03)
+    assert history.losses[-1] < history.losses[0]
+    with torch.no_grad():
+        logits = net(tiny.test.inputs.to(dtype)).double()
+    result = training.evaluate(net, tiny.test)
+    assert result.correct == int((logits.argmax(1) == tiny.test.labels).sum())
+    assert result.loss == pytest.approx(float(F.cross_entropy(logits, tiny.test.labels)), rel=1e-5)
+
+
+def normalised(dropout: float = 0.0) -> nn.Sequential:
+    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, affine=True), nn.Dropout(dropout), nn.Linear(8, 3))
+    models.initialise(net, 0)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("whole", "layer", "trained", "kept"),
+    [
+        (True, False, True, True),  # put in evaluation mode by its owner
+        (True, False, False, True),
+        (False, False, False, True),  # the whole model was evaluated: its weights say that the layer is frozen
+        (False, False, True, False),
+        (True, True, True, False),
+        (True, True, False, False),  # statistics move, as in PyTorch
+    ],
+)
+@pytest.mark.parametrize("way", ["fit", "fine_tune", "distill"])
+def test_frozen_normalisation_keeps_its_statistics(
+    tiny: Dataset, whole: bool, layer: bool, trained: bool, kept: bool, way: str
+) -> None:
+    net = normalised().train(whole)
+    net[1].train(layer).requires_grad_(trained)
+    before, first = net[1].running_mean.clone(), vector(net[0])  # type: ignore[operator]
+    if way == "fit":
+        training.fit(net, tiny, epochs=1)
+    elif way == "fine_tune":
+        net = prune.fine_tune(net, tiny, epochs=1)  # type: ignore[assignment]
+    else:
+        distill.fit(net, models.MLP((6, 3)), tiny.train, epochs=1)
+    assert torch.equal(net[1].running_mean, before) is kept  # type: ignore[arg-type]
+    assert not torch.equal(vector(net[0]), first)
+    assert (net.training, net[1].training) == (whole, layer)
+
+
+def test_dropout_follows_the_seed(tiny: Dataset) -> None:
+    """As `torch.manual_seed` before the ordinary loop would have it, and the notebook's generator stays."""
+    nets = []
+    for outside, seed in ((1, 5), (2, 5), (1, 6)):
+        net = normalised(0.5)
+        torch.manual_seed(outside)
+        before = torch.get_rng_state()
+        training.fit(net, tiny, epochs=2, seed=seed)
+        assert torch.equal(torch.get_rng_state(), before)
+        nets.append(net)
+    assert same(nets[0], nets[1]) and not same(nets[0], nets[2])
+    by_hand = normalised(0.5)
+    torch.manual_seed(5)
+    x, y = tiny.train.inputs, tiny.train.labels
+    loop([by_hand], len(x), lambda rows: F.cross_entropy(by_hand(x[rows]), y[rows]), epochs=2, seed=5)
+    assert torch.allclose(vector(nets[0]), vector(by_hand), atol=1e-6)
+
+
+def test_a_seed_that_the_notebook_sets_beside_a_fit_stays(tiny: Dataset) -> None:
+    class Notebook(Callback):
+        def on_batch_end(self, progress: Progress) -> None:
+            torch.manual_seed(progress.batch)
+
+    training.fit(normalised(0.5), tiny, epochs=1, callbacks=[Notebook()])
+    assert torch.initial_seed() == 3 and torch.equal(torch.rand(3), torch.rand(3, generator=torch.manual_seed(3)))
+
+
+def test_fits_of_several_threads_draw_as_they_would_alone(tiny: Dataset) -> None:
+    def fit(seed: int, net: nn.Module) -> None:
+        training.fit(net, tiny, epochs=3, seed=seed)
+
+    alone, together = ([normalised(0.5) for _ in range(4)] for _ in range(2))
+    for each in enumerate(alone):
+        fit(*each)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(fit, range(4), together))
+    assert all(map(same, alone, together))
+
+
 REFUSED: dict[str, list[tuple[str, Any]]] = {
-    "must be 0 or more": [("epochs", -1), ("weight_decay", -1.0)],
-    "must be above 0": [("lr", 0.0), ("lr", float("nan"))],
+    "must be 0 or more": [("epochs", -1), ("weight_decay", -1.0), ("weight_decay", math.nan), ("seed", -1)],
+    "must be above 0": [("lr", 0.0), ("lr", math.nan), ("lr", math.inf)],
     "must be 1 or more": [("batch_size", 0)],
     "must be one of adam, sgd": [("optimiser", "lion")],
-    "must be a whole number": [("epochs", "3"), ("epochs", None), ("batch_size", 2.5)],
-    "must be a number": [("lr", "0.1"), ("weight_decay", True)],
+    "must be a whole number": [
+        (name, value) for name in ("epochs", "batch_size", "seed") for value in (True, "3", 2.5, None, math.nan)
+    ],
+    "must be a number": [("lr", "0.1"), ("lr", None), ("lr", True), ("weight_decay", True)],
 }
 
 
@@ -206,9 +332,38 @@ def test_fit_refuses(tiny: Dataset, allowed: str) -> None:
         refuse: list[Any] = [partial(training.fit, models.MLP((6, 3)), tiny, epochs=1)]
         if name == "epochs" and error is TypeError:
             refuse += [prune.PruningMethod, partial(distill.Recipe, tiny.train)]
+        if name == "batch_size" and value is not None:
+            refuse += [partial(training.evaluate, models.MLP((6, 3)), tiny.test)]
         for call in refuse:
             with pytest.raises(error, match=f"{name} {allowed}; got {value!r}"):
                 call(**{name: value})
+
+
+def test_numbers_of_numpy_are_numbers(tiny: Dataset) -> None:
+    plain: dict[str, Any] = {"epochs": 2, "batch_size": 32, "seed": 3, "lr": 0.5, "weight_decay": 0.25}
+    kinds: dict[str, Any] = {"epochs": np.int64, "batch_size": np.uint8, "seed": np.int32, "lr": np.float32}
+    nets = models.MLP((6, 3)), models.MLP((6, 3))
+    training.fit(nets[0], tiny, **plain)
+    training.fit(nets[1], tiny, **{name: kinds.get(name, float)(value) for name, value in plain.items()})
+    assert same(*nets)
+    assert training.evaluate(nets[0], tiny.test, batch_size=np.int64(7)).total == len(tiny.test)  # type: ignore
+
+
+def test_a_lazy_model_is_evaluated_and_trained(tiny: Dataset) -> None:
+    net = nn.Sequential(nn.LazyLinear(4), nn.LazyBatchNorm1d(), nn.Linear(4, 3))
+    assert training.evaluate(net, tiny.test).total == len(tiny.test)
+    training.fit(nn.Sequential(nn.LazyLinear(3)), tiny, epochs=1)
+
+
+def test_every_slice_of_an_evaluation_counts(tiny: Dataset) -> None:
+    """Also those that serve to find the fastest size of a batch."""
+    net, seen = models.MLP((6, 8, 3)), []
+    net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for _ in range(3):
+        seen.clear()
+        result = training.evaluate(net, tiny.train)
+        assert torch.equal(torch.cat(seen), tiny.train.inputs)
+        assert (result.correct, result.total) == (training.evaluate(net, tiny.train, batch_size=500).correct, 131)
 
 
 def test_what_does_not_fit_together_is_refused(tiny: Dataset, digits: Dataset) -> None:
@@ -235,3 +390,13 @@ def test_what_does_not_fit_together_is_refused(tiny: Dataset, digits: Dataset) -
         training.evaluate(models.ConvNet(), digits)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="dataset must be a Dataset.*got .1, 2."):
         training.check_fits(models.ConvNet(), (1, 2))  # type: ignore[arg-type]
+    for call, of in ((training.evaluate, tiny.test), (measure.profile, tiny.test), (measure.final_test, tiny)):
+        with pytest.raises(TypeError, match="model must be a torch.nn.Module; got None"):
+            call(None, of)
+    with pytest.raises(TypeError, match="dataset must be a Dataset"):
+        measure.final_test(fits, tiny.test)  # type: ignore[arg-type]
+    for call in (training.fit, training.minimise):
+        with pytest.raises(TypeError, match="model must be a torch.nn.Module; got None"):
+            call(None, *([tiny] if call is training.fit else [tiny.train.inputs, F.mse_loss]), epochs=1)
+    with pytest.raises(TypeError, match=r"inputs must be a tensor \[n, ...\]; got \[1, 2\]"):
+        training.minimise(fits, [1, 2], lambda z, rows: z.sum(), epochs=1)  # type: ignore[arg-type]

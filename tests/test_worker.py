@@ -261,6 +261,24 @@ def test_close_ends_the_thread_wakes_up_who_waits_and_later_requests_are_refused
             late()
 
 
+def test_what_fails_after_the_close_is_told_to_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    died, began, ends = list[object](), Event(), Event()
+    monkeypatch.setattr(threading, "excepthook", died.append)
+
+    def deaf(cancel: Event) -> None:
+        began.set()
+        ends.wait(PATIENCE)
+        raise ValueError("too late.")
+
+    desk.worker.post(deaf)
+    assert began.wait(PATIENCE)
+    desk.worker.close(0.01)  # it does not wait for what hears nothing
+    ends.set()
+    desk.worker.close(PATIENCE)
+    assert desk.worker._thread is not None and not desk.worker._thread.is_alive()
+    assert desk.reported == died == []
+
+
 def test_many_threads_asking_stopping_and_waiting_do_not_lock_up(desk: Desk) -> None:
     end, kept, unexpected, idle_dice = time.monotonic() + 2, [0, 0], list[BaseException](), random.Random(2)
 

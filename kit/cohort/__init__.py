@@ -15,6 +15,6 @@ hyper-parameters, live in one set of batched tensors, so each line of the traini
 # ruff: noqa: F401  (the names that the room offers)
 
 from kit.cohort.fitting import UNLABELLED, CohortHistory, fit
-from kit.cohort.members import HYPER_PARAMETERS, Member, members
+from kit.cohort.members import HYPER_PARAMETERS, Member, check_temperature, members
 from kit.cohort.networks import Cohort
 from kit.cohort.results import accuracies, answers, table

@@ -19,7 +19,8 @@ from kit.cohort.networks import Cohort, check_memory, hidden_widths
 from kit.cohort.passes import logits, passes
 from kit.cohort.steps import Stepper
 from kit.data import Split
-from kit.training import SMALL_MODEL, Callback, Optimiser, Progress, check_cancel, check_split, check_steps, predict
+from kit.inference import SMALL_MODEL
+from kit.training import Callback, Optimiser, Progress, check_cancel, check_split, check_steps, predict
 
 SMALL_COHORT = 75_000  # parameters of all members together; in parts of fewer, Python is the longer part of a step
 

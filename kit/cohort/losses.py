@@ -5,7 +5,7 @@
 | z | logits | [K, C, B]: members, classes, samples of the batch |
 | y | hard labels, one-hot, smoothed | [K, C, B] |
 | p | softmax(z), or softmax(z / T) | [K, C, B] |
-| q | the teacher's probabilities at temperature T | [K, C, B] |
+| q | the teacher's probabilities at temperature T, softmax(v / T) | [K, C, B] |
 | share | a sample's weight in its member's mean | [K, B] |
 """
 
@@ -18,6 +18,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kit.cohort.members import Member
+
+HOT = 64.0  # above this temperature T, float32 has too few digits for T^2 KL(q || p): q and p differ by about 1 / T
+FAR = 80.0  # exp(80) is a float32 yet, exp(89) is infinite
+
+
+def divergence(u: Tensor, log_q: Tensor, q: Tensor) -> Tensor:
+    """KL(q || p) in nats, 0 or more, for p = softmax(u), over dimension 1. [K, C, B] or [n, C], that one becomes 1.
+
+    As sum q (log q - log p), positive and negative terms nearly cancel where q and p are close: at a high temperature
+    the rest is rounding, multiplied by T^2. With d = u - log q, less its mean under q, KL = log sum q exp(d)
+    = log(1 + sum q (exp(d) - 1 - d)), whose terms are all positive.
+    """
+    d = u - log_q
+    d = d - (q * d).sum(1, keepdim=True)
+    near = d.clamp(max=FAR)  # infinity would make the gradient NaN, also where the other form is taken
+    close = (q * (near.expm1() - near)).sum(1, keepdim=True).clamp(min=0).log1p()
+    far = d.amax(1, keepdim=True) > FAR
+    if not bool(far.any()):
+        return close
+    return torch.where(far, torch.logsumexp(log_q + d, 1, keepdim=True).clamp(min=0), close)
 
 
 class LabelLoss:
@@ -44,9 +64,10 @@ class LabelLoss:
             teachers = teachers if teachers.ndim == 3 else teachers[None]
             wanted = [(at if len(teachers) > 1 else 0, member.temperature) for at, member in enumerate(members)]
             tables = {pair: number for number, pair in enumerate(dict.fromkeys(wanted))}
-            soft = [torch.softmax(teachers[at] / temperature, 1) for at, temperature in tables]  # [n, C] each
-            self._q = torch.cat(soft).T.contiguous()
-            self._entropy = -torch.xlogy(self._q, self._q).sum(0)  # [tables * n]
+            hot = float(self._temperature.max()) > HOT
+            wide = teachers.to(torch.promote_types(teachers.dtype, torch.float64 if hot else torch.float32))
+            soft = [torch.log_softmax(wide[at] / temperature, 1) for at, temperature in tables]  # [n, C] each
+            self._log_q = torch.cat(soft).T.contiguous()
             self._shift = torch.tensor([tables[pair] for pair in wanted])[:, None] * len(labels)  # [K, 1]
 
     def __call__(self, z: Tensor, rows: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,12 +87,11 @@ class LabelLoss:
             slope = log_p.exp_().sub_(y).mul_(part)  # the gradient of a cross-entropy: p - y
         if self._soft:
             t, part = self._temperature, self._alpha * share[:, None]  # [K, 1, B]
-            own = rows + self._shift
-            q, log_p = _columns(self._q, own), torch.log_softmax(z / t, 1)
-            divergence = -self._entropy[own][:, None] - (q * log_p).sum(1, keepdim=True)  # KL(q || p), [K, 1, B]
-            loss = loss + (t**2 * part * divergence).sum((1, 2))
-            slope = slope + log_p.exp_().sub_(q).mul_(t * part)  # T^2 from the loss, 1 / T from z / T
-        return loss, slope
+            log_q, u = _columns(self._log_q, rows + self._shift), z.to(self._log_q.dtype) / t  # [K, C, B]
+            q = log_q.exp()
+            loss = loss + (t**2 * part * divergence(u, log_q, q)).sum((1, 2))
+            slope = slope + torch.softmax(u, 1).sub_(q).mul_(t * part)  # T^2 from the loss, 1 / T from z / T
+        return loss.to(z.dtype), slope.to(z.dtype)
 
 
 class ValueLoss:

@@ -12,6 +12,14 @@ from sklearn.model_selection import StratifiedKFold
 
 from kit import checks
 
+COLDEST, HOTTEST = 0.01, 1e6  # temperatures: outside of them, logits divided by T leave what a float can tell apart
+
+
+def check_temperature(value: Any) -> None:
+    """Refuse, as a temperature, what is no number (TypeError), or lies outside of 0.01 .. 1e6 (ValueError)."""
+    if not COLDEST <= checks.number("temperature", value) <= HOTTEST:
+        raise ValueError(f"temperature must lie in {COLDEST:g} .. {HOTTEST:g}; got {value!r}.")
+
 
 @dataclass(frozen=True)
 class Member:
@@ -26,7 +34,7 @@ class Member:
         dropout: share of the hidden units that each step leaves out, in [0, 1); MLPs only.
         label_smoothing: share of the hard label that is spread over all classes, in [0, 1] (Szegedy et al. 2016,
             arXiv:1512.00567).
-        temperature: of the soft labels, above 0 (Hinton et al. 2015, arXiv:1503.02531).
+        temperature: of the soft labels, 0.01 to 1e6 (Hinton et al. 2015, arXiv:1503.02531).
         alpha: weight of the soft labels, in [0, 1]; the hard ones have 1 - alpha. 0 needs no teacher.
         width: units of each hidden layer, at most the template's; None is the template's own; MLPs only.
         n_train: how many samples to train on, from the first; None is all.
@@ -57,8 +65,8 @@ class Member:
 
     def __post_init__(self) -> None:
         """Refuse values that no network can be trained with."""
-        for name in ("lr", "temperature"):
-            checks.number(name, getattr(self, name), above=0)
+        checks.number("lr", self.lr, above=0)
+        check_temperature(self.temperature)
         checks.number("weight_decay", self.weight_decay, least=0)
         for name in ("momentum", "beta1", "beta2", "dropout", "label_smoothing", "alpha"):
             checks.share(name, getattr(self, name), one=name in ("label_smoothing", "alpha"))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kit import checks, models
 from kit.cohort.members import Member
 from kit.cohort.passes import Blocks, logits
+from kit.training import predict
 
 MEMORY_SHARE = 0.5  # of the memory that is free: the page and the notebook need some too
 
@@ -34,7 +35,7 @@ class Cohort(nn.Module):
     Raises:
         ValueError: no members; widths above the template's, or of another template than an MLP; a template with
             buffers; another number of starts than of members, or a start of another shape.
-        TypeError: a template whose layers cannot be drawn anew.
+        TypeError: a template whose layers cannot be drawn anew, or an argument of another type.
         MemoryError: the cohort would need more than `memory`; the message says how many members fit.
     """
 
@@ -62,6 +63,7 @@ class Cohort(nn.Module):
             if start is None:
                 models.initialise(sized[member.width], member.seed)
             first = sized[member.width] if start is None else start[at]
+            checks.instance("each of start", first, nn.Module, "a module")
             if _shapes(first) != _shapes(sized[member.width]):
                 raise ValueError(f"start: each module must have the parameters of its member; number {at} has others.")
             for name, parameter in first.named_parameters():
@@ -86,7 +88,8 @@ class Cohort(nn.Module):
         return {name: part.view(k, *self.shapes[name]) for name, part in zip(self.shapes, parts, strict=True)}
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Every network's logits for the same inputs. [n, ...] -> [K, n, n_classes]."""
+        """Every network's logits for the same inputs; errors as of `predict`. [n, ...] -> [K, n, n_classes]."""
+        predict(self.template, inputs[:1])  # refuses samples of another shape
         return logits(self.template, self.blocks(), inputs[None].expand(len(self), *inputs.shape)).transpose(1, 2)
 
     def model(self, index: int) -> nn.Module:
@@ -134,6 +137,7 @@ def _corner(block: Tensor, small: Tensor) -> Tensor:
 
 
 def _check_family(template: nn.Module, members: Sequence[Member]) -> None:
+    checks.instance("template", template, nn.Module, "a module")
     if not members:
         raise ValueError("members is empty; a cohort needs at least one.")
     for member in members:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from kit import checks
 from kit.cohort.fitting import CohortHistory
 from kit.cohort.members import held_out
 from kit.cohort.networks import Cohort
@@ -25,6 +26,7 @@ BATCH = 256  # samples of a forward pass of all members
 @torch.no_grad()
 def answers(cohort: Cohort, inputs: Tensor) -> Tensor:
     """The class that each member names for each input; -1 where its logits are not numbers. -> [K, n]."""
+    checks.instance("inputs", inputs, Tensor)
     parts = map(cohort, inputs.split(BATCH))  # [K, b, n_classes] each
     return torch.cat([torch.where(logits.isfinite().all(2), logits.argmax(2), -1) for logits in parts], 1)
 
@@ -48,11 +50,13 @@ def table(cohort: Cohort, history: CohortHistory, dataset: Dataset) -> DataFrame
 
     Raises:
         ValueError: the history of another cohort.
-        TypeError: `dataset` is no `Dataset`.
+        TypeError: an argument of another type.
     """
     import pandas as pd
 
     check_dataset(dataset)
+    checks.instance("cohort", cohort, Cohort)
+    checks.instance("history", history, CohortHistory, "a CohortHistory, as cohort.fit gives it")
     if len(history.diverged) != len(cohort):
         raise ValueError(f"history is of {len(history.diverged)} networks, and the cohort has {len(cohort)}.")
     on_validation = accuracies(cohort, dataset.validation)

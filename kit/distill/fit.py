@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kit import checks, models, training
-from kit.cohort import UNLABELLED
+from kit.cohort import UNLABELLED, check_temperature
 from kit.data import Split
-from kit.distill.loss import loss
+from kit.distill.loss import check_finite, check_labels, unchecked
 
 BATCH = 1024  # samples of a teacher's forward pass
 
 
 def answers(teacher: nn.Module | Tensor, inputs: Tensor) -> Tensor:
-    """The teacher's logits for every sample: computed once, or cached ones checked and passed on. -> [n, C].
+    """The teacher's logits for every sample: computed once, or cached ones checked and passed on. -> [n, C], float32.
 
     Args:
         teacher: any module; or its logits [n, C] from an earlier call.
@@ -29,6 +29,7 @@ def answers(teacher: nn.Module | Tensor, inputs: Tensor) -> Tensor:
         ValueError: no inputs, inputs that the teacher cannot take, cached logits of another length, or NaN or infinity.
         TypeError: a teacher that is neither.
     """
+    checks.instance("inputs", inputs, Tensor)
     if not len(inputs):
         raise ValueError("transfer is empty; it needs at least one sample.")
     checks.instance("teacher", teacher, (nn.Module, Tensor), "a module, or its logits as a tensor")
@@ -39,9 +40,8 @@ def answers(teacher: nn.Module | Tensor, inputs: Tensor) -> Tensor:
     if logits.ndim != 2 or len(logits) != len(inputs):
         came = tuple(logits.shape)
         raise ValueError(f"teacher's logits must have shape [{len(inputs)}, n_classes], one row a sample; got {came}.")
-    if not bool(torch.isfinite(logits).all()):
-        raise ValueError("teacher's logits must be finite; some are NaN or infinity.")
-    return logits
+    check_finite("teacher's logits", logits)
+    return logits.float()
 
 
 def fit(
@@ -57,35 +57,36 @@ def fit(
     """Train `student` in place on the labels of `transfer` and the teacher's soft labels (see `loss`).
 
     Args:
-        student: any module that answers with as many classes as the teacher.
+        student: any module that answers with as many classes as the teacher, and shares nothing with it that training
+            changes.
         teacher: any module, not changed; or its logits for `transfer`, [n, C].
         transfer: samples, such as `digits.train` or one of this module's transfer sets.
         epochs: passes over the transfer set, 0 or more.
-        temperature: above 0.
+        temperature: 0.01 to 1e6.
         alpha: weight of the soft labels, in [0, 1].
         **fit_settings: as in `training.fit` (seed, lr, batch_size, optimiser, callbacks, cancel ...).
 
     Raises:
-        ValueError: an argument out of range, an empty transfer set, or teacher, student and samples that do not fit.
+        ValueError: an argument out of range, an empty transfer set, teacher, student and samples that do not fit, or
+            a student that shares parameters with the teacher.
+        TypeError: an argument of another type.
         Cancelled, Diverged: as `training.fit`.
     """
     training.check_split("transfer", transfer)
-    checks.number("temperature", temperature, above=0)
+    check_temperature(temperature)
     checks.share("alpha, the weight of the soft labels,", alpha)
-    if student is teacher:
-        raise ValueError("student and teacher are one module; give a copy (copy.deepcopy) as the student.")
+    checks.instance("student", student, nn.Module, "a module")
     v = answers(teacher, transfer.inputs)  # [n, C]
     z = _asked("student", student, transfer.inputs[:1])
     if z.shape[1] != v.shape[1]:
         raise ValueError(f"student must answer as many classes as the teacher, {v.shape[1]}; got {z.shape[1]}.")
-    highest = int(transfer.labels.max())
-    if highest >= v.shape[1]:
-        raise ValueError(f"transfer's labels must lie in 0 .. {v.shape[1] - 1}, or be -1; got {highest}.")
-    if alpha == 0 and highest == UNLABELLED:
+    _check_apart(student, teacher)
+    check_labels("transfer's labels", transfer.labels, *v.shape)
+    if alpha == 0 and int(transfer.labels.max()) == UNLABELLED:
         raise ValueError("transfer has no labelled sample, and alpha = 0 learns from labels alone; take alpha above 0.")
 
     def of_batch(logits: Tensor, rows: Tensor) -> Tensor:
-        return loss(logits, v[rows], transfer.labels[rows], temperature=temperature, alpha=alpha)
+        return unchecked(logits, v[rows], transfer.labels[rows], temperature, alpha)
 
     return training.minimise(student, transfer.inputs, of_batch, epochs=epochs, **fit_settings)
 
@@ -105,6 +106,7 @@ def features(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
 
 
 def _features(argument: str, model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
+    checks.instance("inputs", inputs, Tensor)
     with _tapped(argument, model, layer) as read:
         return torch.cat([read(_asked("model", model, part)) for part in inputs.split(BATCH)])
 
@@ -141,6 +143,10 @@ def hint(
     Source: Romero et al. (2015), FitNets, arXiv:1412.6550, equation 3.
     """
     training.check_split("transfer", transfer)
+    checks.instance("student", student, nn.Module, "a module")
+    checks.instance("teacher", teacher, nn.Module, "a module")
+    _check_apart(student, teacher)
+    checks.whole("seed", seed)
     wanted = standardised(_features("teacher_layer", teacher, teacher_layer, transfer.inputs))  # w, [n, F]
     size = _features("student_layer", student, student_layer, transfer.inputs[:1]).shape[1]
     regressor = models.MLP((size, wanted.shape[1]), seed=seed)
@@ -165,17 +171,36 @@ def standardised(features: Tensor) -> Tensor:
     return centred / centred.std().clamp(min=1e-12)
 
 
+def _check_apart(student: nn.Module, teacher: nn.Module | Tensor) -> None:
+    """Refuse a student that shares memory with its teacher, where training would change it."""
+    if isinstance(teacher, Tensor):
+        return
+    tensors = (*teacher.named_parameters(), *teacher.named_buffers())
+    taken = {tensor.untyped_storage().data_ptr(): name for name, tensor in tensors if tensor.numel()}
+    changed = [pair for pair in student.named_parameters() if pair[1].requires_grad]
+    with training.mode(student, training=True):  # which leaves frozen statistics in evaluation mode
+        for path, module in student.named_modules():
+            own = module.named_buffers(path, recurse=False) if module.training else ()
+            changed += own
+    for name, tensor in changed:
+        if tensor.numel() and (theirs := taken.get(tensor.untyped_storage().data_ptr())):
+            way = "so training would change both; give copy.deepcopy(student) as the student"
+            raise ValueError(f"student shares its {name} with the teacher's {theirs}, {way}.")
+
+
 @contextmanager
 def _tapped(argument: str, model: nn.Module, layer: str) -> Iterator[Callable[[Tensor], Tensor]]:
     """Hand over a function from the output of a pass to what one layer answered in it, after ReLU. -> [b, F]."""
+    checks.instance("model", model, nn.Module, "a module")
     named = dict(model.named_modules())
-    if not layer or layer not in named:
+    if not layer or not isinstance(layer, str) or layer not in named:
         there = ", ".join(name for name in named if name)
         raise ValueError(f"{argument} must be a module of the model ({there}); got {layer!r}.")
     answered: list[Tensor] = []
 
-    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        answered[:] = [F.relu(output).flatten(1)]
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        features = output[0] if isinstance(output, tuple) else output  # of an LSTM, the states after the outputs
+        answered[:] = [F.relu(features).flatten(1)]
 
     def read(output: Tensor) -> Tensor:
         if not answered:
@@ -192,6 +217,7 @@ class _Hinted(nn.Module):
     def __init__(self, student: nn.Module, regressor: nn.Module, read: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.student, self.regressor, self._read = student, regressor, read
+        self.training = student.training  # else normalisation of a student in evaluation mode would pass for frozen
 
     def forward(self, x: Tensor) -> Tensor:
         return self.regressor(self._read(self.student(x)))

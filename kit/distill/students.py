@@ -1,4 +1,7 @@
-"""Whole classes of students: every recipe with several seeds, trained as one cohort, each student remembered."""
+"""Whole classes of students: every recipe with several seeds, trained as one cohort, each student remembered.
+
+Arguments of another type are refused by a TypeError.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class Recipe:
 
     Attributes:
         transfer: the samples on which it meets its teacher.
-        temperature: of the soft labels, above 0.
+        temperature: of the soft labels, 0.01 to 1e6.
         alpha: weight of the soft labels, in [0, 1].
         width: hidden units; 0 is a single linear layer.
         epochs: passes over the transfer set, 1 or more.
@@ -49,7 +52,7 @@ class Recipe:
     def __post_init__(self) -> None:
         """Refuse values that no student can be trained with."""
         training.check_split("transfer", self.transfer)
-        checks.number("temperature", self.temperature, above=0)
+        cohort.check_temperature(self.temperature)
         checks.share("alpha, the weight of the soft labels,", self.alpha)
         checks.whole("width", self.width)
         checks.whole("epochs", self.epochs, 1)
@@ -88,6 +91,11 @@ class Group:
         return tuple((self.named == self.labels).float().mean(1).tolist())
 
     @property
+    def diverged(self) -> int:
+        """How many students answer NaN or infinity; such an answer counts as wrong."""
+        return int((self.named < 0).any(1).sum())
+
+    @property
     def accuracy(self) -> Estimate:
         """Mean over seeds with Student's t interval."""
         return Estimate.from_values(self.accuracies).share
@@ -124,7 +132,10 @@ class Students:
     def __init__(
         self, teacher: nn.Module, dataset: Dataset, *, lr: float = LEARNING_RATE, batch_size: int = 64
     ) -> None:
+        checks.instance("teacher", teacher, nn.Module, "a module")
         training.check_dataset(dataset)
+        checks.number("lr", lr, above=0)
+        checks.whole("batch_size", batch_size, 1)
         self.teacher, self.dataset, self.lr, self.batch_size = teacher, dataset, lr, batch_size
         self.logits = self._checked(dataset.validation.inputs)  # [n, C], of the validation split
         self._taught: dict[Split, Tensor] = {}
@@ -160,9 +171,14 @@ class Students:
             ValueError: fewer than two seeds, one twice, or a recipe that the teacher or the samples do not allow.
             MemoryError: more students than fit.
         """
+        checks.instance("seeds", seeds, Iterable, "a list of whole numbers")
+        seeds = tuple(checks.whole("each of seeds", seed) for seed in seeds)
         if len(seeds) < 2 or len(set(seeds)) < len(seeds):
             raise ValueError(f"seeds needs at least two, none twice, to show a spread; got {list(seeds)}.")
+        checks.instance("recipes", recipes, Iterable, "a list of Recipe objects")
         asked = list(recipes)
+        for recipe in asked:
+            checks.instance("each of recipes", recipe, Recipe)
         alike: dict[tuple[Split, int, int], list[tuple[Recipe, int]]] = {}
         for recipe, seed in itertools.product(dict.fromkeys(asked), seeds):
             if (recipe, seed) not in self._named:
@@ -185,6 +201,7 @@ class Students:
 
     def n_parameters(self, width: int) -> int:
         """Parameters of a student of that width."""
+        checks.whole("width", width)
         return sum((inputs + 1) * outputs for inputs, outputs in itertools.pairwise(self._sizes(width)))
 
     def _sizes(self, width: int) -> list[int]:
@@ -245,8 +262,12 @@ def hinted(
         cancel: looked at before each batch.
 
     Raises:
-        ValueError: a template without a hidden layer, or features of another length.
+        ValueError: a template without a hidden layer, or features of another shape.
     """
+    checks.instance("template", template, models.MLP, "an MLP, which the hint can start")
+    checks.instance("features", features, Tensor, "a tensor [n, F], as distill.features gives it")
+    if features.ndim != 2:
+        raise ValueError(f"features must be [n, F], as distill.features gives them; got shape {tuple(features.shape)}.")
     if len(template.sizes) < 3:
         raise ValueError("template needs a hidden layer to give a hint to; a single linear layer has none.")
     predicting = cohort.Cohort(models.MLP([*template.sizes[:-1], features.shape[1]]), members)
@@ -280,6 +301,8 @@ def generations(
     Source: Furlanello et al. (2018), Born-again neural networks, arXiv:1805.04770.
     """
     checks.whole("count", count, 1)
+    for member in members:
+        checks.instance("each of members", member, cohort.Member)
     if count > 1 and all(member.alpha == 0 for member in members):
         raise ValueError("members: alpha is 0 for all, so no generation would learn from another; give alpha above 0.")
     taught: list[cohort.Cohort] = []

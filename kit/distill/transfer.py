@@ -1,6 +1,7 @@
 """Transfer sets: the samples on which a student meets its teacher. The teacher answers all; labels may be missing.
 
-Each function takes a split and returns a new one; label -1 (`cohort.UNLABELLED`) marks an unlabelled sample.
+Each function takes a split and returns a new one; label -1 (`cohort.UNLABELLED`) marks an unlabelled sample. What is no
+split, or no whole number where one is needed, is refused by a TypeError.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from kit import checks
+from kit import checks, training
 from kit.cohort import UNLABELLED
 from kit.data import Split
 
@@ -23,6 +24,7 @@ def partly_labelled(split: Split, labelled: int) -> Split:
     Raises:
         ValueError: more labels than there are.
     """
+    training.check_split("split", split)
     checks.whole("labelled", labelled, 0, len(split))
     labels = split.labels.clone()
     labels[labelled:] = UNLABELLED
@@ -39,6 +41,7 @@ def few(split: Split, count: int) -> Split:
     Raises:
         ValueError: none, or more than there are.
     """
+    training.check_split("split", split)
     checks.whole("count", count, 1, len(split))
     rows = torch.arange(len(split)) % count
     return Split(split.inputs[rows], split.labels[rows])
@@ -55,6 +58,8 @@ def shifted(split: Split, pixels: int = 1, *, seed: int = 0) -> Split:
     Raises:
         ValueError: inputs that are not images, or a move as large as an image.
     """
+    training.check_split("split", split)
+    checks.whole("seed", seed)
     if split.inputs.ndim != 4:
         shape = tuple(split.inputs.shape[1:])
         raise ValueError(f"split must hold images [n, channels, height, width] to be shifted; got samples of {shape}.")
@@ -78,6 +83,8 @@ def without_class(split: Split, absent: int) -> Split:
     Raises:
         ValueError: a class that is not there, or that is the only one.
     """
+    training.check_split("split", split)
+    checks.whole("absent", absent, UNLABELLED)
     keep = split.labels != absent
     if bool(keep.all()) or not bool(keep.any()):
         there = ", ".join(map(str, split.labels.unique().tolist()))

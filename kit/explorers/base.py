@@ -30,10 +30,11 @@ import ipywidgets as widgets
 import pandas as pd
 
 from kit import training
+from kit.explorers.cells import take_over
 from kit.explorers.controls import STOP, Controlled, Row
-from kit.explorers.layout import WHOLE, LiveFigure, ProgressBar, bundle_with, dashboard, spoken
+from kit.explorers.layout import WHOLE, LiveFigure, ProgressBar, bundle_with, dashboard, inside, spoken
 from kit.explorers.marks import Mark
-from kit.explorers.worker import Job, Worker
+from kit.explorers.worker import CLOSED, Job, Worker
 from kit.plots.curves import Panel
 
 S = TypeVar("S")  # settings
@@ -42,6 +43,8 @@ A = TypeVar("A", bound=Any)  # answer: it has the settings that it answers
 # The figures under the main one follow a moment later and one by one: each takes the page some 20 ms, and the mark
 # would be painted only after all that comes in the same burst.
 DETAIL_SECONDS, BETWEEN_SECONDS = 0.08, 0.03
+CLOSE_SECONDS = 10.0  # for the present batch and for pins that wait; a thread that takes longer ends by itself
+KEPT = ("_trait", "_cross", "_repr", "_closed")  # by a closed explorer: what makes it a widget that shows nothing
 PAINT_SECONDS = 0.3  # growing curves are painted so often at most: a painting costs more than a point
 
 
@@ -63,6 +66,7 @@ class Explorer(Controlled, Generic[S, A]):
         stoppable: whether there is work long enough for a stop button and a progress bar.
     """
 
+    _closed = False
     _settings: ClassVar[Any] = None
     _first: ClassVar[tuple[str, ...]] = ()  # figures painted with the words; the others follow a moment later
     _bright: ClassVar[tuple[str, ...]] = ()  # figures that are not dimmed while work runs
@@ -80,6 +84,7 @@ class Explorer(Controlled, Generic[S, A]):
         marks: Sequence[Mark] = (),
         stoppable: bool = True,
     ) -> None:
+        take_over(self)
         self.title = title
         self._call = ", ".join([*call[0], *(f"{name}={value!r}" for name, value in call[1].items())])
         self._answered: A | None = None
@@ -87,6 +92,14 @@ class Explorer(Controlled, Generic[S, A]):
         self._answered_at = self._painted_at = self._began = 0.0
         self._spoken = ""  # words of the latest answer, as they stand in the status line
         self._worker = Worker(self._idle, self._say_error)
+        try:
+            self._build(table, marks, stoppable)
+        except BaseException:
+            self.close()
+            raise
+        self._complete = True
+
+    def _build(self, table: Sequence[Row], marks: Sequence[Mark], stoppable: bool) -> None:
         column = self._make([*table, STOP])
         self.status = widgets.HTML(layout={"min_height": self._status_height}).add_class("kit-status")
         self.curves_note = widgets.HTML().add_class("kit-note")
@@ -98,7 +111,6 @@ class Explorer(Controlled, Generic[S, A]):
             self.figures[name].add_class("kit-bright")
         super().__init__(dashboard(column, list(self.figures.values()), self.status, marks), layout=WHOLE)
         self.add_class("kit-explorer")
-        self._complete = True
 
     # -- what a script or a notebook cell uses -------------------------------------------------------------------------
 
@@ -146,10 +158,36 @@ class Explorer(Controlled, Generic[S, A]):
         self.stop_button.disabled = True
 
     def close(self) -> None:
-        """End the worker and remove the widgets."""
+        """End the work and the thread, remove the widgets, let go of the model and of all that was computed.
+
+        Whatever is asked of a closed explorer raises a RuntimeError that says so; closing it again does nothing.
+        """
+        if self._closed:
+            return
         if "_worker" in vars(self):  # not where the constructor refused its arguments
-            self._worker.close()
-        super().close()
+            self._worker.close(CLOSE_SECONDS)
+        for root in [each for each in (self, *vars(self).values()) if isinstance(each, widgets.Widget)]:
+            for each in list(inside(root)):
+                each.unobserve_all()
+                widgets.Widget.close(each)
+        self.children, self._closed = (), True
+        for name in [name for name in vars(self) if not name.startswith(KEPT)]:
+            del vars(self)[name]
+
+    def __getattr__(self, name: str) -> Any:
+        """Only where there is no such attribute.
+
+        Raises:
+            RuntimeError: the explorer is closed.
+            AttributeError: it never had one.
+        """
+        if self._closed and not name.startswith("__"):
+            raise RuntimeError(CLOSED)
+        return self.__getattribute__(name)  # it says what is missing
+
+    def __repr__(self) -> str:
+        """As of any widget; once it is closed, that it is."""
+        return CLOSED if self._closed else super().__repr__()
 
     # -- for subclasses: what is their own -----------------------------------------------------------------------------
 
@@ -201,14 +239,15 @@ class Explorer(Controlled, Generic[S, A]):
         return self._answered
 
     def _move(self, moved: str = "") -> None:
-        if self._quiet:
-            return
-        if moved:
-            with self._quietly():
-                self._adjust(moved)
-        self._halted, settings = False, self.settings
-        self._preview(settings)
-        self._request(lambda cancel: self._answer(settings, cancel))
+        with self._lock:
+            if self._quiet:
+                return
+            if moved:
+                with self._quietly():
+                    self._adjust(moved)
+            self._halted, settings = False, self.settings
+            self._preview(settings)
+            self._request(lambda cancel: self._answer(settings, cancel))
 
     def _request(self, job: Job, *, keep: bool = False) -> None:
         self._worker.post(job, keep=keep)

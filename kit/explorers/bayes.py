@@ -285,8 +285,7 @@ def _landscape(space: Space | None, points: int, seeds: int, epochs: int, landsc
         raise ValueError(f"space must have one parameter, a Float; got {said}.")
     if landscape is None:
         return landscapes.blank(named, points=points, seeds=seeds, epochs=epochs)
-    if landscape.missing:
-        raise ValueError(f"landscape must be complete; {landscape.missing} networks are not trained.")
+    landscape.check_complete()
     if (cells := len(landscape.axes[0])) < LEAST_POINTS or landscape.seeds < 2:
         least = f"{LEAST_POINTS} cells or more, of 2 networks or more"
         raise ValueError(f"landscape must have {least}; got {cells} of {landscape.seeds}.")

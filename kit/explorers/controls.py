@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import RLock
 from typing import Any, Literal, Self
 
 import ipywidgets as widgets
@@ -27,7 +28,37 @@ class _Something(AnyTrait):
     allow_none = False
 
 
-class StopSlider(widgets.SelectionSlider):
+def _own(value: Any, allowed: Sequence[Any]) -> Any:
+    """The allowed value itself, in place of NumPy's that equals it: `code` writes it down."""
+    return allowed[allowed.index(value)]
+
+
+class _Named(widgets.Widget):
+    """A control whose value is refused in a sentence that names it: nothing is cast, clamped or taken as no choice."""
+
+    def __init__(self, name: str, **settings: Any) -> None:
+        self._name = name
+        super().__init__(**settings)
+
+
+class _Chosen(_Named):
+    value = _Something(help="one of the options")
+
+    @validate("value")
+    def _validate_value(self, proposal: Any) -> Any:
+        checks.one_of(self._name, proposal["value"], self._options_values)
+        return _own(proposal["value"], self._options_values)
+
+
+class _Whole(_Named):
+    value = _Something(0, help="a whole number").tag(sync=True)
+
+    @validate("value")
+    def _validate_value(self, proposal: Any) -> int:
+        return checks.whole(self._name, proposal["value"], self.min, self.max)
+
+
+class StopSlider(_Named, widgets.SelectionSlider):
     """A slider over given numbers, closer together where it matters.
 
     Args:
@@ -43,14 +74,14 @@ class StopSlider(widgets.SelectionSlider):
     value = _Something(0.0, help="one of the stops")
 
     def __init__(self, name: str, stops: Sequence[float], text: Callable[[float], str], **settings: Any) -> None:
-        self.stops, self._name = tuple(stops), name
-        super().__init__(options=[(text(stop), stop) for stop in stops], **settings)
+        self.stops = tuple(stops)
+        super().__init__(name, options=[(text(stop), stop) for stop in stops], **settings)
 
     @validate("value")
     def _validate_value(self, proposal: Any) -> Any:
         value = proposal["value"]
         if value in self.stops:
-            return value
+            return _own(value, self.stops)
         nearest = ""
         if isinstance(value, (int, float)):
             below, above = [s for s in self.stops if s <= value][-1:], [s for s in self.stops if s >= value][:1]
@@ -97,18 +128,20 @@ class Control:
             options = list(self.values.items() if isinstance(self.values, Mapping) else self.values)
             checks.one_of(self.name, self.start, [each[1] if isinstance(each, tuple) else each for each in options])
             narrow = {"description": "", "style": {"button_width": f"{208 // len(options)}px"}}
-            return {"options": options, **(narrow if self.kind == "toggle" else {})}
+            return {"name": self.name, "options": options, **(narrow if self.kind == "toggle" else {})}
         if self.kind in ("slider", "number"):
-            return dict(zip(("min", "max"), self.values, strict=True))
+            return {"name": self.name, **dict(zip(("min", "max"), self.values, strict=True))}
         if self.kind == "stops":
             return {"name": self.name, "stops": self.values, "text": self.text}
         return {"indent": False} if self.kind == "check" else {"placeholder": self.values}
 
 
 _KINDS: dict[Kind, Callable[..., widgets.Widget]] = {
-    **{"stops": StopSlider, "choice": widgets.Dropdown, "toggle": widgets.ToggleButtons, "text": widgets.Text},
-    **{"slider": partial(widgets.IntSlider, continuous_update=False), "number": widgets.BoundedIntText},
-    "check": widgets.Checkbox,
+    **{"stops": StopSlider, "text": widgets.Text, "check": widgets.Checkbox},
+    "choice": type("Dropdown", (_Chosen, widgets.Dropdown), {}),
+    "toggle": type("ToggleButtons", (_Chosen, widgets.ToggleButtons), {}),
+    "slider": partial(type("IntSlider", (_Whole, widgets.IntSlider), {}), continuous_update=False),
+    "number": type("BoundedIntText", (_Whole, widgets.BoundedIntText), {}),
 }
 
 
@@ -153,6 +186,7 @@ class Controlled(widgets.VBox):
 
     def _make(self, table: Sequence[Row]) -> list[widgets.Widget]:
         self._starts: dict[str, Any] = {}
+        self._lock = RLock()  # one hand at a time: a thread may move controls, too
         made = []
         for row in table:
             if isinstance(row, Action):
@@ -193,17 +227,17 @@ class Controlled(widgets.VBox):
         if unknown := [name for name in values if name not in self._starts]:
             controls = ", ".join(self._starts)
             raise AttributeError(f"{type(self).__name__} has no control {unknown[0]!r}; it has {controls}.")
-        before = self._values()
-        with self._quietly():
+        with self._lock, self._quietly():
+            before = self._values()
             for name, value in values.items():
                 try:
                     getattr(self, name).value = value
                 except Exception as error:
-                    for moved, earlier in before.items():
-                        getattr(self, moved).value = earlier
+                    for moved in values:
+                        getattr(self, moved).value = before[moved]
                     if isinstance(error, ValueError):
                         raise
-                    raise ValueError(f"{name} does not take {value!r}: {error}.") from error
+                    raise ValueError(f"{name} does not take {value!r}: {str(error).rstrip('.')}.") from error
         self._move()
         return self
 

@@ -85,7 +85,9 @@ class DistillationExplorer(PinningExplorer[Settings, Answer]):
     `wait_curves()` the curves are complete: eight temperatures, six widths.
 
     Raises:
-        ValueError: samples that the teacher cannot take, other classes, or a start that is no stop of its slider.
+        ValueError: samples that the teacher cannot take, other classes, answers of NaN or infinity, or a start that is
+            no stop of its slider.
+        TypeError: a teacher that is no module, or data that are no `Dataset`.
     """
 
     _first = ("soft",)
@@ -145,7 +147,7 @@ class DistillationExplorer(PinningExplorer[Settings, Answer]):
 
     def new_seeds(self) -> None:
         """Train everything again with seeds that were not used before."""
-        self.seed.value += SEEDS[-1]  # past the largest group
+        self.seed.value = (self.seed.value + SEEDS[-1]) % (self.seed.max + 1)  # past the largest group
 
     def _preview(self, settings: Settings) -> None:
         self.bars.values = self._softened(settings)
@@ -249,6 +251,10 @@ class DistillationExplorer(PinningExplorer[Settings, Answer]):
             f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f}).",
             f"Of this {name} the teacher says: {likeliest}.",
         ]
+        rivals = ("distilled", group), ("on hard labels", hard), ("with label smoothing", answer.smoothed)
+        diverged = [f"{each.diverged} {kind}" for kind, each in rivals if each.diverged]
+        if diverged:
+            parts.insert(0, f"<b>Students answer NaN or infinity</b>, and count as wrong there: {', '.join(diverged)}.")
         if not settings.seen:
             right, without = (f"{100 * each.answers_to(label)[label].value:.0f} %" for each in (group, hard))
             never = f"The students never saw a {name}; they name {right} of them right (hard labels: {without})."

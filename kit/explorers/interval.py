@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Event
@@ -77,8 +76,9 @@ class IntervalExplorer(Explorer[Settings, Answer]):
     def __init__(self, model: nn.Module, dataset: Dataset, *, n: int | None = None) -> None:
         training.check_fits(model, dataset)
         self.dataset = dataset
-        self._model = copy.deepcopy(model).eval()
+        self._model = training.copy_of(model).eval()
         self._right: list[Tensor] = []  # bool [batch], one per batch of the validation split
+        self._nonfinite = 0  # samples with an answer that is no number; none counts as right
         self._stops = image_stops(len(dataset.validation))
         n = max((stop for stop in self._stops if stop <= 50), default=self._stops[0]) if n is None else n
         images, seed = "Images that each reading draws from the validation split.", "Decides which images are drawn."
@@ -111,7 +111,9 @@ class IntervalExplorer(Explorer[Settings, Answer]):
             if cancel.is_set():
                 raise training.Cancelled("a newer request waits.")
             logits = training.predict(self._model, split.inputs[start : start + BATCH])  # [batch, n_classes]
-            self._right.append(logits.argmax(1) == split.labels[start : start + BATCH])
+            finite = logits.isfinite().all(1)  # [batch]; the largest of NaNs would be class 0
+            self._right.append((logits.argmax(1) == split.labels[start : start + BATCH]) & finite)
+            self._nonfinite += int((~finite).sum())
             if start + BATCH < len(split):
                 self._say(f"Evaluating the model: {start + BATCH:,} of {len(split):,} images.")
 
@@ -122,7 +124,9 @@ class IntervalExplorer(Explorer[Settings, Answer]):
     def _words(self, answer: Answer) -> str:
         n, truth = answer.settings.n, answer.truth
         images = f"n = {n:,} image" + "s" * (n > 1)
+        broken = training.in_words(self._nonfinite, len(self.dataset.validation))
         return (
+            f"{f'<b>The model {broken}</b>; none of them counts as right. ' if broken else ''}"
             f"With {images} one reading is off by up to about <b>±{100 * plots.error_bound(truth, n):.1f} points</b> "
             f"(95 of 100 readings are nearer). <b>{answer.covered} of {DRAWS} intervals hold the truth</b>; about "
             f"{0.95 * DRAWS:.0f} are expected. The truth here is the accuracy on all {len(self.dataset.validation):,} "

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
 
 from kit import training
-from kit.explorers.marks import Fit, Mark, style_tag
+from kit.explorers.marks import STATIC, Fit, Mark, script, style_tag
 from kit.plots.curves import Panel
 
 WHOLE = {"width": "100%", "overflow": "hidden"}
@@ -22,6 +22,16 @@ def bundle_with(bundle: Any, text: str) -> tuple[dict[str, Any], Any]:
     """What the notebook shows: the widget, and a stable text without measured numbers: they differ between machines."""
     data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
     return {**data, "text/plain": text}, metadata
+
+
+def inside(widget: widgets.Widget) -> Iterator[widgets.Widget]:
+    """A widget and all that is made with it: what it contains, layouts and styles."""
+    yield widget
+    for name in filter(widget.trait_has_value, widget.keys):
+        value = getattr(widget, name)
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, widgets.Widget):
+                yield from inside(each)
 
 
 def spoken(text: str) -> str:
@@ -45,8 +55,10 @@ class LiveFigure(go.FigureWidget):
 
     After each painting the page reports all of plotly's defaults back, some 14 kB; reading them keeps the kernel busy
     for tens of milliseconds, in which the next move of a slider waits. Nothing here needs them.
-
     """
+
+    _esm = script((STATIC / "figure.js").read_text(encoding="utf-8"))
+    _plotly = script(str(go.FigureWidget._esm))
 
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel.figure)
@@ -118,8 +130,11 @@ def dashboard(
     column: Sequence[widgets.Widget], figures: Sequence[LiveFigure], status: widgets.HTML, marks: Sequence[Mark]
 ) -> list[widgets.Widget]:
     """Controls in a narrow column on the left, the first figure with the status line beside it, the others below."""
-    main, *details = (widgets.Box([figure], layout=_STRETCH).add_class("kit-figure") for figure in figures)
-    main.layout = wide = {"width": "100%"}
+    wide = {"width": "100%"}
+    looks = [wide, *[_STRETCH] * (len(figures) - 1)]
+    main, *details = (
+        widgets.Box([figure], layout=look).add_class("kit-figure") for figure, look in zip(figures, looks, strict=True)
+    )
     controls = widgets.VBox(column, layout=_COLUMN).add_class("kit-controls")
     return [
         widgets.HTML(style_tag("explorer.css"), layout={"display": "none"}),

@@ -18,10 +18,15 @@ def style_tag(name: str) -> str:
     return f"<style>{(STATIC / name).read_text(encoding='utf-8')}</style>"
 
 
+def script(text: str) -> Any:
+    """A widget's JavaScript as a trait: given a path, anywidget keeps each widget for as long as its class."""
+    return traitlets.Unicode(text).tag(sync=True)
+
+
 class Fit(anywidget.AnyWidget):
     """Refits the explorer's figures whenever its width changes (`static/fit.js`)."""
 
-    _esm = STATIC / "fit.js"
+    _esm = script((STATIC / "fit.js").read_text(encoding="utf-8"))
 
 
 class Mark(anywidget.AnyWidget):
@@ -39,7 +44,7 @@ class Mark(anywidget.AnyWidget):
     and x of the latest: the number makes a second click at the same place a change.
     """
 
-    _esm = STATIC / "mark.js"
+    _esm = script((STATIC / "mark.js").read_text(encoding="utf-8"))
     kind = traitlets.Enum(("point", "bars", "trials", "cursor", "expected")).tag(sync=True)
     values: Any = traitlets.List().tag(sync=True)
     at = traitlets.Float(0.0).tag(sync=True)  # the one number that moves while a slider is dragged

@@ -29,10 +29,12 @@ class Prediction(widgets.VBox):
 
     Raises:
         ValueError: an empty question, fewer than two options or two alike, a scale with low >= high or step <= 0.
-        TypeError: options that are neither.
+        TypeError: options that are neither, or a question or note that is no text.
     """
 
     def __init__(self, question: str, options: Sequence[str] | Scale, note: str = "") -> None:
+        checks.instance("question", question, str, "a text")
+        checks.instance("note", note, str, "a text")
         if not question.strip():
             raise ValueError(f"question must be a sentence; got {question!r}.")
         self.question = question
@@ -93,8 +95,9 @@ class Prediction(widgets.VBox):
 
         Raises:
             ValueError: `right` is no option, or outside of the scale.
-            TypeError: `right` is no number, on a scale.
+            TypeError: `right` is no number, on a scale, or the answer is no text.
         """
+        checks.instance("answer_text", answer_text, str, "a text")
         self._answer = (answer_text, None if right is None else self._checked("right", right))
         self._show_answer()
         return self.answer

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
+import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from threading import Event
 
+import ipywidgets as widgets
 from torch import nn
 
 from kit import training
@@ -35,6 +36,11 @@ COARSE_FIRST = tuple(sorted(RATIOS, key=lambda ratio: -((RATIOS.index(ratio) or 
 USUAL_SCOPE: dict[What, Scope] = {"weights": "global", "channels": "layer"}
 
 SLICE_SECONDS = 0.04  # a slice of the validation split should take about so long: the first answer's budget
+
+_RENEW_HELP = "Measure the batch-norm statistics of the pruned model anew, on training samples without their labels."
+RENEW = Control("renew", "check", False, _RENEW_HELP, label="Renew batch-norm statistics", group="prune")
+
+LISTED = 3  # names of layers in a sentence
 
 ORDER = {"magnitude": "smallest first", "taylor": "least effect on the loss first", "random": "at random"}
 
@@ -66,9 +72,10 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
         ratio: where the ratio slider begins, one of `RATIOS`.
         what: what the explorer begins with, "weights" or "channels".
 
-    Controls, each with its value to read or set from code: `what`, `ratio`, `importance`, `scope`, `epochs`, `seed`,
-    `size`, `pin_name`; buttons `pin_button`, `reset_button`, `stop_button`. After `wait()`: `model` (the pruned model),
-    `point`, `profile` (its measurements). After `wait_curves()` the curves are complete.
+    Controls, each with its value to read or set from code: `what`, `ratio`, `importance`, `scope`, `epochs`, `renew`
+    (shown for models with batch normalisation), `seed`, `size`, `pin_name`; buttons `pin_button`, `reset_button`,
+    `stop_button`. After `wait()`: `model` (the pruned model), `point`, `profile` (its measurements). After
+    `wait_curves()` the curves are complete.
 
     Raises:
         ValueError: nothing to prune, samples that the model cannot take, a ratio that is no stop.
@@ -83,11 +90,13 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
         PruningMethod(what)  # refuses an unknown word
         training.check_fits(model, dataset)
         self.dataset = dataset
-        self._sweep = Sweep(model, dataset, slice_size=_slice_size(model, dataset))
+        slice_size = training.batch_for(model, dataset.validation.inputs, seconds=SLICE_SECONDS)
+        self._sweep = Sweep(model, dataset, slice_size=slice_size)
         self._failed: set[PruningMethod] = set()  # methods whose curve cannot be had
         self.here = Mark("point")
         title, call = f"PruningExplorer: {type(model).__name__} on {dataset.name}", {"ratio": ratio, "what": what}
         super().__init__(title, _table(ratio, what), (("model", "dataset"), call), marks=[self.here])
+        show_renew(self.renew, model)
 
     @property
     def settings(self) -> Settings:
@@ -131,6 +140,9 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
 
         bar = ProgressCallback(self.progress)
         point = self._sweep.point(method, ratio, callbacks=[bar], cancel=cancel, on_slice=show)
+        if method.renew:
+            self._sweep.point(replace(method, renew=False), ratio, cancel=cancel)  # to say what it was without
+            self._sweep.point(PruningMethod(), 0.0, cancel=cancel)  # at ratio 0 it is another model than the dense one
         if settings.size == "latency":
             self._sweep.latency(PruningMethod(), 0.0, cancel=cancel)  # the right end of the axis
             self._sweep.latency(method, ratio, cancel=cancel)
@@ -166,9 +178,8 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
         method, ratio = answer.settings.method, answer.settings.ratio
         net = type(self._sweep.model).__name__
         name = f"{net}, {100 * ratio:.4g} % {method.what}, {method.importance}, {method.scope}"
-        name += f", {counted(method.epochs, 'epoch')}" * bool(method.epochs) + f", seed {method.seed}" * bool(
-            method.seed
-        )
+        name += f", {counted(method.epochs, 'epoch')}" * bool(method.epochs) + ", renewed statistics" * method.renew
+        name += f", seed {method.seed}" * bool(method.seed)
         return Pin(name, self._sweep.profile(method, ratio), {**asdict(method), "ratio": ratio})
 
     def _panels(self, answer: Answer | None) -> Mapping[str, Callable[[], Panel]]:
@@ -237,12 +248,31 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
             f"Non-zeros <b>{sizes.nonzeros:,}</b> of {dense.nonzeros:,}; file {sizes.file_bytes / 1e3:,.1f} kB of "
             f"{dense.file_bytes / 1e3:,.1f}; {sizes.flops / 1e6:.3g} MFLOPs of {dense.flops / 1e6:.3g}{timed}.",
         ]
-        if point.emptied:
-            parts.append(f"<b>Nothing is left of {', '.join(point.emptied)}: the network is cut there.</b>")
-        parts += self._trouble
-        if point.floored:
-            parts.append(f"<b>One channel was kept in {', '.join(point.floored)}, against the ratio.</b>")
-        return " ".join(parts)
+        if method.renew:
+            without = self._sweep.known(replace(method, renew=False), settings.ratio)
+            were = f"; as they were: <b>{without.accuracy.percent}</b>" if without else ""
+            parts.append(f"Batch-norm statistics measured anew on training samples{were}.")
+        return " ".join(parts + _cautions(point) + self._trouble)
+
+
+def _cautions(point: Point) -> list[str]:
+    """What a reader should know before believing the numbers."""
+    said = [f"<b>The model {point.broken}: these count as wrong.</b>"] * bool(point.broken)
+    if point.emptied:
+        said.append(f"<b>Nothing is left of {_listed(point.emptied)}: the network is cut there.</b>")
+    if point.floored:
+        said.append(f"<b>One channel was kept in {_listed(point.floored)}, against the ratio.</b>")
+    if point.skipped:
+        (first, why), *others = point.skipped
+        reason = f"{first} ({why[0].lower()}{why[1:].rstrip('.')})"
+        said.append(f"Left alone: {_listed([reason, *(name for name, _ in others)])}.")
+    return said
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are: a deep network has hundreds."""
+    more = f" and {len(names) - LISTED} more" * (len(names) > LISTED)
+    return html.escape(", ".join(names[:LISTED])) + more
 
 
 def _table(ratio: float, what: What) -> list[Row]:
@@ -254,17 +284,13 @@ def _table(ratio: float, what: What) -> list[Row]:
         row("importance", "choice", "magnitude", "What decides which go first.", IMPORTANCES),
         row("scope", "choice", USUAL_SCOPE[what], "Rank in the whole network, or in each layer alone.", SCOPES),
         row("epochs", "slider", 0, "Passes over the train split after pruning.", (0, 10), "fine-tuning", unit="epochs"),
+        RENEW,
         row("seed", "number", 0, "Of random importance, and of the order of the samples.", (0, 9999)),
         SIZE_CONTROL,
         *PIN_ROWS,
     ]
 
 
-def _slice_size(model: nn.Module, dataset: Dataset) -> int:
-    """Validation samples that fit the first answer's budget, by the time that 64 of them take."""
-    inputs = dataset.validation.inputs[:64]
-    training.predict(model, inputs)  # warm
-    began = time.perf_counter()
-    training.predict(model, inputs)
-    seconds = (time.perf_counter() - began) / len(inputs)
-    return int(min(1024, max(64, SLICE_SECONDS / max(seconds, 1e-9))))
+def show_renew(control: widgets.Widget, model: nn.Module) -> None:
+    """Show the control only for a model that has statistics to renew."""
+    control.layout.display = None if training.has_statistics(model) else "none"

@@ -117,8 +117,8 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
         plane = landscapes.space_of(space, landscape, PLANE)
         if len(plane) != 2:
             raise ValueError(f"space must have two parameters, Float or Int; got {', '.join(plane.names)}.")
-        if landscape and landscape.missing:
-            raise ValueError(f"landscape must be complete; {landscape.missing} networks are not trained.")
+        if landscape:
+            landscape.check_complete()
         given = ["dataset", *["landscape=landscape"] * bool(landscape), *["space=space"] * bool(space)]
         sizes = {} if landscape else {"points": points, "epochs": epochs}
         landscape = landscape or landscapes.blank(plane, **sizes)
@@ -175,11 +175,13 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
         The `budget` is in epochs; None is what the slider says.
         """
         settings = self._latest().settings
-        return plots.race_at(self._known(settings), settings.budget if budget is None else budget)
+        return plots.race_at(
+            self._known(settings), settings.budget if budget is None else checks.whole("budget", budget)
+        )
 
     def new_seeds(self) -> None:
         """Search everything again with seeds that were not used before."""
-        self.seed.value += NEW_SEEDS
+        self.seed.value = (self.seed.value + NEW_SEEDS) % (self.seed.max + 1)
 
     def _preview(self, settings: Settings) -> None:
         self.dots.at = self.cursor.at = float(settings.budget)

@@ -32,10 +32,12 @@ def table(frame: pd.DataFrame, title: str, formats: Mapping[str, Format] | None 
         formats: for a column's name a format as in `format(value, ".1f")`, or a function from a value to its text.
 
     Raises:
-        TypeError: `frame` is no DataFrame, or a format is neither text nor a function.
+        TypeError: `frame` is no DataFrame, `title` no text, or a format is neither text nor a function.
         ValueError: a format for a column that is not there, or one that does not fit a value.
     """
     checks.instance("frame", frame, pd.DataFrame, "a pandas DataFrame")
+    checks.instance("title", title, str, "a text")
+    checks.instance("formats", formats, (Mapping, type(None)), "a format for each of some columns, by name")
     indexed = frame.index.name is not None or not isinstance(frame.index, pd.RangeIndex)
     if indexed:
         frame = frame.rename_axis(index=frame.index.name or "").reset_index()

@@ -11,13 +11,16 @@ from collections.abc import Callable
 from threading import Event
 from typing import Any, Literal
 
-from kit import measure
+import torch
+
+from kit import checks, measure
 from kit.training import Cancelled
 
 Job = Callable[[Event], None]
 Idle = Callable[[Event], bool]
 Kind = Literal["kept", "latest", "idle"]
 
+CLOSED = "This explorer is closed; run its cell again."
 _alive: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 
@@ -85,11 +88,14 @@ class Worker:
         return waited
 
     def close(self, timeout: float = 0.0) -> None:
-        """End the thread after the present batch and the kept jobs; wait for that up to `timeout` seconds."""
+        """End the thread after the present batch and the kept jobs; wait for that up to `timeout` seconds.
+
+        What fails from now on is told to nobody.
+        """
         with self._changed:
             self._closed = True
         self.stop()
-        if self._thread is not None and timeout:
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
     def wait(self, timeout: float | None = None) -> None:
@@ -116,7 +122,7 @@ class Worker:
         self._raise("idle")
 
     def _wait(self, done: Callable[[], bool], timeout: float | None) -> None:
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None if timeout is None else time.monotonic() + checks.number("timeout", timeout, least=0)
         try:
             with self._changed:
                 while not done():
@@ -138,15 +144,18 @@ class Worker:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise RuntimeError("closed: nothing answers here any more; make a new one.")
+            raise RuntimeError(CLOSED)
 
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="kit explorer", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, args=[torch.get_num_threads()], name="kit explorer", daemon=True
+            )
             self._thread.start()
             _alive.add(self)
 
-    def _run(self) -> None:
+    def _run(self, threads: int) -> None:
+        torch.set_num_threads(threads)  # as where it was asked: a new thread would take over the one of small work
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._kept or self._latest or self._idling)
@@ -172,7 +181,8 @@ class Worker:
                 pass
             except Exception as error:
                 more, errors = False, [error]
-                self._on_error(error)
+                if not self._closed:
+                    self._on_error(error)
             finally:
                 with self._changed:
                     self._errors[kind] = [*self._errors.get(kind, []), *errors] if kind == "kept" else errors
@@ -185,5 +195,7 @@ class Worker:
 @atexit.register
 def _close_all() -> None:
     """A thread that still computes while the interpreter is taken down would abort the process."""
-    for worker in list(_alive):
-        worker.close(timeout=5.0)
+    end = time.monotonic() + 5
+    for timed in (False, True):  # first tell all, then wait
+        for worker in list(_alive):
+            worker.close(max(0.0, end - time.monotonic()) * timed)

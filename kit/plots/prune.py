@@ -104,14 +104,15 @@ def weights_panel(dense: nn.Module, pruned: nn.Module, thresholds: Sequence[floa
 
     Args:
         dense: the model before pruning.
-        pruned: after it; only its weights that are not zero count.
+        pruned: after it; only its weights that are not zero count. NaN and infinity lie in no bin.
         thresholds: absolute values below which weights went; empty where no threshold in |w| decided.
     """
     before, after = (
-        np.concatenate([weight.detach().flatten().numpy() for weight in prunable(model).values()])
+        torch.cat([weight.detach().flatten().float() for weight in prunable(model).values()]).numpy()
         for model in (dense, pruned)
     )
-    reach = float(np.quantile(np.abs(before), 0.995)) or 1.0
+    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
+    reach = (float(np.quantile(np.abs(before), 0.995)) if len(before) else 0.0) or 1.0
     edges = np.linspace(-reach, reach, BINS + 1)
     was, now = (np.histogram(each.clip(-reach, reach), edges)[0].tolist() for each in (before, after[after != 0]))
     centres, top = ((edges[:-1] + edges[1:]) / 2).tolist(), max(was)
@@ -142,16 +143,17 @@ def filters_panel(
         input_shape: of one sample.
         kept: with channels removed: by the name of a layer, positions in `dense` of the filters that `pruned` has.
     """
-    name = next(iter(prunable(dense)))
+    stay = kept or {}
+    # Of an attention layer that has lost channels the rows that stay are not told: the next layer is shown.
+    name = next(name for name in prunable(dense) if not stay or name.removesuffix(".weight") in stay)
     layer = name.removesuffix(".weight")
     before, after = _outputs_first(dense, name), _outputs_first(pruned, name)
     now = torch.zeros_like(before)
-    rows = list((kept or {}).get(layer, range(len(before))))
-    now[rows, : after.shape[1]] = after
+    now[list(stay.get(layer, range(len(before)))), : after.shape[1]] = after
     tiles = _tiles(now.numpy(), input_shape)
     picture = _side_by_side(tiles, np.nan)
     ys, xs = _side_by_side(_tiles((now != 0).numpy(), input_shape) == 0, 0.0).nonzero()
-    reach = float(np.abs(_tiles(before.numpy(), input_shape)).max()) or 1.0
+    reach = float(np.nan_to_num(np.abs(_tiles(before.numpy(), input_shape))).max()) or 1.0
     traces: list[dict[str, Any]] = [
         {
             **{"type": "heatmap", "zmin": -reach, "zmax": reach, "showscale": False},
@@ -173,7 +175,8 @@ def filters_panel(
 
 def _outputs_first(model: nn.Module, name: str) -> Tensor:
     """A weight with its filters along the first dimension; transposed convolutions keep them in the second."""
-    weight = prunable(model)[name].detach()
+    weight = prunable(model)[name].detach().float()
+    weight = torch.where(weight.isfinite(), weight, torch.nan)  # drawn as nothing
     layer = model.get_submodule(name.rpartition(".")[0])
     return weight.transpose(0, 1) if getattr(layer, "transposed", False) else weight
 

@@ -69,7 +69,7 @@ def slices(study: Study, *names: str) -> go.Figure:
 
 def _told(study: Study) -> list[Trial]:
     checks.instance("study", study, Study)
-    return [trial for trial in study.trials if trial.status not in ("asked", "lost")]
+    return [trial for trial in study.trials if trial.told]
 
 
 def _title(told: Sequence[Trial]) -> str:

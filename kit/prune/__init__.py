@@ -5,6 +5,7 @@
 | set single weights to zero | `weights(model, ratio=0.9)` |
 | take whole channels out | `channels(model, ratio=0.5, dataset=digits)` |
 | train on with the zeros held | `fine_tune(model, digits, epochs=3)` |
+| have plain weights in place of normalised or masked ones | `plain(model)` |
 | score weights yourself | `score_weights(model, "taylor", dataset=digits)` |
 | see which layer can lose how much | `scan(model, digits)`, then `allocate(...)` |
 | prune in rounds | `iterative(model, digits, ratio=0.95, rounds=5, epochs=10)` |
@@ -14,14 +15,16 @@
 
 # ruff: noqa: F401  (the names that the room offers)
 
+from kit.prune.graph import Untraceable
 from kit.prune.lottery import Lottery, lottery, shuffled
+from kit.prune.plain import plain
 from kit.prune.schedule import SCHEDULES, Iterative, Round, Schedule, iterative, schedule
 from kit.prune.scores import IMPORTANCES, Importance, prunable, score_weights
 from kit.prune.sensitivity import SCAN_RATIOS, Scanner, Sensitivity, allocate, scan
 from kit.prune.structured import (
     ChannelRemoval,
     LastChannelWarning,
-    Untraceable,
+    LeftAloneWarning,
     channel_groups,
     channels,
     remove_channels,

@@ -1,84 +1,182 @@
-"""Do the right inputs go with the removed channels? A check by experiment of what the dependency graph says.
+"""Channels taken out of a model, and the check that this was right: the answers are those with zeros in their place.
 
-The graph follows sums, concatenations and flattening, but not a permutation of channels. Where a model shuffles them,
-or flattens an image with its channels last, inputs of other channels would be removed, and nothing would say so.
+What a graph says about a model may be wrong: a model that shuffles its channels, splits them into heads, or normalises
+them together would lose others than those that were meant, and nothing would say so. So each removal is tried out.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from kit import training
 
-Marked = Mapping[nn.Module, Tensor]
+LAYERS = (nn.Linear, nn.modules.conv._ConvNd)  # those that own channels
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)  # of each channel by itself
+CUTTABLE = (*LAYERS, *_NORMS, nn.GroupNorm, nn.PReLU, nn.Embedding)
+# By the name of a layer (or parameter), and whether it is about its outputs: bool [width], True where one goes.
+Marks = Mapping[tuple[str, bool], Tensor]
 
 
-def wrong_joint(model: nn.Module, outputs: Marked, inputs: Marked, samples: Tensor) -> nn.Module | None:
-    """The first layer of `inputs` that would lose an input of another channel than those that go; else None.
+def cut(model: nn.Module, marks: Marks, *, zero: bool = False) -> nn.Module:
+    """A copy of `model` without the marked channels; or of the old size, with zeros in their weights."""
+    smaller = training.copy_of(model)
+    for (name, outward), gone in marks.items():
+        if gone.any():
+            _cut_layer(smaller, name, outward, gone, zero)
+    return smaller
 
-    `outputs` and `inputs` are bool [channels] for each layer that loses some, True where one goes. The outputs of all
-    layers are held at their values, except the marked (or the unmarked) channels, which are moved far up and down. A
-    marked input that moves with the unmarked channels only, or the reverse, is a wrong one. An input that moves with
-    neither (scaled by zero) or both (mixed by a normalisation) says nothing. `samples` are a batch for the model.
+
+def _cut_layer(model: nn.Module, name: str, outward: bool, gone: Tensor, zero: bool) -> None:
+    layer: Any = dict(model.named_modules()).get(name)
+    axes, sizes = _parts(layer, outward) if layer is not None else ({}, ())
+    if layer is None:  # a parameter of no layer: its last axis longer than 1 has the channels
+        owner, _, key = name.rpartition(".")
+        layer = model.get_submodule(owner)
+        axes = {key: max(axis for axis, n in enumerate(getattr(layer, key).shape) if n > 1)}
+    for key, axis in axes.items():
+        old = getattr(layer, key, None)
+        if old is None or (zero and key.startswith("running")):
+            continue
+        marked = gone[: old.shape[axis]].to(old.device)  # a block of a grouped layer stands for all its blocks
+        lost, stays = marked.nonzero().flatten(), (~marked).nonzero().flatten()
+        new = old.detach().index_fill(axis, lost, 0) if zero else old.detach().index_select(axis, stays)
+        setattr(layer, key, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
+    if zero:
+        return
+    if isinstance(layer, nn.GroupNorm):  # whole groups go
+        layer.num_groups = int((~gone).sum()) * layer.num_groups // layer.num_channels
+    for size in sizes:
+        setattr(layer, size, int((~gone).sum()))
+
+
+def is_depthwise(layer: Any) -> bool:
+    """A convolution of each channel by itself."""
+    return isinstance(layer, LAYERS[1]) and 1 < layer.groups == layer.out_channels == layer.in_channels
+
+
+def _parts(layer: nn.Module, outward: bool) -> tuple[dict[str, int], tuple[str, ...]]:
+    """The tensors that hold one side's channels, with the axis of these, and the attributes that hold their number."""
+    if is_depthwise(layer):
+        return {"weight": 0, "bias": 0}, ("in_channels", "out_channels", "groups")
+    if isinstance(layer, LAYERS):
+        axis = int(outward == bool(getattr(layer, "transposed", False)))
+        size = ("out" if outward else "in") + ("_features" if isinstance(layer, nn.Linear) else "_channels")
+        return {"weight": axis} | ({"bias": 0} if outward else {}), (size,)
+    size = next(
+        key for key in ("num_features", "num_channels", "num_parameters", "embedding_dim") if hasattr(layer, key)
+    )
+    return {"weight": int(size == "embedding_dim"), "bias": 0, "running_mean": 0, "running_var": 0}, (size,)
+
+
+def first_fault(model: nn.Module, thinned: nn.Module, marks: Marks, inputs: Tensor) -> tuple[str, str] | None:
+    """Where `thinned` first differs from `model` with zeros in the weights of the marked channels; else None.
+
+    Compared on the batch `inputs`: what comes into each layer that loses inputs, where it stays, and the answers. Equal
+    means within the square root of the number type's precision, relative to the value and to the root mean square.
+
+    Returns:
+        The name of the module ("" for the model itself), and the reason.
     """
-    held: dict[nn.Module, list[Tensor]] = {}
-
-    def record(layer: nn.Module, arguments: Any, output: Tensor) -> None:
-        held.setdefault(layer, []).append(output.clone())
-
-    with _listen(inputs) as before, hooked([layer.register_forward_hook(record) for layer in outputs]):
-        training.predict(model, samples)
-    moved = {goes: {layer: torch.zeros_like(marked) for layer, marked in inputs.items()} for goes in (True, False)}
-    for goes, shift in itertools.product(moved, (10.0, -10.0)):
-        with _listen(inputs) as after, _move(outputs, held, goes, shift):
-            training.predict(model, samples)
-        for layer in before:
-            for old, new in zip(before[layer], after[layer], strict=False):
-                moved[goes][layer] |= (old != new).any(dim=0)
-    for layer, marked in inputs.items():
-        by_gone, by_kept = moved[True][layer], moved[False][layer]
-        if bool(((by_gone != by_kept) & (by_gone != marked)).any()):
-            return layer
+    zeroed = cut(model, marks, zero=True)
+    stays = {name: (~gone).nonzero().flatten() for (name, outward), gone in marks.items() if not outward}
+    with _listen(zeroed, stays) as wanted:
+        training.predict(zeroed, inputs)
+    with watch(thinned) as seen, _listen(thinned, stays) as came:
+        try:
+            training.predict(thinned, inputs)
+        except Exception as error:
+            return seen.active, first_line(error)
+    for (name, old), (_, new) in zip(wanted, came, strict=False):
+        if not _close(old.index_select(-1, stays[name].to(old.device)) if name else old, new):
+            what = "other values would come into it" if name else "its answers would be others"
+            return name, f"with zeros in place of those that go, {what}"
     return None
 
 
-def _channels_at(layer: nn.Module) -> int:
-    return -1 if isinstance(layer, nn.Linear) else 1
+def first_line(error: Exception) -> str:
+    """An error in short, without a full stop; the one behind it where the model refuses its inputs."""
+    return (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def tensors(answer: Any) -> list[Tensor]:
+    """The tensors in what a model answers: alone, in tuples and dicts, or as `.logits`."""
+    leaves = (getattr(leaf, "logits", leaf) for leaf in tree_leaves(answer))
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _close(wanted: Tensor, came: Tensor) -> bool:
+    if wanted.shape != came.shape or not wanted.is_floating_point():
+        return torch.equal(wanted, came)
+    tolerance = torch.finfo(wanted.dtype).eps ** 0.5
+    typical = float(wanted.nan_to_num(0, 0, 0).double().norm()) / max(wanted.numel(), 1) ** 0.5
+    return torch.allclose(wanted, came, rtol=tolerance, atol=tolerance * typical, equal_nan=True)
 
 
 @contextmanager
-def _listen(layers: Marked) -> Iterator[dict[nn.Module, list[Tensor]]]:
-    """Collect what comes into each layer, one entry a call: [all positions, channels]."""
-    heard: dict[nn.Module, list[Tensor]] = {}
+def _listen(model: nn.Module, layers: Iterable[str]) -> Iterator[list[tuple[str, Tensor]]]:
+    """Collect what comes into each call of these layers, with the channels last; and as of layer "", the answers."""
+    heard: list[tuple[str, Tensor]] = []
 
-    def hook(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        if arguments:
-            rows = arguments[0].movedim(_channels_at(layer), -1).flatten(0, -2)
-            heard.setdefault(layer, []).append(rows.clone())  # before anything works in place
+    def listener(name: str) -> Any:
+        def hook(layer: Any, arguments: tuple[Tensor, ...]) -> None:
+            if arguments:
+                axis = -1 if isinstance(layer, nn.Linear) else -1 - len(layer.kernel_size)
+                heard.append((name, arguments[0].movedim(axis, -1).clone()))  # before anything works in place
 
-    with hooked([layer.register_forward_pre_hook(hook) for layer in layers]):
+        return hook
+
+    def answered(model: nn.Module, arguments: Any, answer: Any) -> None:
+        heard.extend(("", tensor) for tensor in tensors(answer))
+
+    hooks = [model.get_submodule(name).register_forward_pre_hook(listener(name)) for name in layers]
+    with hooked([*hooks, model.register_forward_hook(answered)]):
         yield heard
 
 
-def _move(layers: Marked, held: Mapping[nn.Module, list[Tensor]], goes: bool, shift: float) -> ExitStack:
-    """Let each layer answer as before, except in the channels whose mark is `goes`."""
-    calls = {layer: iter(answers) for layer, answers in held.items()}
+@dataclass
+class Watched:
+    """Which modules ran; those that had begun but not ended when a forward pass failed; where gradients were cut."""
 
-    def hook(layer: nn.Module, arguments: Any, output: Tensor) -> Tensor:
-        answer = next(calls[layer], output)
-        # Not the same shift everywhere, or a normalisation of each channel would take it away again.
-        far = answer + shift * (answer.abs().max() + 1) * torch.linspace(1, 2, answer.numel()).view_as(answer)
-        at = _channels_at(layer)
-        moves = (layers[layer] == goes).expand(answer.movedim(at, -1).shape).movedim(-1, at)
-        return torch.where(moves, far, answer)
+    ran: set[str]
+    stack: list[str]
+    cut: str = ""
 
-    return hooked([layer.register_forward_hook(hook) for layer in layers])
+    @property
+    def active(self) -> str:
+        """The innermost module that had not ended; "" for the model itself."""
+        return next((name for name in reversed(self.stack) if name), "")
+
+
+def _has_gradient(values: Any) -> bool:
+    values = values if isinstance(values, (tuple, list)) else (values,)
+    return any(isinstance(value, Tensor) and value.requires_grad for value in values)
+
+
+@contextmanager
+def watch(model: nn.Module) -> Iterator[Watched]:
+    """Follow a forward pass through the named modules."""
+    watched = Watched(set(), [])
+    names = {module: name for name, module in model.named_modules()}
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        watched.ran.add(names[module])
+        watched.stack.append(names[module])
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        name = watched.stack.pop()
+        if not watched.cut and _has_gradient(inputs) and not _has_gradient(output):
+            watched.cut = name
+
+    before = [module.register_forward_pre_hook(enter) for module in names]
+    with hooked(before + [module.register_forward_hook(leave) for module in names]):
+        yield watched
 
 
 def hooked(handles: Iterable[Any]) -> ExitStack:

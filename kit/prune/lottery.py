@@ -6,7 +6,6 @@ arXiv:1912.05671.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Event
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 from kit import checks, measure, models, training
 from kit.data import Dataset
 from kit.measure import Estimate
+from kit.prune.plain import plain
 from kit.prune.scores import prunable
-from kit.prune.unstructured import Masks, Scope, apply_masks, check_ratio, fine_tune, masks, weights
+from kit.prune.unstructured import Masks, Scope, apply_masks, fine_tune, masks, weights
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,21 @@ def lottery(
 
     Raises:
         ValueError: an argument out of range, nothing to prune.
-        TypeError: a layer that cannot be re-initialised.
+        TypeError: an argument of another type, or a layer that cannot be re-initialised.
         training.Cancelled: `cancel` was set; `model` is as it was.
     """
-    check_ratio(ratio)
+    checks.share("ratio, the share to remove,", ratio, one=False)
     checks.whole("rounds", rounds, 1)
     checks.whole("epochs", epochs, 1)
     checks.whole("rewind", rewind, 0, epochs - 1)
+    checks.whole("seed", seed)
+    checks.number("lr", lr, above=0)
     prunable(model)
 
     def train(network: nn.Module, epochs: int, *callbacks: training.Callback) -> nn.Module:
         return fine_tune(network, dataset, epochs=epochs, seed=seed, lr=lr, callbacks=callbacks, cancel=cancel)
 
-    other = copy.deepcopy(model)
+    other = plain(model)
     models.initialise(other, seed + 1_000_003)  # far from the seeds that a reader would choose for the model
     start = train(model, rewind)  # with rewind 0 a plain copy
     other = train(other, rewind)
@@ -99,7 +101,7 @@ def lottery(
 
         class Measure(training.Callback):
             def on_epoch_end(self, progress: training.Progress) -> None:
-                estimates.append(measure.accuracy(progress.model, dataset.validation))
+                estimates.append(measure.accuracy(progress.model, dataset.validation, cancel=cancel))
 
         train(network, epochs - rewind, Measure())
         return tuple(estimates)
@@ -110,6 +112,6 @@ def lottery(
 
 def shuffled(masks: Mapping[str, Tensor], seed: int) -> Masks:
     """Random masks that keep as many weights of each layer as `masks` do."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(checks.whole("seed", seed))
     orders = {name: torch.randperm(mask.numel(), generator=generator) for name, mask in masks.items()}
     return {name: mask.flatten()[orders[name]].view_as(mask) for name, mask in masks.items()}

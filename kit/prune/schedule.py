@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Event
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -13,7 +13,7 @@ from kit import checks, measure, training
 from kit.data import Dataset
 from kit.measure import Estimate
 from kit.prune.scores import Importance
-from kit.prune.unstructured import Scope, check_ratio, fine_tune, weights
+from kit.prune.unstructured import Scope, fine_tune, weights
 
 Schedule = Literal["one-shot", "linear", "cubic"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
@@ -57,7 +57,7 @@ def schedule(kind: Schedule, ratio: float, rounds: int) -> tuple[float, ...]:
         ValueError: an argument outside of these.
     """
     checks.one_of("kind", kind, SCHEDULES)
-    check_ratio(ratio)
+    checks.share("ratio, the share to remove,", ratio, one=False)
     checks.whole("rounds", rounds, 1)
     if kind == "one-shot":
         return (ratio,)
@@ -97,15 +97,19 @@ def iterative(
         cancel: looked at between batches.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: an argument out of range, fewer epochs than rounds, nothing to prune.
         training.Cancelled: `cancel` was set; `model` is as it was.
     """
     targets = schedule(kind, ratio, rounds)
     checks.whole("epochs, at least one per round,", epochs, len(targets))
+    checks.whole("seed", seed)
+    checks.number("lr", lr, above=0)
     done, smaller = [], model
     for index, target in enumerate(targets):
         share = epochs * (index + 1) // len(targets) - epochs * index // len(targets)
-        pruned = weights(smaller, ratio=target, importance=importance, scope=scope, dataset=dataset, seed=seed)
+        how: dict[str, Any] = {"importance": importance, "scope": scope, "dataset": dataset, "seed": seed}
+        pruned = weights(smaller, ratio=target, cancel=cancel, **how)
         before = measure.accuracy(pruned, dataset.validation, cancel=cancel)
         smaller = fine_tune(pruned, dataset, epochs=share, seed=seed + index, lr=lr, callbacks=callbacks, cancel=cancel)
         done.append(Round(target, before, measure.accuracy(smaller, dataset.validation, cancel=cancel)))

@@ -2,40 +2,72 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Collection
+from threading import Event
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kit import checks, training
+from kit import checks, inference, training
 from kit.data import Dataset
+from kit.prune.plain import is_plain, plain
 
 Importance = Literal["magnitude", "taylor", "random"]
 IMPORTANCES: tuple[Importance, ...] = get_args(Importance)
 
 TAYLOR_SAMPLES = 1024  # enough for a stable ranking; the whole training set of a big problem is not worth its time
+TAYLOR_BATCH = 64  # samples whose activations are in memory at once
+
+_LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)
+_MULTIPLY = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
-def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights that pruning may remove: every parameter with two or more dimensions, by name.
+def prunable(model: nn.Module, also: Collection[str] = ()) -> dict[str, nn.Parameter]:
+    """The weights that pruning may remove, by name: those by which a layer multiplies what comes in.
 
-    Biases, normalisation scales and embeddings are left alone: they are few, or are looked up rather than multiplied.
+    That is, of linear, bilinear, convolutional, recurrent and attention layers (and `Conv1D` of transformers), every
+    weight with two or more dimensions. Biases and normalisation scales are left alone, as they are few; embeddings, and
+    heads that share their weight, as they are looked up. So is a parameter that no such layer owns, such as a class
+    token or a table of positions: which of them multiply, only the reader knows, and may say by `also`.
+
+    Args:
+        model: any module; one whose weights are not plain (see `kit.prune.plain`) is read through a plain copy.
+        also: names of further parameters with two or more dimensions; other names are passed over.
 
     Raises:
+        TypeError: no module.
         ValueError: the model has no such weight.
     """
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))}
-    found = {name: p for name, p in model.named_parameters() if p.ndim >= 2 and id(p) not in embeddings}
+    checks.instance("model", model, nn.Module, "a torch.nn.Module")
+    model = model if is_plain(model) else plain(model)
+    modules = list(model.modules())
+    looked_up = {id(m.weight) for m in modules if isinstance(m, _LOOKED_UP)}
+    owned = {
+        id(p)
+        for m in modules
+        if isinstance(m, _MULTIPLY) or type(m).__name__ == "Conv1D"
+        for name, p in m.named_parameters(recurse=False)
+        if "weight" in name
+    }
+    named = {name: p for name, p in model.named_parameters() if p.ndim >= 2}
+    found = {name: p for name, p in named.items() if name in also or id(p) in owned - looked_up}
     if not found:
-        kind = type(model).__name__
-        raise ValueError(f"model: {kind} has nothing to prune; it needs a weight of a linear or convolutional layer.")
+        way_out = f"; or name parameters: prune.weights(model, ratio={{{next(iter(named))!r}: 0.5}})" if named else ""
+        needs = f"it needs a weight of a linear, convolutional, recurrent or attention layer{way_out}"
+        raise ValueError(f"model: {type(model).__name__} has nothing to prune; {needs}.")
     return found
 
 
 def score_weights(
-    model: nn.Module, kind: Importance = "magnitude", *, dataset: Dataset | None = None, seed: int = 0
+    model: nn.Module,
+    kind: Importance = "magnitude",
+    *,
+    dataset: Dataset | None = None,
+    seed: int = 0,
+    also: Collection[str] = (),
+    cancel: Event | None = None,
 ) -> dict[str, Tensor]:
     """Score each prunable weight; the lowest scores go first. A weight scores 0 if and only if it is zero already.
 
@@ -47,34 +79,56 @@ def score_weights(
             "random": uniform numbers from `seed`.
         dataset: needed by "taylor" only; its train split is read.
         seed: used by "random" only.
+        also: names of further parameters; see `prunable`.
+        cancel: looked at between batches of "taylor".
 
     Returns:
-        One non-negative tensor for each name in `prunable(model)`, shaped like the weight.
+        One non-negative tensor for each name in `prunable(model, also)`, shaped like the weight.
 
     Raises:
-        ValueError: an unknown kind, "taylor" without a data set or with one that does not fit, or nothing to prune.
+        ValueError: an unknown kind, "taylor" without a data set, with one that does not fit, or without finite
+            gradients, or nothing to prune.
+        training.Cancelled: `cancel` was set.
     """
     checks.one_of("importance", kind, IMPORTANCES)
-    weights = prunable(model)
+    checks.whole("seed", seed)
+    weights = {name: w.detach() for name, w in prunable(model, also).items()}
     if kind == "magnitude":
-        return {name: w.detach().abs() for name, w in weights.items()}
+        return {name: w.abs() for name, w in weights.items()}
     if kind == "random":
         generator = torch.Generator().manual_seed(seed)
-        return {name: _zeros_first(torch.rand(w.shape, generator=generator), w.detach()) for name, w in weights.items()}
+        return {name: _zeros_first(torch.rand(w.shape, generator=generator), w) for name, w in weights.items()}
     if dataset is None:
         raise ValueError("importance 'taylor' needs a dataset to take gradients on; got None.")
+    gradients = _gradients(model, dataset, also, cancel)
+    return {name: _zeros_first((w * gradients[name]).abs(), w) for name, w in weights.items()}
+
+
+def _gradients(model: nn.Module, dataset: Dataset, also: Collection[str], cancel: Event | None) -> dict[str, Tensor]:
+    """By each prunable weight, of the mean cross-entropy; summed batch by batch, in single precision or better."""
     training.check_fits(model, dataset)
-    samples, probe = dataset.train.first(TAYLOR_SAMPLES), copy.deepcopy(model).eval()
-    weights = prunable(probe)
-    with torch.enable_grad():
-        for w in weights.values():
-            w.requires_grad_(True)  # a frozen weight has a gradient too
-        loss = F.cross_entropy(probe(samples.inputs), samples.labels)  # nats, mean over the samples
-        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-    return {
-        name: _zeros_first(torch.zeros_like(w) if g is None else (w.detach() * g).abs(), w.detach())
-        for (name, w), g in zip(weights.items(), gradients, strict=True)
-    }
+    samples, probe = dataset.train.first(TAYLOR_SAMPLES), plain(model).eval()
+    weights = {name: w.requires_grad_(True) for name, w in prunable(probe, also).items()}  # frozen ones have them too
+    sums = {name: torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32)) for name, w in weights.items()}
+    for start in range(0, len(samples), TAYLOR_BATCH):
+        training.check_cancel(cancel, f"after the gradients of {start} of {len(samples)} samples")
+        rows = slice(start, start + TAYLOR_BATCH)
+        with torch.enable_grad():
+            logits = inference.ask(probe, samples.inputs[rows])  # [b, n_classes]
+            loss = F.cross_entropy(logits, samples.labels[rows], reduction="sum")  # nats
+            try:
+                parts = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+            except RuntimeError as error:  # it runs under no_grad, or changes in place what the gradient needs
+                reason = str(error).splitlines()[0]
+                raise ValueError(
+                    f"importance 'taylor': no gradient of the model ({reason}); use 'magnitude'."
+                ) from error
+        for total, part in zip(sums.values(), parts, strict=True):
+            if part is not None:
+                total += part / len(samples)
+    if not all(total.isfinite().all() for total in sums.values()):
+        raise ValueError("importance 'taylor': the gradients of the model hold NaN or infinity; use 'magnitude'.")
+    return sums
 
 
 def _zeros_first(scores: Tensor, weight: Tensor) -> Tensor:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from threading import Event
 
 import numpy as np
 from torch import nn
 
-from kit import measure
+from kit import checks, training
 from kit.data import Dataset
 from kit.measure import Estimate
 from kit.prune.scores import Importance, score_weights
-from kit.prune.unstructured import apply_masks, check_ratio, rank
+from kit.prune.unstructured import apply_masks, check_renew, rank, renewed
 
 SCAN_RATIOS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 
@@ -26,11 +26,13 @@ class Sensitivity:
         ratios: the scanned ratios, ascending, from 0.
         accuracy: for each weight name one estimate per ratio, on the validation split.
         sizes: numbers in each weight.
+        nonfinite: points whose model answers NaN or infinity for some samples; these count as wrong.
     """
 
     ratios: tuple[float, ...]
     accuracy: dict[str, tuple[Estimate, ...]]
     sizes: dict[str, int]
+    nonfinite: int = 0
 
 
 def scan(
@@ -40,6 +42,7 @@ def scan(
     ratios: Sequence[float] = SCAN_RATIOS,
     importance: Importance = "magnitude",
     seed: int = 0,
+    renew: bool = False,
     cancel: Event | None = None,
 ) -> Sensitivity:
     """Prune each layer alone to each ratio and measure on the validation split (Han et al. 2015, figure 6).
@@ -50,13 +53,15 @@ def scan(
         ratios: in [0, 1), ascending, starting at 0.
         importance: "magnitude", "taylor" or "random".
         seed: used by "random".
-        cancel: looked at between measurements.
+        renew: whether each pruned model's batch-norm statistics are measured anew; see `PruningMethod`.
+        cancel: looked at between batches.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: ratios out of range or order, an unknown importance, nothing to prune.
         training.Cancelled: `cancel` was set.
     """
-    scanner = Scanner(model, dataset, ratios=ratios, importance=importance, seed=seed)
+    scanner = Scanner(model, dataset, ratios=ratios, importance=importance, seed=seed, renew=renew, cancel=cancel)
     while scanner.step(cancel):
         pass
     return scanner.sensitivity
@@ -80,15 +85,19 @@ class Scanner:
         ratios: Sequence[float] = SCAN_RATIOS,
         importance: Importance = "magnitude",
         seed: int = 0,
+        renew: bool = False,
+        cancel: Event | None = None,
     ) -> None:
-        if list(ratios) != sorted(set(ratios)) or not ratios or ratios[0] != 0:
-            raise ValueError(f"ratios must ascend from 0 without repeats; got {list(ratios)}.")
-        for ratio in ratios:
-            check_ratio(ratio)
-        self._model, self._dataset, self._ratios = model, dataset, tuple(ratios)
-        self.scores = score_weights(model, importance, dataset=dataset, seed=seed)
+        checks.instance("ratios", ratios, Iterable, "a list of numbers")
+        ordered = tuple(checks.share("each of ratios", ratio, one=False) for ratio in ratios)
+        if list(ordered) != sorted({0.0, *ordered}):
+            raise ValueError(f"ratios must ascend from 0 without repeats; got {list(ordered)}.")
+        training.check_dataset(dataset)
+        check_renew(model, renew)
+        self._model, self._dataset, self._ratios, self._renew = model, dataset, ordered, renew
+        self.scores = score_weights(model, importance, dataset=dataset, seed=seed, cancel=cancel)
         self._ranking = rank(self.scores, "layer")
-        self._measured: dict[str, list[Estimate]] = {name: [] for name in self.scores}
+        self._measured: dict[str, list[training.Evaluation]] = {name: [] for name in self.scores}
         self.total = len(self._measured) * len(self._ratios)
 
     def step(self, cancel: Event | None = None) -> bool:
@@ -104,8 +113,14 @@ class Scanner:
             points.append(next(iter(self._measured.values()))[0])
             return True
         pruned = apply_masks(self._model, {name: self._ranking.masks({name: self._ratios[len(points)]})[name]})
-        points.append(measure.accuracy(pruned, self._dataset.validation, cancel=cancel))
+        points.append(self.evaluate(pruned, cancel))
         return True
+
+    def evaluate(self, pruned: nn.Module, cancel: Event | None = None) -> training.Evaluation:
+        """Count the right answers of a pruned model as the scan does, its statistics renewed if that was asked for."""
+        if self._renew:
+            pruned = renewed(pruned, self._dataset, cancel)
+        return training.evaluate(pruned, self._dataset.validation, cancel=cancel)
 
     @property
     def done(self) -> int:
@@ -115,8 +130,13 @@ class Scanner:
     @property
     def sensitivity(self) -> Sensitivity:
         """What is measured so far; `allocate` takes it once `done` is `total`."""
-        accuracy = {name: tuple(points) for name, points in self._measured.items()}
-        return Sensitivity(self._ratios, accuracy, {name: score.numel() for name, score in self.scores.items()})
+        accuracy = {
+            name: tuple(Estimate.from_counts(counts.correct, counts.total) for counts in points)
+            for name, points in self._measured.items()
+        }
+        sizes = {name: score.numel() for name, score in self.scores.items()}
+        nonfinite = sum(counts.nonfinite > 0 for points in self._measured.values() for counts in points)
+        return Sensitivity(self._ratios, accuracy, sizes, nonfinite)
 
 
 def allocate(sensitivity: Sensitivity, ratio: float) -> dict[str, float]:
@@ -133,7 +153,7 @@ def allocate(sensitivity: Sensitivity, ratio: float) -> dict[str, float]:
     Raises:
         ValueError: a ratio outside that range.
     """
-    if not 0 <= ratio <= sensitivity.ratios[-1]:
+    if not 0 <= checks.number("ratio", ratio) <= sensitivity.ratios[-1]:
         raise ValueError(f"ratio must lie in [0, {sensitivity.ratios[-1]:g}], the scanned range; got {ratio!r}.")
     ratios, curves = np.array(sensitivity.ratios), {}
     for name, accuracies in sensitivity.accuracy.items():

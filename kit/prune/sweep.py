@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from threading import Event, Lock
 from typing import Any, Literal, get_args
 
@@ -14,9 +13,10 @@ from torch import nn
 from kit import checks, measure, training
 from kit.data import Dataset
 from kit.measure import Estimate, Profile
+from kit.prune.plain import plain
 from kit.prune.scores import IMPORTANCES, Importance, prunable, score_weights
 from kit.prune.structured import ChannelRemoval, remove_channels
-from kit.prune.unstructured import SCOPES, Ranking, Scope, apply_masks, check_ratio, fine_tune, masks, rank
+from kit.prune.unstructured import SCOPES, Ranking, Scope, apply_masks, check_renew, fine_tune, masks, rank, renewed
 
 What = Literal["weights", "channels"]
 WHATS: tuple[What, ...] = get_args(What)
@@ -34,9 +34,11 @@ class PruningMethod:
         scope: "global" or "layer".
         epochs: of fine-tuning after pruning, 0 or more.
         seed: of "random" and of the sample order in fine-tuning.
+        renew: whether batch-norm statistics are measured anew in the end, on 1024 training samples and without their
+            labels; those of the dense model fit a pruned one badly (`training.renew_statistics`).
 
     Raises:
-        ValueError: an attribute outside of these.
+        TypeError, ValueError: an attribute outside of these.
     """
 
     what: What = "weights"
@@ -44,6 +46,7 @@ class PruningMethod:
     scope: Scope = "global"
     epochs: int = 0
     seed: int = 0
+    renew: bool = False
 
     def __post_init__(self) -> None:
         """Refuse unknown words and negative numbers."""
@@ -51,6 +54,7 @@ class PruningMethod:
             checks.one_of(name, getattr(self, name), allowed)
         checks.whole("epochs", self.epochs)
         checks.whole("seed", self.seed)
+        checks.instance("renew", self.renew, bool)
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,14 @@ class Pruned:
         kept: for each prunable weight of the dense model, the share of its numbers that are still there.
         floored: channel groups in which one channel was kept against the ratio.
         outputs: for each layer that lost channels, the positions of the outputs that stay; empty for weights.
+        skipped: layers and channel groups that were left alone, each with the reason; empty for weights.
     """
 
     model: nn.Module
     kept: dict[str, float]
     floored: tuple[str, ...]
     outputs: dict[str, tuple[int, ...]]
+    skipped: tuple[tuple[str, str], ...] = ()
 
     @property
     def emptied(self) -> tuple[str, ...]:
@@ -97,6 +103,8 @@ class Point:
         sizes: of the model.
         emptied: weights of which nothing is left.
         floored: channel groups kept from being emptied.
+        nonfinite: samples for which the model answers NaN or infinity; they count as wrong.
+        skipped: as in `Pruned`.
     """
 
     ratio: float
@@ -105,6 +113,13 @@ class Point:
     sizes: Sizes
     emptied: tuple[str, ...]
     floored: tuple[str, ...]
+    nonfinite: int = 0
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def broken(self) -> str:
+        """In words: `answers NaN or infinity for 512 of 540 samples`; empty where all answers are finite."""
+        return training.in_words(self.nonfinite, self.accuracy.n)
 
 
 Key = tuple[PruningMethod, float]
@@ -114,7 +129,8 @@ class Sweep:
     """Prunes one model at any ratio in any way, and remembers every answer.
 
     Args:
-        model: any module with a prunable weight; copied, so that later training does not change the sweep.
+        model: any module with a prunable weight; copied, so that later training does not change the sweep. In the copy
+            the weights are plain (see `kit.prune.plain`).
         dataset: validation measures; train scores and fine-tunes.
         slice_size: samples per slice of the validation split; see `point`.
 
@@ -126,7 +142,7 @@ class Sweep:
 
     def __init__(self, model: nn.Module, dataset: Dataset, *, slice_size: int = 1024) -> None:
         training.check_fits(model, dataset)
-        self.model, self.dataset, self.slice_size = copy.deepcopy(model).eval(), dataset, slice_size
+        self.model, self.dataset, self.slice_size = plain(model).eval(), dataset, slice_size
         self._weights = {name: w.numel() for name, w in prunable(self.model).items()}
         self._rankings: dict[tuple[Importance, Scope, int], Ranking] = {}
         self._flops: dict[tuple[tuple[int, ...], ...], int] = {}
@@ -150,7 +166,8 @@ class Sweep:
         `callbacks` are called in fine-tuning; `cancel` is looked at between batches.
 
         Raises:
-            ValueError: a ratio outside [0, 1).
+            TypeError: a ratio that is no number.
+            ValueError: a ratio outside [0, 1), or statistics to renew where there are none.
             Untraceable: channels of a model that cannot be traced.
             training.Cancelled: `cancel` was set.
         """
@@ -159,29 +176,42 @@ class Sweep:
             if key in self._models:
                 self._models.move_to_end(key)
                 return self._models[key]
-        check_ratio(ratio)
-        how: dict[str, Any] = {"importance": method.importance, "scope": method.scope, "seed": method.seed}
-        if method.what == "channels":
-            removal = remove_channels(self.model, ratio=ratio, dataset=self.dataset, **how)
-        else:
-            removal = ChannelRemoval(apply_masks(self.model, self.ranking(method).masks(ratio)), {}, ())
-        smaller = removal.model
-        kept = {name: int(mask.sum()) / self._weights[name] for name, mask in masks(smaller).items()}
-        if method.epochs:
-            how = {"epochs": method.epochs, "seed": method.seed, "callbacks": callbacks, "cancel": cancel}
-            smaller = fine_tune(smaller, self.dataset, **how)
-        found = Pruned(smaller, kept, removal.floored, removal.kept)
+        found = self._renewed(method, ratio, callbacks, cancel) if method.renew else self._made(*key, callbacks, cancel)
         with self._models_lock:
             self._models[key] = found
             while len(self._models) > max(2, MODEL_BYTES // self.dense.dense_bytes):
                 self._models.popitem(last=False)
         return found
 
-    def ranking(self, method: PruningMethod) -> Ranking:
-        """The queue in which `method` removes weights, remembered."""
+    def _made(
+        self, method: PruningMethod, ratio: float, callbacks: Sequence[training.Callback], cancel: Event | None
+    ) -> Pruned:
+        how: dict[str, Any] = {"importance": method.importance, "scope": method.scope, "seed": method.seed}
+        if method.what == "channels":
+            removal = remove_channels(self.model, ratio=ratio, dataset=self.dataset, cancel=cancel, **how)
+        else:
+            kept_weights = self.ranking(method, cancel).masks(ratio)
+            removal = ChannelRemoval(apply_masks(self.model, kept_weights), {}, ())
+        smaller = removal.model
+        kept = {name: int(mask.sum()) / self._weights[name] for name, mask in masks(smaller).items()}
+        if method.epochs:
+            how = {"epochs": method.epochs, "seed": method.seed, "callbacks": callbacks, "cancel": cancel}
+            smaller = fine_tune(smaller, self.dataset, **how)
+        return Pruned(smaller, kept, removal.floored, removal.kept, removal.skipped)
+
+    def _renewed(
+        self, method: PruningMethod, ratio: float, callbacks: Sequence[training.Callback], cancel: Event | None
+    ) -> Pruned:
+        check_renew(self.model, method.renew)
+        as_it_is = self.pruned(replace(method, renew=False), ratio, callbacks=callbacks, cancel=cancel)
+        return replace(as_it_is, model=renewed(as_it_is.model, self.dataset, cancel))
+
+    def ranking(self, method: PruningMethod, cancel: Event | None = None) -> Ranking:
+        """The queue in which `method` removes weights, remembered; `cancel` as in `score_weights`."""
         key = (method.importance, method.scope, method.seed if method.importance == "random" else 0)
         if key not in self._rankings:
-            scores = score_weights(self.model, method.importance, dataset=self.dataset, seed=method.seed)
+            how: dict[str, Any] = {"dataset": self.dataset, "seed": method.seed, "cancel": cancel}
+            scores = score_weights(self.model, method.importance, **how)
             self._rankings[key] = rank(scores, method.scope)
         return self._rankings[key]
 
@@ -217,7 +247,9 @@ class Sweep:
         sizes, split = self._sizes(pruned.model), self.dataset.validation
         for counts in training.evaluate_slices(pruned.model, split, batch_size=self.slice_size, cancel=cancel):
             accuracy = Estimate.from_counts(counts.correct, counts.total)
-            point = Point(ratio, accuracy, counts.total == len(split), sizes, pruned.emptied, pruned.floored)
+            layers: dict[str, Any] = {"emptied": pruned.emptied, "floored": pruned.floored, "skipped": pruned.skipped}
+            whole = counts.total == len(split)
+            point = Point(ratio, accuracy, whole, sizes, nonfinite=counts.nonfinite, **layers)
             if on_slice is not None and not point.whole:
                 on_slice(point)
         self._points[key] = point
@@ -243,7 +275,8 @@ class Sweep:
     def profile(self, method: PruningMethod, ratio: float) -> Profile:
         """Everything measured about the model, latency at batch 1."""
         point, latency = self.point(method, ratio), self.latency(method, ratio)
-        return Profile(accuracy=point.accuracy, latency=latency, batch_size=1, **asdict(point.sizes))
+        measured: dict[str, Any] = {**asdict(point.sizes), "latency": latency, "nonfinite": point.nonfinite}
+        return Profile(accuracy=point.accuracy, batch_size=1, **measured)
 
     def _sizes(self, model: nn.Module) -> Sizes:
         shapes = tuple(tuple(parameter.shape) for parameter in model.parameters())
@@ -254,5 +287,7 @@ class Sweep:
 
 
 def _key(method: PruningMethod, ratio: float) -> Key:
-    """Nothing removed and nothing trained is the dense model, whatever the method."""
-    return (PruningMethod(), 0.0) if ratio == 0 and method.epochs == 0 else (method, ratio)
+    """Nothing removed, trained or renewed is the dense model, whatever the method."""
+    checks.instance("method", method, PruningMethod)
+    checks.share("ratio, the share to remove,", ratio, one=False)
+    return (PruningMethod(), 0.0) if ratio == 0 and not (method.epochs or method.renew) else (method, ratio)

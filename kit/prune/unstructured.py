@@ -6,9 +6,9 @@ runs like any other; its mask can be read off the zeros at any time, and `HoldMa
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Event
 from typing import Any, Literal, get_args
 
 import torch
@@ -16,11 +16,14 @@ from torch import Tensor, nn
 
 from kit import checks, training
 from kit.data import Dataset
+from kit.prune.plain import plain
 from kit.prune.scores import Importance, prunable, score_weights
 
 Scope = Literal["global", "layer"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 Masks = dict[str, Tensor]
+
+RENEW_SAMPLES = 1024  # training samples on which batch-norm statistics are measured anew
 
 
 @dataclass(frozen=True)
@@ -70,22 +73,27 @@ def weights(
     scope: Scope = "global",
     dataset: Dataset | None = None,
     seed: int = 0,
+    cancel: Event | None = None,
 ) -> nn.Module:
-    """A copy of `model` with its least important weights set to zero.
+    """A copy of `model` with its least important weights set to zero, as plain tensors (see `kit.prune.plain`).
 
     Args:
         model: any module with a prunable weight; not changed.
         ratio: share of the prunable weights to remove, in [0, 1); or one ratio per weight name, which ranks each
-            tensor by itself (names that are left out lose nothing).
+            tensor by itself (names that are left out lose nothing). What is named so may be any parameter with two or
+            more dimensions, such as a table of positions.
         threshold: instead of a ratio: remove every weight whose absolute value is below it, 0 or more.
         importance: "magnitude", "taylor" or "random"; see `kit.prune.score_weights`.
         scope: "global" ranks all weights together, "layer" removes the same share of each tensor.
         dataset: needed by importance "taylor".
         seed: used by importance "random".
+        cancel: looked at between batches of "taylor".
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: a ratio outside [0, 1), an unknown scope, importance or weight name, both or neither of ratio and
             threshold, a threshold with another importance than magnitude, or nothing to prune.
+        training.Cancelled: `cancel` was set.
     """
     checks.one_of("scope", scope, SCOPES)
     if (ratio is None) == (threshold is None):
@@ -95,30 +103,34 @@ def weights(
             raise ValueError(f"threshold is for absolute weights: importance must be 'magnitude'; got {importance!r}.")
         least = checks.number("threshold", threshold, least=0)
         return apply_masks(model, {name: w.detach().abs() >= least for name, w in prunable(model).items()})
-    check_ratio(ratio, prunable(model))
-    scores = score_weights(model, importance, dataset=dataset, seed=seed)
+    also = ratio if isinstance(ratio, Mapping) else ()
+    check_ratio(ratio, prunable(model, also))
+    scores = score_weights(model, importance, dataset=dataset, seed=seed, also=also, cancel=cancel)
     return apply_masks(model, rank(scores, "layer" if isinstance(ratio, Mapping) else scope).masks(ratio))
 
 
-def masks(model: nn.Module) -> Masks:
-    """Read the masks off a pruned model: True where a prunable weight is not zero."""
-    return {name: w.detach() != 0 for name, w in prunable(model).items()}
+def masks(model: nn.Module, also: Collection[str] = ()) -> Masks:
+    """Read the masks off a pruned model: True where a prunable weight is not zero; `also` as in `prunable`."""
+    return {name: w.detach() != 0 for name, w in prunable(model, also).items()}
 
 
 def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of `model` with zeros where a mask is False.
+    """A copy of `model` with zeros where a mask is False, its weights plain tensors.
 
     Raises:
-        ValueError: a mask names no prunable weight, or has another shape or type.
+        TypeError: no masks.
+        ValueError: a mask names no parameter with two or more dimensions, or has another shape or type.
     """
-    known = prunable(model)
+    checks.instance("masks", masks, Mapping, "a dict with a tensor for each weight name")
+    smaller = plain(model)
+    known = prunable(smaller, masks)
     for name, mask in masks.items():
+        checks.instance(f"masks: {name!r}", mask, Tensor)
         if name not in known or mask.shape != known[name].shape:
             shape, shapes = tuple(mask.shape), {key: tuple(w.shape) for key, w in known.items()}
             raise ValueError(f"masks: {name!r} of shape {shape} fits none of the prunable weights {shapes}.")
         if mask.dtype != torch.bool:
             raise ValueError(f"masks: {name!r} must hold bool, True where a weight stays; got {mask.dtype}.")
-    smaller = copy.deepcopy(model)
     _write_zeros(smaller, masks)
     return smaller
 
@@ -139,7 +151,13 @@ class HoldMasks(training.Callback):
 
 
 def fine_tune(
-    model: nn.Module, dataset: Dataset, *, epochs: int, callbacks: Sequence[training.Callback] = (), **fit_settings: Any
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    epochs: int,
+    callbacks: Sequence[training.Callback] = (),
+    also: Collection[str] = (),
+    **fit_settings: Any,
 ) -> nn.Module:
     """A copy of `model` trained on, its zeros held: what is pruned stays pruned.
 
@@ -148,11 +166,26 @@ def fine_tune(
         dataset: its train split is fitted.
         epochs: 0 or more.
         callbacks: called after the zeros are written.
+        also: further parameters whose zeros are held; see `prunable`.
         **fit_settings: passed on to `training.fit` (seed, lr, batch_size, cancel ...); the errors are its.
     """
-    tuned = copy.deepcopy(model)
-    training.fit(tuned, dataset, epochs=epochs, callbacks=[HoldMasks(masks(model)), *callbacks], **fit_settings)
+    tuned = plain(model)
+    held = HoldMasks(masks(tuned, also))
+    training.fit(tuned, dataset, epochs=epochs, callbacks=[held, *callbacks], **fit_settings)
     return tuned
+
+
+def check_renew(model: nn.Module, renew: bool) -> None:
+    """Refuse to renew statistics where there are none (ValueError), and what is no bool (TypeError)."""
+    checks.instance("renew", renew, bool)
+    if renew and not training.has_statistics(model):
+        kind = type(model).__name__
+        raise ValueError(f"renew: {kind} has no batch-norm statistics to measure anew; leave renew at False.")
+
+
+def renewed(model: nn.Module, dataset: Dataset, cancel: Event | None = None) -> nn.Module:
+    """A copy whose batch-norm statistics are measured on the first 1024 training samples; no label is read."""
+    return training.renew_statistics(model, dataset.train.first(RENEW_SAMPLES).inputs, cancel=cancel)
 
 
 def check_ratio(ratio: float | Mapping[str, float], names: Collection[str] = ()) -> None:
@@ -172,6 +205,8 @@ def ratio_of(ratio: float | Mapping[str, float], name: str) -> float:
 
 @torch.no_grad()
 def _write_zeros(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    for name, parameter in model.named_parameters():
-        if name in masks:
-            parameter.masked_fill_(~masks[name], 0)  # not a product: NaN times 0 would stay NaN
+    named = dict(model.named_parameters())
+    for name, mask in masks.items():
+        if name not in named:
+            raise ValueError(f"masks: {name!r} is no parameter of the model in training; train prune.plain(model).")
+        named[name].masked_fill_(~mask, 0)  # not a product: NaN times 0 would stay NaN

@@ -110,8 +110,8 @@ class Bayes:
             least_spread: the values are divided by their standard deviation, and by no less than this.
         """
         encoding = _Encoding(space)
-        told = [trial for trial in trials if trial.status != "asked"]
-        asked = [trial for trial in trials if trial.status == "asked"][-MAX_SEEN // 2 :]
+        told = [trial for trial in trials if trial.told]
+        asked = [trial for trial in trials if not trial.told][-MAX_SEEN // 2 :]
         found = _bounded(np.array(losses(told, maximise=maximise)), clip=clip)
         x = encoding.tried(told)
         kernel = _fitted(x, found, least_spread) if kernel is None else kernel
@@ -327,19 +327,26 @@ def _bounded(found: np.ndarray, *, clip: bool) -> np.ndarray:
     """Failures as the worst value, and with `clip` values far above the rest cut to where the rest ends.
 
     Cut are those above the third quartile by more than three times the distance of the quartiles (Tukey 1977: "far
-    out"). [n] -> [n]
+    out"); none where the quartiles are equal. [n] -> [n]
     """
     found = np.clip(found, -BIG, None)
     finite = np.minimum(found[np.isfinite(found)], BIG)
     found = np.minimum(np.where(np.isfinite(found), found, finite.max()), BIG)
-    low, high = np.quantile(finite, [0.25, 0.75])
-    return np.minimum(found, high + 3 * (high - low) or BIG) if clip else found
+    floor = finite.min()
+    low, high = np.quantile(
+        finite - floor, [0.25, 0.75]
+    )  # above the lowest, so that rounding is the same at any height
+    return np.minimum(found, floor + high + (3 * (high - low) or 2 * BIG)) if clip else found
 
 
 def _standardised(found: np.ndarray, least_spread: float) -> tuple[np.ndarray, float, float]:
     """The values with mean 0 and deviation 1; what was taken off, and what they were divided by."""
-    centre, spread = float(found.mean()), max(float(found.std()), least_spread) or 1.0
-    return (found - centre) / spread, centre, spread
+    floor = float(found.min())
+    above = found - floor  # so that equal values are 0, and rounding is the same at any height
+    size = float(above.max()) or 1.0
+    share = above / size  # so that no square overflows, or is lost
+    spread = max(size * float(share.std()), least_spread) or 1.0
+    return (share - share.mean()) * (size / spread), floor + size * float(share.mean()), spread
 
 
 def _kept(found: np.ndarray, most: int) -> np.ndarray:

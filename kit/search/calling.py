@@ -22,11 +22,13 @@ Outcome = dict[str, Any]  # of the attributes of a trial, those that a call says
 class Call:
     """Calls an objective, and says what the call makes of its trials; arguments as in `Study.run`."""
 
-    def __init__(self, objective: Objective, limit: float | None, cancel: Event | None) -> None:
-        self._objective, self._limit, self._cancel = objective, limit, cancel
+    def __init__(self, objective: Objective, limit: float | None, cancel: Event | None, *, batched: bool) -> None:
+        self._objective, self._limit, self._cancel, self._batched = objective, limit, cancel, batched
         self._takes_cancel, self._takes_epochs = _takes(objective, "cancel"), _takes(objective, "epochs", or_any=True)
+        names = [name for name in ("epochs", "cancel") if _takes(objective, name)]  # at most
+        _check_call(objective, dict.fromkeys(names), batched)
 
-    def __call__(self, configs: list[Config], epochs: int | None, *, batched: bool) -> list[Outcome]:
+    def __call__(self, configs: list[Config], epochs: int | None) -> list[Outcome]:
         """One outcome for each configuration."""
         if epochs is not None and not self._takes_epochs:
             raise TypeError(f"objective must have a parameter epochs: its trials are trained for {epochs} epochs here.")
@@ -34,12 +36,13 @@ class Call:
         keywords: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
         if self._takes_cancel:
             keywords["cancel"] = stop
+        _check_call(self._objective, keywords, self._batched)
         answer: list[Any] = []
 
         def work() -> None:
             try:
-                result = self._objective(configs if batched else configs[0], **keywords)
-                listed = batched and isinstance(result, Iterable) and not isinstance(result, (Mapping, str))
+                result = self._objective(configs if self._batched else configs[0], **keywords)
+                listed = self._batched and isinstance(result, Iterable) and not isinstance(result, (Mapping, str))
                 answer.append(list(result) if listed else result)
             except BaseException as error:
                 answer.append(error)
@@ -64,38 +67,69 @@ class Call:
         result = answer[0]
         if isinstance(result, BaseException) and not isinstance(result, Exception):
             raise result  # KeyboardInterrupt, SystemExit: meant for the program, not for one trial
-        if not batched or isinstance(result, Exception):
+        if not self._batched or isinstance(result, Exception):
             return [judged(result) for _ in configs]
         if not isinstance(result, list) or len(result) != len(configs):
-            return [judged(TypeError(f"gave {result!r} for {len(configs)} configurations")) for _ in configs]
+            return [judged(TypeError(f"gave {_shown(result)} for {len(configs)} configurations")) for _ in configs]
         return [judged(each) for each in result]
 
 
 def judged(result: Any) -> Outcome:
-    """What a result, or an exception in its place, says of its trial."""
+    """What a result, or an exception in its place, says of its trial; whatever an objective may give."""
     if isinstance(result, Exception):
         return {"status": "failed", "error": f"{type(result).__name__}: {result}"}
     try:
-        values = list(result) if np.ndim(result) else [result]
-        values = [value.item() if hasattr(value, "item") else value for value in values]
-    except (ValueError, RuntimeError):  # lists of unequal lengths; tensors of several numbers
+        values = list(map(_plain, result if np.ndim(result) else [result]))
+    except Exception:  # lists of unequal lengths; tensors of several numbers, or without any
         values = []
     if not values or not all(isinstance(value, Real) for value in values):
-        return {"status": "failed", "error": f"gave {result!r}, where a number is needed"}
+        return {"status": "failed", "error": f"gave {_shown(result)}, where a number is needed"}
     try:
         scores = tuple(float(value) for value in values)
         value = math.fsum(scores) / len(scores)
     except (OverflowError, ValueError):  # of the sum; infinities of both signs
         value = math.inf
     if not math.isfinite(value):
-        return {"status": "failed", "error": f"gave {result!r}, where a finite number is needed"}
+        return {"status": "failed", "error": f"gave {_shown(result)}, where a finite number is needed"}
     return {"status": "done", "value": value, "scores": scores}
 
 
-def _takes(objective: Objective, name: str, *, or_any: bool = False) -> bool:
-    """Whether a callable has a parameter of that name; with `or_any`, also where it takes any keyword."""
+def _plain(value: Any) -> Any:
+    """A number of NumPy or torch as Python's own; the value of an estimate with its interval."""
+    if all(hasattr(value, name) for name in ("value", "low", "high")):  # measure.Estimate, which this room knows not
+        value = value.value
+    return value.item() if hasattr(value, "item") else value
+
+
+def _shown(result: Any) -> str:
+    came = " ".join(repr(result).split())
+    return came if len(came) <= 80 else f"{came[:77]}..."
+
+
+def _check_call(objective: Objective, keywords: Mapping[str, Any], batched: bool) -> None:
+    """A TypeError where an objective cannot be called so; one without a signature may be."""
+    first = "configs" if batched else "config"
     try:
-        parameters = inspect.signature(objective).parameters
-    except (TypeError, ValueError):  # some builtins have no signature
+        if signature := _signature(objective):
+            signature.bind({}, **keywords)
+    except TypeError as error:
+        call = ", ".join([first, *(f"{name}=..." for name in keywords)])
+        written = f"def objective({', '.join([first, *keywords])})"
+        raise TypeError(f"objective cannot be called as objective({call}): {error}; write it as {written}.") from None
+
+
+def _takes(objective: Objective, name: str, *, or_any: bool = False) -> bool:
+    """Whether a callable has a parameter of that name; with `or_any`, also where it takes any keyword, or may."""
+    signature = _signature(objective)
+    if signature is None:
         return or_any
-    return name in parameters or (or_any and any(each.kind is each.VAR_KEYWORD for each in parameters.values()))
+    kinds = [each.kind for each in signature.parameters.values()]
+    return name in signature.parameters or (or_any and inspect.Parameter.VAR_KEYWORD in kinds)
+
+
+def _signature(objective: Objective) -> inspect.Signature | None:
+    """None where it has none, as some builtins."""
+    try:
+        return inspect.signature(objective)
+    except (TypeError, ValueError):
+        return None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 from scipy.stats import loguniform, randint, uniform
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import cross_val_score
 
+from kit import checks
 from kit.search.space import Config, Float, Int, Space
 
 
@@ -22,11 +24,14 @@ class CrossValidation:
         scoring: as there; None takes the estimator's own score, for which more is better.
 
     Raises:
-        ValueError: a configuration with a key that the estimator does not have.
+        ValueError: a configuration with a key that the estimator does not have; fewer folds than 2.
+        TypeError: no estimator, such as a class in place of an instance.
     """
 
     def __init__(self, estimator: BaseEstimator, inputs: Any, labels: Any, *, cv: Any = 5, scoring: Any = None) -> None:
-        self.estimator, self.inputs, self.labels, self.cv, self.scoring = estimator, inputs, labels, cv, scoring
+        if isinstance(cv, (Real, str)):
+            checks.whole("cv", cv, 2)
+        self.estimator, self.inputs, self.labels, self.cv, self.scoring = clone(estimator), inputs, labels, cv, scoring
 
     def __call__(self, config: Config) -> list[float]:
         """Fit and score on every fold; what a fit raises is raised."""
@@ -36,6 +41,7 @@ class CrossValidation:
 
 def distributions(space: Space) -> dict[str, Any]:
     """The space for `RandomizedSearchCV`: uniform, log-uniform, or a list; a ValueError for a logarithmic Int."""
+    checks.instance("space", space, Space)
     found: dict[str, Any] = {}
     for name, parameter in space.parameters.items():
         if isinstance(parameter, Float):

@@ -50,8 +50,9 @@ class Function:
     _calls: Any = field(default_factory=itertools.count, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse noise that is no standard deviation."""
+        """Refuse noise that is no standard deviation, and what is no seed."""
         checks.number("noise", self.noise, least=0)
+        checks.whole("seed", self.seed)
 
     @property
     def space(self) -> Space:
@@ -109,7 +110,7 @@ _HARTMANN: dict[int, tuple[list[list[float]], list[list[float]], float, tuple[fl
 
 def hartmann(d: int, *, noise: float = 0.0, seed: int = 0) -> Function:
     """Hartmann's function: several local minima; a ValueError for another `d` than 3 or 6."""
-    if d not in _HARTMANN:
+    if d not in tuple(_HARTMANN):
         raise ValueError(f"d must be 3 or 6; got {d!r}.")
     steep, centres, minimum, where = _HARTMANN[d]
     steepness, centre = np.array(steep), 1e-4 * np.array(centres)  # [4, d]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -11,10 +13,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from kit import checks
-from kit.search.space import Choice, Config, Int, Space
+from kit.search.space import Choice, Config, Float, Space, combination, key
 from kit.search.trials import Proposal, Trial, untried
 
 Order = Literal["sorted", "shuffled"]
+
+MOST_SHUFFLED = 10_000_000  # combinations
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,8 @@ class Grid:
             raise ValueError(f"points must name {', '.join(space.names)}; got {', '.join(counts) or 'nothing'}.")
         found: dict[str, list[Any]] = {}
         for name, parameter in space.parameters.items():
-            if isinstance(parameter, Choice):
-                found[name] = list(parameter.options)
-            elif isinstance(parameter, Int) and parameter.count <= counts[name]:
-                found[name] = list(range(parameter.low, parameter.high + 1))
+            if not isinstance(parameter, Float) and (parameter.count <= counts[name] or isinstance(parameter, Choice)):
+                found[name] = list(parameter.values)
             else:
                 found[name] = list(dict.fromkeys(map(parameter.decode, np.linspace(0, 1, counts[name]).tolist())))
         return found
@@ -60,30 +62,41 @@ class Grid:
     def config(self, space: Space, number: int) -> Config:
         """The combination of that number, from 0, in the grid's order."""
         values = self.values(space)
-        sizes = [len(each) for each in values.values()]
-        at = number if self.order == "sorted" else int(_permutation(math.prod(sizes), self.seed)[number])
-        places = np.unravel_index(at, sizes)
-        return {name: each[int(place)] for (name, each), place in zip(values.items(), places, strict=True)}
+        total = math.prod(map(len, values.values()))
+        if self.order == "shuffled" and total > MOST_SHUFFLED:
+            raise ValueError(f"points make {total} combinations, too many to shuffle: give fewer, or order='sorted'.")
+        return combination(values, number if self.order == "sorted" else int(_permutation(total, self.seed)[number]))
 
     def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
         """As in `trials.Method`: a combination that is not tried; errors as in `values`."""
         total = math.prod(len(each) for each in self.values(space).values())
         # Number len(trials) is mostly it. Else look backwards, where one was lost, then at those after it.
         ahead = min(len(trials), total - 1)
-        numbers = (*range(ahead, -1, -1), *range(ahead + 1, total))
+        numbers = itertools.chain(range(ahead, -1, -1), range(ahead + 1, total))
         return untried((self.config(space, number) for number in numbers), trials)
 
 
 @dataclass(frozen=True)
 class Listed:
-    """The given configurations in their order, where one may come again; to try what another search chose."""
+    """The given configurations in their order, where one may come again; to try what another search chose.
+
+    One that is tried already, whoever proposed it, is not tried again, unless it is given more often than it was tried.
+    """
 
     configs: Sequence[Mapping[str, Any]]
 
+    def __post_init__(self) -> None:
+        """Refuse what is no list."""
+        checks.instance("configs", self.configs, Sequence, "a list of configurations")
+
     def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
         """As in `trials.Method`."""
-        at = len(trials)
-        return Proposal(space.check(self.configs[at])) if at < len(self.configs) else None
+        tried = Counter(key(trial.config) for trial in trials)
+        for config in map(space.check, self.configs):
+            if not tried[key(config)]:
+                return Proposal(config)
+            tried[key(config)] -= 1
+        return None
 
 
 @functools.lru_cache(maxsize=64)

@@ -26,6 +26,9 @@ from kit.search.trials import Proposal, Trial, losses
 class Rungs:
     """What the three methods share.
 
+    Where the space is finite and all of it is tried, brackets begin with the configurations that are left, and all
+    trials that are done go on to the last rung, the best first; then the search ends.
+
     Attributes:
         min_epochs: epochs of the first rung, or of the shortest trials; 1 or more.
         max_epochs: epochs of the last rung, or of the longest trials; at least `min_epochs`.
@@ -60,6 +63,16 @@ class Rungs:
         proposal = drawn(space, [trial for trial in trials if trial.continues is None], self.seed)
         return proposal and proposal._replace(epochs=epochs, bracket=bracket)
 
+    def _onward(self, trials: Sequence[Trial], share: int, *, maximise: bool) -> Proposal | None:
+        """The best trial that has not gone on, of the highest rung where it is one of the best 1 in `share`."""
+        continued = {trial.continues for trial in trials}
+        for epochs, above in reversed(list(pairwise(self.rungs))):
+            told = _ranked([each for each in trials if each.epochs == epochs], maximise=maximise)
+            for trial in told[: len(told) // share]:
+                if trial.number not in continued and trial.value is not None:
+                    return Proposal(dict(trial.config), above, trial.number)
+        return None
+
 
 class _Brackets(Rungs, ABC):
     """The two methods that finish one bracket before the next; each says what a bracket holds."""
@@ -79,16 +92,19 @@ class _Brackets(Rungs, ABC):
             below: list[Trial] = []
             for count, epochs in self.plan(bracket):
                 here = [trial for trial in trials if (trial.bracket, trial.epochs) == (bracket, epochs)]
-                if len(here) < count:
-                    if not below:
-                        return self._new(space, trials, epochs, bracket)
-                    if any(trial.status == "asked" for trial in below):
+                if not below and len(here) < count:
+                    if proposal := self._new(space, trials, epochs, bracket):
+                        return proposal
+                    if not here:  # the space is used up
+                        return self._onward(trials, 1, maximise=maximise)
+                elif len(here) < min(count, len(below)):
+                    if not all(trial.told for trial in below):
                         return None
                     continued = {trial.continues for trial in here}
                     best = next(each for each in _ranked(below, maximise=maximise) if each.number not in continued)
                     return Proposal(dict(best.config), epochs, best.number, bracket)
                 below = here
-            if any(trial.status == "asked" for trial in below):
+            if not all(trial.told for trial in below):
                 return None
             bracket += 1
 
@@ -145,17 +161,12 @@ class ASHA(Rungs):
 
     def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
         """As in `trials.Method`."""
-        rungs, continued = self.rungs, {trial.continues for trial in trials}
-        for epochs, above in reversed(list(pairwise(rungs))):
-            told = _ranked([each for each in trials if each.epochs == epochs], maximise=maximise)
-            for trial in told[: len(told) // self.eta]:
-                if trial.number not in continued and trial.value is not None:
-                    return Proposal(dict(trial.config), above, trial.number)
-        return self._new(space, trials, rungs[0])
+        best = self._onward(trials, self.eta, maximise=maximise)
+        return best or self._new(space, trials, self.rungs[0]) or self._onward(trials, 1, maximise=maximise)
 
 
 def _ranked(trials: Sequence[Trial], *, maximise: bool) -> list[Trial]:
     """Those that were told, best first; those that failed come last, the earlier ones first where values are equal."""
-    told = [trial for trial in trials if trial.status != "asked"]
+    told = [trial for trial in trials if trial.told]
     ordered = sorted(zip(losses(told, maximise=maximise), range(len(told)), strict=True))
     return [told[at] for _, at in ordered]

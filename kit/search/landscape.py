@@ -54,6 +54,11 @@ class Landscape:
         if self.trained_on not in ("", dataset.key):
             raise ValueError(f"dataset must be that of the landscape, {self.trained_on}; got {dataset.key}.")
 
+    def check_complete(self) -> None:
+        """Refuse a landscape with networks that are not trained (a ValueError)."""
+        if self.missing:
+            raise ValueError(f"landscape must be complete; {self.missing} networks are not trained.")
+
     @property
     def epochs(self) -> int:
         """Epochs of every network."""
@@ -98,6 +103,7 @@ class LandscapeObjective:
     resumes = True
 
     def __init__(self, landscape: Landscape, repeat: int) -> None:
+        checks.whole("repeat", repeat)
         self.landscape, self.repeat = landscape, repeat
         pairs = zip(landscape.space.parameters.values(), landscape.axes, strict=True)
         self._places = [np.array(list(map(parameter.encode, axis))) for parameter, axis in pairs]
@@ -137,7 +143,7 @@ def search(
     """Search a landscape, and retest each incumbent on the other networks of its cell.
 
     Args:
-        landscape: complete.
+        landscape: complete, or a ValueError.
         method: proposes.
         budget: epochs; a trial of which the method does not say how long is trained in full.
         repeat: which networks are read.
@@ -148,6 +154,8 @@ def search(
         training.Cancelled: `cancel` was set.
         ValueError: a budget that is too small for one trial.
     """
+    checks.instance("landscape", landscape, Landscape)
+    landscape.check_complete()
     objective, study = landscape.objective(repeat), Study(landscape.space, maximise=True)
     listen = None if on_trial is None else lambda _: on_trial(study.trials)
     full = landscape.epochs
@@ -164,9 +172,14 @@ def network(dataset: Dataset, landscape: Landscape, cell: Sequence[int], seed: i
         dataset: that the landscape was trained on; another one is a ValueError.
         landscape: names the values.
         cell: number along each axis.
-        seed: which network of the cell; one that the landscape does not have is a ValueError.
+        seed: which network of the cell; of both, what the landscape does not have is a ValueError.
     """
     landscape.check_dataset(dataset)
+    checks.instance("cell", cell, Sequence, "a number for each axis")
+    if len(cell) != len(landscape.axes):
+        raise ValueError(f"cell must be {len(landscape.axes)} numbers, one for each axis; got {cell!r}.")
+    for at, axis in zip(cell, landscape.axes, strict=True):
+        checks.whole("cell", at, 0, len(axis) - 1)
     checks.whole("seed", seed, 0, landscape.seeds - 1)
     one = cohort.Cohort(template(dataset, landscape.widest), [cohort.Member(seed=seed, **landscape.config(cell))])
     cohort.fit(one, dataset.train, epochs=landscape.epochs)
@@ -224,6 +237,7 @@ def blank(space: Space, *, points: int = 20, seeds: int = 3, epochs: int = 20, h
         ValueError: an argument out of range, or a space with a value that no network can have.
         TypeError: a number that must be whole and is not.
     """
+    checks.instance("space", space, Space)
     if len(space) > 2 or any(isinstance(parameter, Choice) for parameter in space.parameters.values()):
         raise ValueError(f"space must have one or two parameters, Float or Int; got {', '.join(space.names)}.")
     check_tunable(dict.fromkeys(space.names))

@@ -12,10 +12,11 @@ import numpy as np
 from scipy.stats import qmc
 
 from kit import checks
-from kit.search.space import Space, key
+from kit.search.space import Float, Space, combination, key
 from kit.search.trials import Proposal, Trial, untried
 
 SOBOL_BLOCK = 1024  # points made at once
+MOST_DRAWS = 1000  # in vain, before the configurations of a finite space are gone through in order
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,10 @@ def drawn(space: Space, trials: Sequence[Trial], seed: int) -> Proposal | None:
     if len({key(trial.config) for trial in trials}) >= space.count:
         return None
     earlier = (np.random.default_rng([seed, at]).random(d) for at in range(len(trials), -1, -1))
-    more = (rng.random(d) for _ in itertools.count())  # backwards first: a lost trial's draw comes again
-    return untried(map(space.decode, itertools.chain(earlier, more)), trials)
+    more = (rng.random(d) for _ in range(MOST_DRAWS))  # backwards first: a lost trial's draw comes again
+    values = {name: each.values for name, each in space.parameters.items() if not isinstance(each, Float)}
+    rest = map(functools.partial(combination, values), itertools.count() if len(values) == d else ())
+    return untried(itertools.chain(map(space.decode, itertools.chain(earlier, more)), rest), trials)
 
 
 def sobol_points(d: int, n: int, seed: int) -> np.ndarray:

@@ -50,7 +50,7 @@ def replay(
         maximise: whether more is better.
         epochs: whether the budget is in epochs, or in trials.
     """
-    told = tuple(trial for trial in trials if trial.status not in ("asked", "lost"))
+    told = tuple(trial for trial in trials if trial.told)
     spent = tuple(accumulate(trial.spent if epochs else 1 for trial in told))
     incumbent, retested = [], []
     best, at, value = float("inf"), None, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import MappingProxyType
@@ -15,6 +15,9 @@ import numpy as np
 from kit import checks
 
 Config = dict[str, Any]  # one value for each name
+
+LEAST_STEPS = 2**20  # of a Float: it must not run out of values
+MOST_WHOLE = 2**53  # up to here a float tells all whole numbers apart
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,31 @@ class _Range:
             raise ValueError(f"low must be above 0 for a logarithmic range; got {self.low!r}.")
         for name in ("low", "high"):
             object.__setattr__(self, name, self.plain(getattr(self, name)))
+        self._check_width()
+
+    def _check_width(self) -> None:
+        """Refuse a range that a float cannot cross: too wide, or with too few floats in it."""
+        got = f"got low {self.low!r} and high {self.high!r}"
+        if self._kind is Integral:
+            if max(-self.low, self.high) > MOST_WHOLE:
+                raise ValueError(f"low and high must lie in -2^53 .. 2^53, where a float is exact; {got}.")
+            return
+        width = self.high - self.low
+        if width == math.inf:
+            raise ValueError(f"high - low must be finite; {got}: give a narrower range.")
+        steps = width / math.ulp(max(-self.low, self.high))
+        if self.log:
+            low, high = math.log(self.low), math.log(self.high)
+            steps = min(steps, (high - low) / math.ulp(max(-low, high)))
+        if steps < LEAST_STEPS:
+            raise ValueError(
+                f"low and high must lie further apart, with 2^20 floats between them; {got}: use a Choice."
+            )
 
     def encode(self, value: Any) -> float:
         """The place of a value in [0, 1]."""
         low, high = self.low - self._margin, self.high + self._margin
-        return math.log(value / low) / math.log(high / low) if self.log else (value - low) / (high - low)
+        return _log_ratio(value, low) / _log_ratio(high, low) if self.log else (value - low) / (high - low)
 
     def decode(self, place: float) -> Any:
         """The value at a place in [0, 1]."""
@@ -86,13 +109,14 @@ class Float(_Range):
 
     Raises:
         TypeError: a bound that is no number.
-        ValueError: bounds that are not finite, `low` not below `high`, or a logarithm of a bound that is not above 0.
+        ValueError: bounds that are not finite, `low` not below `high`, a logarithm of a bound that is not above 0, a
+            range whose width overflows, or one with fewer than 2^20 floats in it.
     """
 
 
 @dataclass(frozen=True)
 class Int(_Range):
-    """A whole number; attributes and errors as in `Float`, but that the bounds must be whole.
+    """A whole number; attributes and errors as in `Float`, but that the bounds must be whole, in -2^53 .. 2^53.
 
     Each value gets its own part of the unit interval, and stands in the middle of it: [low - 1/2, high + 1/2] is what
     is mapped, evenly or by its logarithm.
@@ -103,6 +127,11 @@ class Int(_Range):
     _kind = Integral
     _words = "whole number"
     _margin = 0.5
+
+    @property
+    def values(self) -> Sequence[int]:
+        """All values, ascending."""
+        return range(self.low, self.high + 1)
 
 
 @dataclass(frozen=True, init=False)
@@ -134,6 +163,11 @@ class Choice:
     def count(self) -> float:
         """How many different values there are."""
         return len(self.options)
+
+    @property
+    def values(self) -> Sequence[Any]:
+        """All values: the options."""
+        return self.options
 
     def index(self, value: Any) -> int | None:
         """The number of an option, from 0; None where it is none. 1 and True are different options."""
@@ -212,7 +246,8 @@ class Space:
     @property
     def count(self) -> float:
         """How many different configurations there are; infinity where a parameter is a Float."""
-        return math.prod(parameter.count for parameter in self.parameters.values())
+        counts = [parameter.count for parameter in self.parameters.values()]
+        return math.inf if math.inf in counts else math.prod(counts)  # whole numbers without end, beside infinity
 
     def check(self, config: Mapping[str, Any]) -> Config:
         """A copy of the configuration, its entries in the space's order.
@@ -254,6 +289,20 @@ class Space:
 def key(config: Mapping[str, Any]) -> tuple[tuple[str, type, Any], ...]:
     """What tells one configuration from another, as a key of a dict. 1 and True are different."""
     return tuple((name, type(value), value) for name, value in config.items())
+
+
+def combination(values: Mapping[str, Sequence[Any]], number: int) -> Config:
+    """Of all combinations of some values of each name the one of that number, from 0; the last name turns quickest."""
+    found: Config = {}
+    for name in reversed(list(values)):
+        number, at = divmod(number, len(values[name]))
+        found[name] = values[name][at]
+    return {name: found[name] for name in values}
+
+
+def _log_ratio(value: float, low: float) -> float:
+    ratio = value / low
+    return math.log(ratio) if ratio < math.inf else math.log(value) - math.log(low)
 
 
 def _is(value: Any, kind: type) -> bool:

@@ -4,6 +4,7 @@
 |---|---|
 | begin, or go on with what a file holds | `study = Study(space, maximise=True, path=...)` |
 | search | `study.run(objective, Random(seed=0), budget=60)` |
+| try something of your own first | `study.enqueue({"lr": 0.01})` |
 | do it by hand | `trial = study.ask(method)`, then `study.tell(trial.number, value)` |
 | see what came out | `study.best`, `study.best_so_far()`, `study.table()` |
 """
@@ -11,19 +12,19 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
-
 from kit import checks
 from kit.search.calling import Call, Objective, Outcome, judged
 from kit.search.space import Space
-from kit.search.study_file import Shelf
+from kit.search.study_file import Shelf, StudyError
 from kit.search.trials import Method, Proposal, Trial, losses
 
 if TYPE_CHECKING:  # slow to load, and not needed to search
@@ -41,7 +42,8 @@ class Study:
     Args:
         space: what may be chosen.
         maximise: whether more is better.
-        path: an SQLite file to keep the trials in, or to go on with; its folder must exist. None keeps them in memory.
+        path: an SQLite file to keep the trials in, or to go on with; its folder must exist. None keeps them in memory,
+            and so does ":memory:", as SQLite calls it.
 
     Raises:
         ValueError: the file holds a study of another space, or one that looks the other way.
@@ -53,7 +55,8 @@ class Study:
         checks.instance("maximise", maximise, bool, "True or False")
         checks.instance("path", path, (str, Path, type(None)), "a path or None")
         self.space, self.maximise = space, maximise
-        self._book = Shelf(space, maximise, None if path is None else Path(path)).book
+        self._book = Shelf(space, maximise, path).book
+        self._taken: set[int] = set()  # off the queue
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -80,7 +83,7 @@ class Study:
         checks.one_of("unit", unit, get_args(Unit))
         spent, best, steps, trials = 0, math.inf, [], self.trials
         for trial, loss in zip(trials, losses(trials, maximise=self.maximise), strict=True):
-            spent += 0 if trial.status == "asked" else _cost(trial, unit)
+            spent += _cost(trial, unit) if trial.told else 0
             if loss < best:
                 best = loss
                 steps.append((spent, -loss if self.maximise else loss))
@@ -105,7 +108,7 @@ class Study:
             | {"params": trial.config}
             | {f"split{at}_test_score": (trial.scores + padding)[at] for at in range(splits) if splits > 1}
             | {"mean_test_score": math.nan if trial.value is None else trial.value}
-            | {"std_test_score": float(np.std(trial.scores or math.nan)), "rank_test_score": 0}
+            | {"std_test_score": statistics.pstdev(trial.scores) if trial.scores else math.nan, "rank_test_score": 0}
             | {"mean_fit_time": trial.seconds, "epochs": trial.epochs, "spent": trial.spent, "error": trial.error}
             for trial in trials
         ]
@@ -122,7 +125,7 @@ class Study:
         return f"Study({', '.join(self.space.names)}: {counts})"
 
     def ask(self, method: Method, *, epochs: int | None = None) -> Trial | None:
-        """The next trial, proposed by `method` and now written down as "asked".
+        """The next trial, enqueued or else proposed by `method`, and now written down as "asked".
 
         Args:
             method: proposes.
@@ -139,18 +142,26 @@ class Study:
         return self._ask(method, epochs, False, lambda price, trials: True)
 
     def enqueue(self, config: Mapping[str, Any], *, epochs: int | None = None) -> Trial:
-        """A trial that you choose yourself, written down as "asked"; a ValueError where it is not in the space."""
+        """A trial that you choose yourself; a ValueError where it is not in the space.
+
+        It is "queued" until the next `run` or `ask` takes it, before the method proposes anything; or tell it yourself.
+
+        Args:
+            config: to try.
+            epochs: to train it to; None for as many as the method's own new trials.
+        """
         _check_counts(epochs=epochs)
         with self._book(write=True) as book:
-            return book.add(Proposal(self.space.check(config), epochs), epochs or 0)
+            return book.add(Proposal(self.space.check(config), epochs), epochs or 0, "queued")
 
     def tell(self, number: int, result: Any, *, spent: int | None = None, seconds: float = 0.0) -> Trial:
         """Write down what a trial gave.
 
         Args:
-            number: of a trial that was asked and not told.
-            result: a finite number, or several (one for each fold or seed), whose mean is the value. What is no such
-                number makes a failed trial; so does an exception.
+            number: of a trial that was asked or enqueued, and not told.
+            result: a finite number, or several (one for each fold or seed), whose mean is the value; a
+                `measure.Estimate` counts by its value. What is no such number makes a failed trial; so does an
+                exception.
             spent: epochs that it trained itself; None for as many as it was asked to.
             seconds: that it took.
 
@@ -179,7 +190,7 @@ class Study:
         on_trial: Callable[[Trial], None] | None = None,
         cancel: Event | None = None,
     ) -> Study:
-        """Ask, try and tell until the budget is spent or the method is exhausted.
+        """Ask, try and tell until the budget is spent or the method is exhausted; what is enqueued comes first.
 
         An objective that raises, gives no finite number, or takes too long spoils its own trial only.
 
@@ -191,7 +202,7 @@ class Study:
                 spent.
             method: proposes.
             budget: of the whole study, and of its file (so another objective needs another path): earlier runs and
-                asked trials included, lost ones not; never overspent.
+                asked trials included, queued and lost ones not; never overspent.
             unit: "trials", or "epochs" that were trained, so that methods which stop trials early compare fairly.
             epochs: of each trial, where the method does not say.
             batch: with a number, the objective is called with a list of that many configurations or fewer, of equal
@@ -206,7 +217,8 @@ class Study:
 
         Raises:
             ValueError: a budget that is too small for one trial, or another argument out of range.
-            TypeError: an objective that cannot be called.
+            TypeError: an objective that cannot be called with a configuration.
+            StudyError: the file cannot be used, or no longer has a trial that is under way.
         """
         _check_method(method)
         if not callable(objective):
@@ -220,7 +232,7 @@ class Study:
         _check_counts(epochs=epochs, batch=batch)
         if limit is not None:
             checks.number("limit", limit, above=0)
-        call = Call(objective, limit, cancel)
+        call = Call(objective, limit, cancel, batched=batch is not None)
 
         def affords(price: int, trials: Sequence[Trial]) -> bool:
             if unit == "epochs" and not price:
@@ -241,22 +253,29 @@ class Study:
                 for total in dict.fromkeys(trial.epochs for trial in untold.values()):
                     alike = [trial for trial in untold.values() if trial.epochs == total]
                     began = time.perf_counter()
-                    outcomes = call([dict(trial.config) for trial in alike], total, batched=batch is not None)
+                    outcomes = call([dict(trial.config) for trial in alike], total)
                     seconds = (time.perf_counter() - began) / len(alike)
                     for trial, outcome in zip(alike, outcomes, strict=True):
-                        told = self._finish(trial.number, {**outcome, "seconds": seconds})
+                        told = self._finish(trial.number, {**outcome, "seconds": seconds}, trial)
                         del untold[trial.number]
                         if on_trial is not None:
                             on_trial(told)
             finally:  # interrupted
-                for number in untold:
-                    self._finish(number, {"status": "lost"})
+                for number, trial in untold.items():
+                    with suppress(StudyError, ValueError):  # of a file that is gone or locked: the first error is told
+                        self._finish(number, {"status": "lost"}, trial)
         return self
 
     def _ask(self, method: Method, epochs: int | None, resumes: bool, affords: Affords) -> Trial | None:
         with self._book(write=True) as book:
-            known = tuple(trial for trial in book.trials.values() if trial.status != "lost")
+            known = tuple(trial for trial in book.trials.values() if trial.status not in ("queued", "lost"))
             proposal = method.propose(self.space, known, maximise=self.maximise)
+            queued = next((trial for trial in book.trials.values() if trial.status == "queued"), None)
+            if queued is not None:  # it takes the place of a new trial, and is trained as long
+                if proposal is None or proposal.continues is not None:
+                    proposal = method.propose(self.space, (), maximise=self.maximise) or Proposal({})
+                bracket = proposal.bracket if queued.epochs in (None, proposal.epochs) else None
+                proposal = Proposal(queued.config, queued.epochs or proposal.epochs, bracket=bracket)
             if proposal is None:
                 return None
             total = epochs if proposal.epochs is None else proposal.epochs
@@ -265,21 +284,30 @@ class Study:
                 price -= book.trials[proposal.continues].epochs or 0
             if not affords(price, known):
                 return None
+            if queued is not None:
+                self._taken.add(queued.number)
+                return book.put(replace(queued, status="asked", epochs=total, bracket=proposal.bracket, spent=price))
             return book.add(proposal._replace(config=self.space.check(proposal.config), epochs=total), price)
 
-    def _finish(self, number: int, told: Outcome) -> Trial:
+    def _finish(self, number: int, told: Outcome, asked: Trial | None = None) -> Trial:
+        """Write down what a trial gave; one that is lost goes back to the queue, if it came from there."""
         with self._book(write=True) as book:
             trial = book.trials.get(number)
+            if asked is not None and (trial is None or trial.config != asked.config):
+                gone = "its file was deleted or replaced while the trial was under way"
+                raise StudyError(f"The study no longer has trial {number}, {asked.config}: {gone}; run it again.")
             if trial is None:
                 raise ValueError(f"number must be that of a trial that was asked; {number!r} never was.")
-            if trial.status != "asked":
+            if trial.status not in ("queued", "asked"):
                 raise ValueError(f"number must be that of a trial not told yet; trial {number} is {trial.status}.")
+            if told["status"] == "lost" and number in self._taken:
+                told = {**told, "status": "queued"}
             return book.put(replace(trial, **told))
 
 
 def _cost(trial: Trial, unit: Unit) -> int:
-    """What a trial spent, or will spend; a lost one spent nothing that counts."""
-    return 0 if trial.status == "lost" else 1 if unit == "trials" else trial.spent
+    """What a trial spent, or will spend."""
+    return 1 if unit == "trials" else trial.spent
 
 
 def _check_method(method: Any) -> None:

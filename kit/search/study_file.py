@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from kit.search.space import Space
-from kit.search.trials import STATUSES, Proposal, Trial
+from kit.search.trials import STATUSES, Proposal, Status, Trial
 from kit.store import Store
 
 
@@ -47,6 +47,9 @@ STORE = Store(
 )
 
 
+QUEUED = " queued"  # after the worker of a trial that was taken off the queue
+
+
 @dataclass(frozen=True)
 class Book:
     """The trials by number, oldest first, inside one transaction; without a connection they are changed themselves."""
@@ -54,10 +57,10 @@ class Book:
     trials: dict[int, Trial]
     connection: sqlite3.Connection | None
 
-    def add(self, proposal: Proposal, price: int) -> Trial:
+    def add(self, proposal: Proposal, price: int, status: Status = "asked") -> Trial:
         """Write a proposal down as the next trial; `price` is the epochs that it will train."""
         number = next(reversed(self.trials), -1) + 1
-        return self.put(Trial(number, dict(proposal.config), "asked", *proposal[1:], spent=price))
+        return self.put(Trial(number, dict(proposal.config), status, *proposal[1:], spent=price))
 
     def put(self, trial: Trial) -> Trial:
         """Write a trial down, in place of what stands under its number."""
@@ -65,7 +68,8 @@ class Book:
             self.trials[trial.number] = trial
             return trial
         row = {**vars(trial), "config": json.dumps(trial.config), "scores": json.dumps(trial.scores)}
-        row["worker"] = _worker(os.getpid())
+        queued = trial.number in self.trials and self.trials[trial.number].status == "queued"
+        row["worker"] = _worker(os.getpid()) + QUEUED * queued
         self.connection.execute(
             f"INSERT OR REPLACE INTO trials ({', '.join(row)}, revision) VALUES "
             f"({', '.join(f':{name}' for name in row)}, (SELECT ifnull(max(revision), 0) + 1 FROM trials))",
@@ -77,8 +81,9 @@ class Book:
 class Shelf:
     """Keeps the trials of one study; arguments and errors as in `Study`."""
 
-    def __init__(self, space: Space, maximise: bool, path: Path | None) -> None:
-        self._space, self._maximise, self._path = space, maximise, path
+    def __init__(self, space: Space, maximise: bool, path: Path | str | None) -> None:
+        self._space, self._maximise = space, maximise
+        self._path = None if path is None or str(path) == ":memory:" else STORE.file(path)
         self._lock = threading.RLock()
         self._forget()
         with self.book(write=False):
@@ -86,7 +91,10 @@ class Shelf:
 
     @contextmanager
     def book(self, *, write: bool) -> Iterator[Book]:
-        """The trials, as the file holds them now, inside one transaction; trials of dead processes are lost."""
+        """The trials, as the file holds them now, inside one transaction.
+
+        Trials of dead processes are lost; those that were taken off the queue are queued again.
+        """
         with self._lock:
             if self._path is None:
                 yield Book(self._trials, None)
@@ -128,8 +136,8 @@ class Shelf:
             self._forget()
             raise StudyError(STORE.damaged(path, "a trial in it cannot be read")) from error
         for number in dead:
-            self._trials[number] = replace(self._trials[number], status="lost")
-            del self._asked[number]
+            status: Status = "queued" if self._asked.pop(number).endswith(QUEUED) else "lost"
+            self._trials[number] = replace(self._trials[number], status=status)
 
     def _check_same(self, space: str, maximise: bool, path: Path) -> None:
         mine, theirs = self._space.as_json(), json.loads(space)
@@ -164,6 +172,7 @@ def _worker(pid: int) -> str:
 
 def _alive(worker: str) -> bool:
     """Whether the process may still tell: it runs, or it is on another machine."""
+    worker = worker.removesuffix(QUEUED)
     node, pid, born = worker.rsplit(" ", 2)
     if worker == _worker(os.getpid()) or node != platform.node():
         return True

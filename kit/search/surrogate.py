@@ -53,9 +53,11 @@ class Kernel:
 
     def __post_init__(self) -> None:
         """Refuse what is no kernel."""
-        for name, values in (("lengths", self.lengths), ("amplitude", (self.amplitude,))):
-            if not values or not all(math.isfinite(value) and value > 0 for value in values):
-                raise ValueError(f"{name} must be above 0; got {getattr(self, name)!r}.")
+        checks.instance("lengths", self.lengths, tuple, "a tuple of numbers")
+        if not self.lengths:
+            raise ValueError("lengths is empty; a kernel needs one for each dimension.")
+        for name, value in (*(("lengths", each) for each in self.lengths), ("amplitude", self.amplitude)):
+            checks.number(name, value, above=0)
         checks.number("noise", self.noise, least=0)
 
     def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 
 from kit.search.space import Config, Space, key
 
-Status = Literal["asked", "done", "failed", "timed out", "lost"]
+Status = Literal["queued", "asked", "done", "failed", "timed out", "lost"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 
@@ -20,8 +20,9 @@ class Trial:
     Attributes:
         number: of the trial in its study, from 0.
         config: what was tried.
-        status: "asked" while nobody told its value; "done"; "failed" where the objective raised or gave no finite
-            number; "timed out" where it took longer than its limit; "lost" where its process ended before it told.
+        status: "queued" while it waits for its turn; "asked" while nobody told its value; "done"; "failed" where the
+            objective raised or gave no finite number; "timed out" where it took longer than its limit; "lost" where
+            its process ended before it told.
         epochs: what it was trained to; None where the objective has no epochs.
         continues: number of the trial that it goes on from; None where it starts from scratch.
         bracket: of halving methods: which bracket it belongs to, from 0; None for all others.
@@ -43,6 +44,11 @@ class Trial:
     spent: int = 0
     seconds: float = 0.0
     error: str = ""
+
+    @property
+    def told(self) -> bool:
+        """Whether it came to an end, with a value or without: neither queued, nor asked, nor lost."""
+        return self.status not in ("queued", "asked", "lost")
 
 
 class Proposal(NamedTuple):
@@ -66,7 +72,7 @@ class Method(Protocol):
 
         Args:
             space: what may be chosen.
-            trials: all so far, "asked" ones included, "lost" ones not.
+            trials: all so far, "asked" ones included, "queued" and "lost" ones not.
             maximise: whether more is better.
 
         Returns:

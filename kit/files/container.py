@@ -1,4 +1,4 @@
-"""Weights on disk: plain safetensors, and a sparse file that is really smaller when weights are zero.
+"""The bytes of a weights file: plain safetensors, or the sparse format, which is smaller when weights are zero.
 
 A dense file is ordinary safetensors: any tool reads it. Zeros cost as much there as any other number.
 
@@ -27,11 +27,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import secrets
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import safetensors.torch
@@ -53,11 +50,16 @@ class WeightsFileError(RuntimeError):
 
 
 def pack(flat: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the non-zero values of a flat tensor [n] (ValueError for another shape), and the gaps between them.
+    """Return the non-zero values of a flat tensor [n], and the gaps between them.
 
     Returns:
         values [k], dtype of `flat`, and gaps [k], uint8, where k counts the non-zero values and the fillers.
+
+    Raises:
+        TypeError: `flat` is no tensor.
+        ValueError: it has another shape.
     """
+    checks.instance("flat", flat, Tensor)
     if flat.ndim != 1:
         raise ValueError(f"flat must have one dimension, not {flat.ndim}: pass tensor.reshape(-1).")
     positions = torch.nonzero(flat).flatten()  # [non-zeros], increasing
@@ -81,8 +83,12 @@ def unpack(values: Tensor, gaps: Tensor, n: int) -> Tensor:
         n: number of elements of the flat tensor.
 
     Raises:
+        TypeError: an argument of another kind.
         ValueError: values and gaps do not belong together, or point outside the n elements.
     """
+    checks.whole("n", n)
+    checks.instance("values", values, Tensor)
+    checks.instance("gaps", gaps, Tensor)
     if values.ndim != 1 or gaps.shape != values.shape or gaps.dtype != torch.uint8:
         came = f"shapes {tuple(values.shape)} and {tuple(gaps.shape)}, gaps in {gaps.dtype}"
         raise ValueError(f"values and gaps must be two equally long rows, gaps in uint8; got {came}.")
@@ -112,12 +118,10 @@ def encode(state: nn.Module | Mapping[str, Tensor], *, sparse: bool) -> bytes:
     checks.instance("sparse", sparse, bool, "True or False")
     parts: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
-    tied: dict[str, str] = {}
-    seen: dict[object, str] = {}
-    for name, tensor in _checked(state).items():
-        memory = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        if tensor.numel() and seen.setdefault(memory, name) != name:
-            tied[name] = seen[memory]
+    tensors = checked(state)
+    tied = tied_names(tensors)
+    for name, tensor in tensors.items():
+        if name in tied:
             continue
         if sparse and (packed := _pack_if_smaller(tensor)):
             parts[f"{name}#values"], parts[f"{name}#gaps"] = packed
@@ -127,7 +131,7 @@ def encode(state: nn.Module | Mapping[str, Tensor], *, sparse: bool) -> bytes:
             parts[part] = tensor.cpu().clone(memory_format=torch.contiguous_format)
     kind = "sparse" if sparse else "dense"
     about: dict[str, Any] = {"format": kind, "version": FORMAT_VERSION, "shapes": shapes, "tied": tied}
-    about["crc32"] = _checksum(parts, about)
+    about["crc32"] = checksum(parts, about)
     return safetensors.torch.save(parts, {"kit": json.dumps(about, separators=(",", ":"))})
 
 
@@ -150,7 +154,7 @@ def decode(data: bytes) -> dict[str, Tensor]:
         if any(name.endswith("#gaps") for name in parts):
             raise _damaged("it has parts of the kit's sparse format, but not their description")
         return parts
-    if about.pop("crc32") != _checksum(parts, about):
+    if about.pop("crc32") != checksum(parts, about):
         raise _damaged("its checksum is wrong, so at least one byte has changed")
     state = parts if about["format"] == "dense" else _join(parts, about["shapes"])
     for name, kept in about["tied"].items():
@@ -160,75 +164,8 @@ def decode(data: bytes) -> dict[str, Tensor]:
     return state
 
 
-def write(state: nn.Module | Mapping[str, Tensor], path: str | os.PathLike[str], *, sparse: bool) -> int:
-    """Write a weights file, all or nothing, and return its size in bytes.
-
-    The bytes go to a temporary file in the same folder, which then takes the place of `path` in one step. If
-    anything fails, an older file at `path` stays as it was. `state` and `sparse` are those of `encode`.
-
-    Raises:
-        FileNotFoundError: the folder of `path` does not exist.
-        IsADirectoryError: `path` is a folder.
-        OSError: the folder cannot be written to, or the disk is full.
-        TypeError, ValueError: as for `encode`.
-    """
-    path = _no_folder(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path {path} is in a folder that does not exist: make {path.parent} first.")
-    data = encode(state, sparse=sparse)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # on the disk before it takes the old file's place
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return len(data)
-
-
-def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Return the tensors of the weights file at `path`, by name, on the CPU.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        IsADirectoryError: `path` is a folder.
-        WeightsFileError: as for `decode`; the sentence names the path.
-    """
-    path = _no_folder(path)
-    if not path.exists():
-        raise FileNotFoundError(f"path {path} does not exist: check the name, or write the file first.")
-    try:
-        return decode(path.read_bytes())
-    except WeightsFileError as error:
-        raise WeightsFileError(f"Cannot read {path}: {error}") from error
-
-
-def load_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Copy the weights of the file at `path` into `model`, in place.
-
-    Raises:
-        ValueError: names or shapes of the file and the model differ; the model is then unchanged.
-        FileNotFoundError, IsADirectoryError, WeightsFileError: as for `read`.
-    """
-    state = read(path)
-    stored, wanted = ({name: tuple(tensor.shape) for name, tensor in of.items()} for of in (state, _checked(model)))
-    for name in sorted(stored.keys() | wanted.keys()):
-        there, here = stored.get(name, "absent"), wanted.get(name, "absent")
-        if there != here:
-            which = f"tensor {name!r} is {there} in the file and {here} in the model"
-            raise ValueError(f"model does not fit {path}: {which}; build the model with the file's layer sizes.")
-    model.load_state_dict(state)
-
-
-def _no_folder(path: str | os.PathLike[str]) -> Path:
-    if Path(path).is_dir():
-        raise IsADirectoryError(f"path {path} is a folder: give the name of a weights file in it.")
-    return Path(path)
-
-
-def _checked(state: Any) -> dict[str, Tensor]:
+def checked(state: Any) -> dict[str, Tensor]:
+    """Return the tensors of a model or a state dict by name, or refuse what cannot be stored, as `encode` does."""
     if isinstance(state, nn.Module):
         state = state.state_dict()
     checks.instance("state", state, Mapping, "a model, or map names to tensors")
@@ -246,11 +183,18 @@ def _checked(state: Any) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in state.items()}
 
 
+def tied_names(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return which tensors share all their memory with an earlier one: name to the earlier name."""
+    seen: dict[object, str] = {}
+    memory = {name: (t.data_ptr(), t.dtype, t.shape, t.stride()) for name, t in state.items() if t.numel()}
+    return {name: seen[key] for name, key in memory.items() if seen.setdefault(key, name) != name}
+
+
 def _pack_if_smaller(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
     """Return values and gaps of the tensor, or None where they would not be smaller than the tensor."""
     budget = tensor.numel() * tensor.element_size() - _HEADER_ALLOWANCE
     cost = tensor.element_size() + 1  # bytes for one value with its gap
-    if tensor.dtype not in _SPARSE_DTYPES or budget <= 0:
+    if tensor.dtype not in _SPARSE_DTYPES:
         return None
     flat = tensor.cpu().reshape(-1)
     if int(torch.count_nonzero(flat)) * cost >= budget:  # counting is much cheaper than packing
@@ -276,6 +220,8 @@ def _join(parts: dict[str, Tensor], shapes: dict[str, list[int]]) -> dict[str, T
             flat = unpack(parts[f"{name}#values"], parts[f"{name}#gaps"], math.prod(shape))
         except ValueError as error:
             raise _damaged(f"in tensor {name!r}, {error}".rstrip(".")) from error
+        except (RuntimeError, TypeError) as error:  # torch has no memory for it, or no number
+            raise _damaged(f"tensor {name!r} has the impossible shape {shape!r}") from error
         state[name] = flat.reshape(shape)
     return state
 
@@ -305,7 +251,7 @@ def _about(data: bytes) -> dict[str, Any] | None:
     return about
 
 
-def _checksum(parts: Mapping[str, Tensor], about: Mapping[str, Any]) -> int:
+def checksum(parts: Mapping[str, Tensor], about: Mapping[str, Any]) -> int:
     """Return the CRC-32 over the description and all parts, in the order of their names."""
     crc = zlib.crc32(json.dumps(about, sort_keys=True).encode())
     for name in sorted(parts):

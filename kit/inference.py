@@ -1,0 +1,291 @@
+"""Ask any model for logits, whatever it wraps them in; its modes, its copy, and the statistics of its batches."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import Event
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.parameter import is_lazy
+
+from kit import checks, cores
+
+M = TypeVar("M", bound=nn.Module)
+
+SMALL_MODEL = 1_000_000  # parameters
+BATCHES = (64, 256, 1024)  # samples a pass; a convolution's activations leave the cache early, a small MLP's late
+TRIES = 3  # timings of each, of which the shortest counts: other work on the machine only ever adds
+REMEMBERED = 1000  # architectures
+
+REFUSALS = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)  # of modules that cannot take an input
+
+
+class Cancelled(Exception):  # noqa: N818  (it is news, not an error)
+    """Raised between two batches once the `cancel` event is set."""
+
+
+def check_cancel(cancel: Event | None, when: str) -> None:
+    """Raise `Cancelled` once `cancel` is set; `when` says where that was."""
+    if cancel is not None and cancel.is_set():
+        raise Cancelled(f"cancelled {when}.")
+
+
+@torch.no_grad()
+def predict(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Logits of one batch, in evaluation mode, without gradients; errors and what a model may answer as in `ask`."""
+    checks.instance("model", model, nn.Module, "a torch.nn.Module")
+    checks.instance("inputs", inputs, Tensor, "a tensor [n, ...]")
+    with mode(model, training=False), cores.one_thread(small=is_small(model)):
+        return ask(model, inputs)
+
+
+def ask(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Logits of one batch in the mode that the model is in.
+
+    Floating-point inputs are cast to the dtype of the model's weights, where all of these share one. Logits of half
+    precision come as float32.
+
+    Args:
+        model: answers with logits, an object with `.logits`, a mapping with "logits", or a tuple or list that begins
+            with logits [n, n_classes]. Auxiliary logits behind them (Inception in training) are left out.
+        inputs: [n, ...].
+
+    Raises:
+        ValueError: the model refuses the inputs, or answers otherwise.
+    """
+    try:
+        answer = model(as_taken(model, inputs))
+    except REFUSALS as error:
+        raise ValueError(_refusal(model, inputs, " ".join(str(error).split()))) from error
+    logits = _logits(answer)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+class Pace:
+    """How many samples a pass of one architecture is best given, by the passes timed so far."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[int, list[float]] = defaultdict(list)  # processor time of each pass, by its samples
+
+    def size(self, n: int) -> int:
+        """What to take next of `n` samples: sizes are tried upwards until one is slower a sample than the last."""
+        best = min(BATCHES[0], n)
+        for size in sorted({min(batch, n) for batch in BATCHES}):
+            tried = len(self.seconds[size])
+            margin = 1.0 if tried >= TRIES else 1.5  # a clear case needs no third timing
+            if tried > 1 and self.rate(size) > margin * self.rate(best):
+                break
+            if tried < TRIES:
+                return size
+            best = size
+        return best
+
+    def rate(self, size: int) -> float:
+        """Seconds a sample in passes of `size` samples."""
+        return min(self.seconds[size], default=0.0) / size
+
+    def predict(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """As the function `predict`, timed."""
+        began = time.thread_time()
+        logits = predict(model, inputs)
+        if len(self.seconds[len(inputs)]) < TRIES:
+            self.seconds[len(inputs)].append(time.thread_time() - began)
+        return logits
+
+
+_paces: dict[int, Pace] = {}
+
+
+def pace_of(model: nn.Module, inputs: Tensor) -> Pace:
+    """The pace of models like this one, on samples of this shape and as many threads."""
+    checks.instance("model", model, nn.Module, "a torch.nn.Module")
+    modules = tuple(type(module) for module in model.modules())
+    weights = tuple((weight.shape, weight.dtype) for weight in model.parameters() if not is_lazy(weight))
+    key = hash((modules, weights, inputs.shape[1:], torch.get_num_threads()))
+    if len(_paces) > REMEMBERED:
+        _paces.clear()
+    return _paces.setdefault(key, Pace())
+
+
+def batch_for(model: nn.Module, inputs: Tensor, *, seconds: float) -> int:
+    """How many samples `model` answers in about `seconds`: 64, 256 or 1024, by timing passes over the first 64.
+
+    Args:
+        model: as for `ask`.
+        inputs: [n, ...]; a ValueError where there is none.
+        seconds: above 0. Where 64 samples take longer, it is 64 all the same.
+    """
+    checks.number("seconds", seconds, above=0)
+    if not len(inputs):
+        raise ValueError("inputs is empty; it needs at least one sample.")
+    pace, first = pace_of(model, inputs), inputs[: BATCHES[0]]
+    while len(pace.seconds[len(first)]) < TRIES:
+        pace.predict(model, first)
+    most = seconds / max(pace.rate(len(first)), 1e-9)
+    return max((batch for batch in BATCHES if batch <= most), default=BATCHES[0])
+
+
+def _logits(answer: Any) -> Tensor:
+    if isinstance(answer, Tensor):
+        return answer
+    inner = answer.get("logits") if isinstance(answer, Mapping) else getattr(answer, "logits", None)
+    came = f"{type(answer).__name__}({', '.join(map(str, answer))})" if isinstance(answer, Mapping) else ""
+    if inner is None and isinstance(answer, (tuple, list)):
+        tensors = [each for each in answer if isinstance(each, Tensor)]
+        # Of features beside logits, nothing says which is which.
+        if tensors and tensors[0].ndim == 2 and len({each.shape for each in tensors if each.ndim == 2}) == 1:
+            inner = tensors[0]
+        came = f"{type(answer).__name__} of {', '.join(str(tuple(each.shape)) for each in tensors) or 'no tensor'}"
+    if not isinstance(inner, Tensor):
+        wanted = "logits [n, n_classes], alone, as .logits or ['logits'], or first in a tuple"
+        raise ValueError(f"model must answer with {wanted}; got {came or type(answer).__name__}.")
+    return inner
+
+
+def as_taken(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The inputs in the dtype of the model's floating-point weights."""
+    first = next(model.parameters(), inputs)  # nearly always of the inputs' dtype: nothing else is looked at
+    if first.dtype == inputs.dtype or not inputs.is_floating_point() or len(_dtypes(model)) != 1:
+        return inputs
+    cast = inputs.to(_dtypes(model).pop())
+    # Whole numbers that would change may be the ids of tokens.
+    ids = torch.equal(inputs, inputs.round()) and not torch.equal(cast.to(inputs.dtype), inputs)
+    return inputs if ids else cast
+
+
+def _dtypes(model: nn.Module) -> set[torch.dtype]:
+    return {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+
+
+def _refusal(model: nn.Module, inputs: Tensor, error: str) -> str:
+    """The sentence for samples that the model refuses: about their dtype where the error is, else about their shape."""
+    shape, axes, hint = tuple(inputs.shape[1:]), "[n, channels, height, width]", ""
+    came, weights = _word(inputs.dtype), " and ".join(sorted(map(_word, _dtypes(model))))
+    if "Long" in error and inputs.is_floating_point():
+        hint = " (Samples are floating-point numbers; a model of token ids begins with inputs.long().)"
+        return f"dataset: the model cannot take samples in {came}: {error}{hint}"
+    if weights != came and any(word in error for word in ("type", "not implemented for")):
+        hint = " (model.float() makes all weights float32.)"
+        return f"dataset: the model, with weights in {weights}, cannot take samples in {came}: {error}{hint}"
+    if len(shape) == 2:
+        hint = f" (An image needs a channel axis: {axes}; for grey images inputs[:, None].)"
+    elif len(shape) == 3 and shape[-1] in (1, 3) and shape[0] > 4:
+        hint = f" (Channels come before height and width: {axes}.)"
+    return f"dataset: the model cannot take samples of shape {shape}: {error}{hint}"
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def is_small(model: nn.Module) -> bool:
+    """Whether one thread computes it: with less than a million parameters, several wait for each other too often."""
+    return sum(each.numel() for each in model.parameters() if not is_lazy(each)) < SMALL_MODEL
+
+
+@contextmanager
+def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Put `model` in training or evaluation mode, and each of its modules back into its own mode at the end.
+
+    Frozen normalisation stays frozen in training: a normalisation layer that is in evaluation mode while the model is
+    not, or whose own parameters are not trained.
+    """
+    before = [(module, module.training) for module in model.modules()]
+    norms = [module for module, _ in before if training and isinstance(module, _NormBase)]
+    frozen = [norm for norm in norms if _frozen(norm, model.training)]
+    model.train(training)
+    for each in frozen:
+        each.training = False
+    try:
+        yield
+    finally:
+        for module, was_training in before:
+            module.training = was_training
+
+
+def _frozen(layer: nn.Module, model_training: bool) -> bool:
+    """A whole model in evaluation mode says nothing about one layer; weights that are not trained do."""
+    own = list(layer.parameters(recurse=False))
+    return not layer.training and (model_training or (bool(own) and not any(each.requires_grad for each in own)))
+
+
+def copy_of(model: M) -> M:
+    """A deep copy of `model`; ValueError, in one sentence, where it holds what cannot be copied.
+
+    Tensors that a forward pass left on its modules (a weight masked by torch.nn.utils.prune) are copied without their
+    history, on which `copy.deepcopy` fails.
+    """
+    kept = _tensors([list(vars(module).values()) for module in model.modules()])
+    memo: dict[int, Any] = {id(each): each.detach().clone() for each in kept if not each.is_leaf}
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:  # whatever its attributes raise
+        reason = " ".join(str(error).split())
+        way_out = "keep no locks, files or results with gradients on it, and make hooks permanent or remove them"
+        raise ValueError(f"model: {type(model).__name__} cannot be copied ({reason}); {way_out}.") from error
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in a value, and in lists, tuples and mappings of such."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, Mapping)):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(each)
+
+
+def has_statistics(model: nn.Module) -> bool:
+    """Whether `model` has a batch normalisation with running statistics, which `renew_statistics` would renew."""
+    return bool(_with_statistics(model))
+
+
+def _with_statistics(model: nn.Module) -> list[_BatchNorm]:
+    return [each for each in model.modules() if isinstance(each, _BatchNorm) and each.running_mean is not None]
+
+
+def renew_statistics(
+    model: nn.Module, inputs: Tensor, *, batch_size: int = 256, cancel: Event | None = None
+) -> nn.Module:
+    """A copy of `model` with the statistics of its batch normalisation measured anew: no label, no gradient.
+
+    After pruning, the running means and variances are those of activations that are no more. Each becomes the mean over
+    the batches of what the layer now gets; other layers stay in evaluation mode. Source: Li et al. 2020, EagleEye,
+    arXiv:2007.02491, section 3.3 (adaptive batch normalisation).
+
+    Args:
+        model: not changed. Frozen layers are renewed, too; those without running statistics have nothing to renew.
+        inputs: [n, ...], such as `digits.train.inputs`; at least 2.
+        batch_size: samples per pass, 2 or more. They are shared out evenly, so that each batch counts the same: a
+            batch has up to twice as many.
+        cancel: looked at between batches.
+
+    Raises:
+        Cancelled: `cancel` was set.
+        ValueError: an argument out of range, or inputs that the model cannot take.
+    """
+    checks.instance("model", model, nn.Module, "a torch.nn.Module")
+    checks.instance("inputs", inputs, Tensor, "a tensor [n, ...]")
+    checks.whole("batch_size", batch_size, 2)
+    if len(inputs) < 2:
+        raise ValueError(f"inputs must hold at least 2 samples, for a variance; got {len(inputs)}.")
+    renewed = copy_of(model)
+    layers = _with_statistics(renewed)
+    momenta = [layer.momentum for layer in layers]
+    parts = inputs.tensor_split(max(1, len(inputs) // int(batch_size))) if layers else ()
+    with mode(renewed, training=False), torch.no_grad():
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.training, layer.momentum = True, None  # the mean of all batches, each with the same weight
+        for done, part in enumerate(parts):
+            check_cancel(cancel, f"after {done} of {len(parts)} batches for the statistics")
+            ask(renewed, part)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    return renewed

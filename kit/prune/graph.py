@@ -1,0 +1,306 @@
+"""Which channels hang together: groups of layers, as plain data.
+
+Found by torch-pruning's dependency graph (Fang et al. 2023, arXiv:2301.12900) on a copy of the model. The graph follows
+sums, concatenations and flattening. What it says of a group is a proposal: `kit.prune.joints` tries it out.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch_pruning as tp
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+from torch_pruning._helpers import _HybridIndex
+
+from kit import checks, training
+from kit.data import Dataset
+from kit.prune.joints import CUTTABLE, LAYERS, first_line, hooked, is_depthwise, tensors, watch
+
+Item = tuple[Any, bool, list[Any]]  # a node, whether by its outputs; the positions there, with the channel at each
+
+_TOGETHER = "it works on all of them together, so those that stay would change"
+_COMPUTED = (
+    "its weight is computed anew at each call (torch.nn.utils.prune.remove and parametrize.remove_parametrizations "
+    "make it a parameter again)"
+)
+
+
+class Untraceable(ValueError):  # noqa: N818  (says what the model is)
+    """The model's channels cannot be followed from layer to layer; its weights can still be pruned."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """The outputs, or the inputs, of one layer that belong to the channels of a group.
+
+    Attributes:
+        layer: its name; or the name of a parameter that belongs to no layer.
+        outward: outputs rather than inputs.
+        width: how many the layer has.
+        positions: int64 [n], those that belong to the group.
+        channels: int64 [n], the group's channel at each position.
+    """
+
+    layer: str
+    outward: bool
+    width: int
+    positions: Tensor
+    channels: Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that hang together over several layers; `units` int64 [channels]: those of one unit go together."""
+
+    sides: tuple[Side, ...]
+    units: Tensor
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What can lose channels, and what cannot.
+
+    Attributes:
+        groups: by the name of the group's first layer.
+        skipped: for other groups and layers, why not.
+        splits: pairs of lengths into which a view splits an axis somewhere in the model, such as heads x positions.
+    """
+
+    groups: dict[str, Group]
+    skipped: dict[str, str]
+    splits: frozenset[tuple[int, int]]
+
+
+def samples(dataset: Dataset) -> Tensor:
+    """The few samples on which a model is followed and checked."""
+    return dataset.train.inputs[:4]
+
+
+@torch.inference_mode(False)  # else there would be no autograd to follow
+def follow(model: nn.Module, dataset: Dataset) -> Graph:
+    """The groups of channels of `model`, which is not changed; those that make the answers themselves are no group.
+
+    Raises:
+        Untraceable: nothing can be followed at all.
+        ValueError: the model cannot take the samples, or cannot be copied.
+        TypeError: a `model` or `dataset` of another type.
+    """
+    checks.instance("model", model, nn.Module, "a torch.nn.Module")
+    training.check_dataset(dataset)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise untraceable(model, stopped(model, name, "TorchScript has compiled it"))
+    probe, calls = training.copy_of(model), []
+    with hooked([probe.register_forward_hook(lambda _, arguments, answer: calls.append((arguments, answer)))]):
+        training.predict(probe, samples(dataset))  # samples that do not fit are refused as such
+    (inputs, *_), answer = calls[0]
+    n_answers = {values.shape[-1] for values in tensors(answer) if values.ndim}
+    for parameter in probe.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())  # a frozen layer would be lost from autograd
+    names = {module: name for name, module in probe.named_modules()} | {p: n for n, p in probe.named_parameters()}
+    graph, splits = tp.DependencyGraph(), _Splits()
+    recurrent = dict.fromkeys((nn.RNN, nn.GRU), graph.REGISTERED_PRUNERS[tp.ops.OPTYPE.LSTM])
+    hooks = [module.register_forward_hook(_linked) for module in names if isinstance(module, nn.RNNBase)]
+    with hooked(hooks), watch(probe) as seen, training.mode(probe, training=False), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the library's; what fails is found below
+        try:
+            with torch.enable_grad(), splits:
+                graph.build_dependency(
+                    probe, inputs, partial(_answer, seen), customized_pruners=recurrent, verbose=False
+                )
+        except Exception as error:
+            raise untraceable(model, stopped(probe, seen.active, first_line(error))) from error
+    _free_single_channels(graph)
+    tied, done = _tied(probe), set[Any]()
+    groups, skipped = {}, {}
+    for root in [module for module in graph.module2node if isinstance(module, LAYERS)]:
+        if root in done or (width := _width(root, outward=True)) == 1:
+            continue
+        try:
+            items = _items(graph, root)
+        except Exception as error:  # of whatever kind: the library has no error of its own
+            skipped[names[root]] = stopped(probe, names[root], f"{first_line(error)} (in torch-pruning)")
+            continue
+        outward = {node.module: node for node, by_outputs, _ in items if by_outputs}
+        done.update(outward)
+        if not all(node.outputs for node in outward.values()) and width in n_answers:
+            continue  # the answers themselves
+        name = next(name for module, name in names.items() if module in outward and isinstance(module, LAYERS))
+        found = _stop(probe, items, names, tied) or _group(probe, items, names, width)
+        if isinstance(found, str):
+            skipped[name] = found
+        else:
+            groups[name] = found
+    for module, name in names.items():
+        if isinstance(module, LAYERS) and name in seen.ran and module not in graph.module2node:
+            why = f"{called(probe, seen.cut)} cuts it off from autograd" if seen.cut else "no answer depends on it"
+            skipped[name] = stopped(probe, name, why)
+    return Graph(groups, skipped, frozenset(splits.found))
+
+
+def untraceable(model: nn.Module, reason: str, *others: str) -> Untraceable:
+    """A refusal, of which the first reason is given in full; a reason goes on from the model's channels."""
+    advice = "Its weights can be pruned instead: prune.weights(model, ratio=...)."
+    more = f" (one of {len(others) + 1} such parts)" if others else ""
+    return Untraceable(f"model: channels of {type(model).__name__} {reason}{more}. {advice}")
+
+
+def stopped(model: nn.Module, name: str, why: str) -> str:
+    """Why channels stay, in words that go on from them; `name` is that of a module or parameter."""
+    return f"cannot be followed through {called(model, name)}: {why}"
+
+
+def called(model: nn.Module, name: str) -> str:
+    """A module or parameter in words: its name, and what it is."""
+    module = dict(model.named_modules()).get(name)
+    kind = "a parameter of no layer" if module is None else type(module).__name__
+    return f"{name} ({kind})" if name else "the model itself"
+
+
+class _Splits(TorchDispatchMode):
+    """Notes the neighbouring lengths of each view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[tuple[int, int]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if "view" in str(func) and isinstance(result, Tensor):
+            self.found.update(pair for pair in zip(result.shape, result.shape[1:], strict=False) if min(pair) > 1)
+        return result
+
+
+def _answer(seen: Any, model: nn.Module, inputs: Tensor) -> list[Tensor]:
+    """The answers, and what layers give that no answer depends on: they lose inputs with the others."""
+    given: list[Tensor] = []
+    layers = [module for module in model.modules() if isinstance(module, LAYERS)]
+    with hooked([layer.register_forward_hook(lambda _, __, out: given.extend(tensors(out))) for layer in layers]):
+        answers = [answer for answer in tensors(model(inputs)) if answer.grad_fn is not None]
+    steps: list[Any] = [answer.grad_fn for answer in answers]
+    reached = set(steps)
+    while steps:
+        further = {step for step, _ in steps.pop().next_functions if step is not None} - reached
+        reached |= further
+        steps += further
+    unused = [] if seen.cut else [each for each in given if each.grad_fn is not None and each.grad_fn not in reached]
+    return answers + unused
+
+
+def _linked(layer: nn.Module, arguments: Any, output: Any) -> Any:
+    """A forward hook: of all that a recurrent layer does, the graph sees that its answers depend on its input."""
+    if not isinstance(arguments[0], Tensor):
+        return output
+    link = arguments[0].sum() * 0
+    return tree_map(lambda value: value.detach() + link, output)
+
+
+def _free_single_channels(graph: Any) -> None:
+    """A single channel is spread over all others (a spatial gate): none of them hangs on it."""
+    nodes = graph.module2node.items()
+    single = {node for module, node in nodes if isinstance(module, LAYERS) and _width(module, outward=True) == 1}
+    for node in graph.module2node.values():
+        node.dependencies = [
+            dep
+            for dep in node.dependencies
+            if not (dep.target in single and graph.is_out_channel_pruning_fn(dep.handler))
+            and not (dep.source in single and graph.is_out_channel_pruning_fn(dep.trigger))
+        ]
+
+
+def _width(module: Any, outward: bool) -> int:
+    """Channels that a layer or parameter has on one side."""
+    if isinstance(module, nn.Parameter):
+        return next((n for n in reversed(module.shape) if n > 1), 1)
+    side = "out" if outward else "in"
+    named = (f"{side}_features", f"{side}_channels", "num_features", "num_channels", "num_parameters", "embedding_dim")
+    return next(getattr(module, name) for name in named if hasattr(module, name))
+
+
+def _items(graph: Any, root: nn.Module) -> list[Item]:
+    """All that hangs on the outputs of a layer. A channel may come back to it at another position, as in a gate."""
+    start = [_HybridIndex(channel, channel) for channel in range(_width(root, outward=True))]
+    stack = [(graph.module2node[root], graph.get_pruner_of_module(root).prune_out_channels, start)]
+    found: dict[Any, Item] = {}
+    while stack:
+        node, handler, pairs = stack.pop()
+        key = (node, handler, tuple(pairs))
+        if not pairs or key in found:
+            continue
+        found[key] = node, graph.is_out_channel_pruning_fn(handler), pairs
+        for dep in node.dependencies:
+            if dep.is_triggered_by(handler):
+                moved = pairs
+                for mapping in dep.index_mapping:
+                    moved = moved if mapping is None else mapping(moved)
+                stack.append((dep.target, dep.handler, moved))
+    return list(found.values())
+
+
+def _tied(model: nn.Module) -> dict[int, str]:
+    """By the id of a parameter that several modules hold: their names."""
+    held: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                held.setdefault(id(parameter), []).append(name)
+    return {key: " and ".join(holders) for key, holders in held.items() if len(holders) > 1}
+
+
+def _stop(probe: nn.Module, items: list[Item], names: Mapping[Any, str], tied: Mapping[int, str]) -> str | None:
+    """Why a group cannot be followed, where that can be seen without trying."""
+    for node, _, pairs in items:
+        module, why = node.module, ""
+        if any(pair.root_idx is None for pair in pairs):
+            why = "its channels are repeated"
+        elif isinstance(module, nn.Parameter) or module not in names:
+            continue
+        elif not isinstance(module, CUTTABLE):
+            why = _TOGETHER
+        elif shared := [tied[id(p)] for p in module._parameters.values() if id(p) in tied]:
+            why = f"{shared[0]} share a weight"
+        elif "weight" not in module._parameters:
+            why = _COMPUTED
+        elif isinstance(module, LAYERS[1]) and 1 < module.groups == module.out_channels != module.in_channels:
+            why = "each of its outputs has several inputs of its own"
+        if why:
+            return stopped(probe, names.get(module, ""), why)
+    return None
+
+
+def _group(probe: nn.Module, items: list[Item], names: Mapping[Any, str], n_channels: int) -> Group | str:
+    """The group of these items, or why it cannot lose any channel."""
+    found: dict[tuple[Any, bool], dict[Any, None]] = {}  # the pairs of each side, each once
+    for node, outward, pairs in items:
+        if node.module in names and not (isinstance(node.module, nn.PReLU) and node.module.num_parameters == 1):
+            found.setdefault((node.module, outward), {}).update(dict.fromkeys(pairs))
+    sides, edges, binding = [], [np.empty((0, 2), int)], ""
+    for (module, out), marked in found.items():
+        width = _width(module, out)
+        positions, channels = np.array(list(marked)).T
+        if max(positions) >= width:
+            return stopped(probe, names[module], f"{max(positions) + 1} channels reach its {width}")
+        blocks = 1 if is_depthwise(module) else getattr(module, "groups", getattr(module, "num_groups", 1))
+        wide, norm = width // blocks, isinstance(module, nn.GroupNorm)
+        if norm or blocks > 1 or len(set(positions)) < len(positions):  # whole groups, or as many of each block
+            labels = positions // wide if norm else positions % wide
+            edges.append(np.stack([channels, labels + edges[-1].max(initial=n_channels) + 1], 1))
+            binding = names[module]
+        at, first = np.unique(positions, return_index=True)
+        sides.append(Side(names[module], out, width, torch.tensor(at), torch.tensor(channels[first])))
+    links = np.concatenate(edges)  # from channels to what they share
+    size = links.max(initial=n_channels) + 1
+    _, units = connected_components(coo_matrix((np.ones(len(links)), links.T), shape=(size, size)), directed=False)
+    if not units[:n_channels].any():
+        return stopped(probe, binding, "all of them go together, or none")
+    return Group(tuple(sides), torch.tensor(units[:n_channels], dtype=torch.int64))

@@ -1,0 +1,68 @@
+"""Copies of models with plain weights: whatever makes a weight from other tensors is folded into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import nn
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from kit import checks, training
+
+_Fold = tuple[nn.Module, str, Callable[[nn.Module, str], Any]]
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """A copy of `model` with plain weights; modes and frozen parts are as they were.
+
+    Weight and spectral normalisation (parametrisations, and the hooks of older versions), the masks of
+    `torch.nn.utils.prune` and any other parametrisation become the weight that they make: a zero in it then stays a
+    zero, while an emptied row of a normalised weight would be 0/0.
+
+    Raises:
+        TypeError: no `nn.Module`.
+        ValueError: a model that cannot be copied.
+    """
+    checks.instance("model", model, nn.Module, "a torch.nn.Module")
+    folded = training.copy_of(model)
+    folds = list(_folds(folded))
+    learn = [any(p.requires_grad for key, p in module.named_parameters() if name in key) for module, name, _ in folds]
+    for module, name, fold in folds:
+        fold(module, name)
+    for (module, name, _), learns in zip(folds, learn, strict=True):
+        getattr(module, name).requires_grad_(learns)
+    return folded
+
+
+def is_plain(model: nn.Module) -> bool:
+    """Whether no weight is made from other tensors."""
+    return next(_folds(model), None) is None
+
+
+def _folds(model: Any) -> Iterator[_Fold]:
+    """The weights that are made from other tensors, each with what folds it."""
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            for name in module.parametrizations:
+                yield module, name, _remove_parametrizations
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm):
+                yield module, hook.name, remove_weight_norm
+            elif isinstance(hook, SpectralNorm):
+                yield module, hook.name, remove_spectral_norm
+            elif isinstance(hook, prune.BasePruningMethod):
+                yield module, hook._tensor_name, prune.remove
+
+
+def _remove_parametrizations(module: Any, _: str) -> None:
+    """As `parametrize.remove_parametrizations`, which would take them from the original too: copies share a class."""
+    if parametrize.is_parametrized(module):  # else done with the module's first one
+        module.parametrizations.eval()  # spectral normalisation refines its vectors in training mode
+        weights = {name: getattr(module, name).detach().clone() for name in module.parametrizations}
+        module.__class__ = parametrize.type_before_parametrizations(module)
+        del module.parametrizations
+        for name, weight in weights.items():
+            setattr(module, name, nn.Parameter(weight))

@@ -1,0 +1,84 @@
+"""The quickest instance of every explorer, for thousands of moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from kit import board, measure
+from kit.data import Dataset
+from kit.explorers import (
+    BayesExplorer,
+    BoardExplorer,
+    DistillationExplorer,
+    IntervalExplorer,
+    PruningExplorer,
+    SearchExplorer,
+    SensitivityExplorer,
+)
+from kit.explorers.base import Explorer
+from kit.models import MLP
+from tests.landscapes import made_up
+from tests.test_explorers_bayes import hill
+
+
+def _given(dataset: Dataset, model: MLP) -> Mapping[str, Any]:
+    return {"model": model, "teacher": model, "dataset": dataset}
+
+
+def _normed(model: MLP) -> nn.Module:
+    """With batch statistics, so that they can be renewed."""
+    return nn.Sequential(nn.BatchNorm1d(model.sizes[0]), model).eval()
+
+
+def _normed_given(dataset: Dataset, model: MLP) -> Mapping[str, Any]:
+    return {"model": _normed(model), "dataset": dataset}
+
+
+@dataclass(frozen=True)
+class HandCase:
+    """How to make it, and how to compare it with a fresh one."""
+
+    name: str
+    make: Callable[[Dataset, MLP], Explorer]
+    cheap: Mapping[str, Any] = field(default_factory=dict)  # controls to set before a comparison
+    given: Callable[[Dataset, MLP], Mapping[str, Any]] = _given  # by the names that `code` writes
+    memory: tuple[str, ...] = ()  # figures that show more of what was looked at than a fresh one knows
+
+
+def _board(dataset: Dataset, model: MLP) -> BoardExplorer:
+    profile = measure.profile(model, dataset.validation)
+    for number in range(12):  # a hand removes many of them
+        board.pin(f"<b>pin</b> {number}", profile, dataset=dataset.key, technique="dense")
+    return BoardExplorer(dataset)
+
+
+def _landscaped(landscape: Any) -> Callable[[Dataset, MLP], Mapping[str, Any]]:
+    return lambda dataset, model: {"dataset": dataset, "landscape": landscape}
+
+
+PLANE, HILL = made_up(), hill()
+CASES = [
+    HandCase(
+        "pruning",
+        lambda dataset, model: PruningExplorer(_normed(model), dataset),
+        {"size": "flops", "epochs": 0},
+        _normed_given,
+    ),
+    HandCase(
+        "distillation", lambda dataset, model: DistillationExplorer(model, dataset, width=4), {"seeds": 4, "epochs": 5}
+    ),
+    HandCase(
+        "search",
+        lambda dataset, _: SearchExplorer(dataset, landscape=PLANE, trainings=9),
+        {"repeats": 4},
+        _landscaped(PLANE),
+    ),
+    HandCase("bayes", lambda dataset, _: BayesExplorer(dataset, landscape=HILL), given=_landscaped(HILL)),
+    HandCase("interval", lambda dataset, model: IntervalExplorer(model, dataset)),
+    HandCase("board", _board),
+    HandCase("sensitivity", lambda dataset, model: SensitivityExplorer(_normed(model), dataset), given=_normed_given),
+]
