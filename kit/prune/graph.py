@@ -108,15 +108,15 @@ def follow(model: nn.Module, dataset: Dataset) -> Graph:
     for parameter in probe.parameters():
         parameter.requires_grad_(parameter.is_floating_point())  # a frozen layer would be lost from autograd
     names = {module: name for name, module in probe.named_modules()} | {p: n for n, p in probe.named_parameters()}
-    graph, splits = tp.DependencyGraph(), _Splits()
+    graph, operations = tp.DependencyGraph(), _Operations()
     recurrent = dict.fromkeys((nn.RNN, nn.GRU), graph.REGISTERED_PRUNERS[tp.ops.OPTYPE.LSTM])
     hooks = [module.register_forward_hook(_linked) for module in names if isinstance(module, nn.RNNBase)]
     with hooked(hooks), watch(probe) as seen, training.mode(probe, training=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the library's; what fails is found below
         try:
-            with torch.enable_grad(), splits:
+            with torch.enable_grad(), operations:
                 graph.build_dependency(
-                    probe, inputs, partial(_answer, seen), customized_pruners=recurrent, verbose=False
+                    probe, inputs, partial(_answer, operations), customized_pruners=recurrent, verbose=False
                 )
         except Exception as error:
             raise untraceable(model, stopped(probe, seen.active, first_line(error))) from error
@@ -145,7 +145,7 @@ def follow(model: nn.Module, dataset: Dataset) -> Graph:
         if isinstance(module, LAYERS) and name in seen.ran and module not in graph.module2node:
             why = f"{called(probe, seen.cut)} cuts it off from autograd" if seen.cut else "no answer depends on it"
             skipped[name] = stopped(probe, name, why)
-    return Graph(groups, skipped, frozenset(splits.found))
+    return Graph(groups, skipped, frozenset(operations.splits))
 
 
 def untraceable(model: nn.Module, reason: str, *others: str) -> Untraceable:
@@ -167,34 +167,30 @@ def called(model: nn.Module, name: str) -> str:
     return f"{name} ({kind})" if name else "the model itself"
 
 
-class _Splits(TorchDispatchMode):
-    """Notes the neighbouring lengths of each view."""
+class _Operations(TorchDispatchMode):
+    """Notes what each operation takes, and the neighbouring lengths of each view."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: set[tuple[int, int]] = set()
+        self.splits: set[tuple[int, int]] = set()
+        self.taken: dict[int, Tensor] = {}  # by its place in memory, which it keeps as long as it is here
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.taken.update((each.data_ptr(), each) for each in tensors([args, kwargs]))
         result = func(*args, **(kwargs or {}))
         if "view" in str(func) and isinstance(result, Tensor):
-            self.found.update(pair for pair in zip(result.shape, result.shape[1:], strict=False) if min(pair) > 1)
+            self.splits.update(pair for pair in zip(result.shape, result.shape[1:], strict=False) if min(pair) > 1)
         return result
 
 
-def _answer(seen: Any, model: nn.Module, inputs: Tensor) -> list[Tensor]:
-    """The answers, and what layers give that no answer depends on: they lose inputs with the others."""
+def _answer(operations: _Operations, model: nn.Module, inputs: Tensor) -> list[Tensor]:
+    """The answers, and what layers give that nobody takes: they lose inputs with the others."""
     given: list[Tensor] = []
     layers = [module for module in model.modules() if isinstance(module, LAYERS)]
     with hooked([layer.register_forward_hook(lambda _, __, out: given.extend(tensors(out))) for layer in layers]):
         answers = [answer for answer in tensors(model(inputs)) if answer.grad_fn is not None]
-    steps: list[Any] = [answer.grad_fn for answer in answers]
-    reached = set(steps)
-    while steps:
-        further = {step for step, _ in steps.pop().next_functions if step is not None} - reached
-        reached |= further
-        steps += further
-    unused = [] if seen.cut else [each for each in given if each.grad_fn is not None and each.grad_fn not in reached]
-    return answers + unused
+    taken = operations.taken.keys() | {answer.data_ptr() for answer in answers}
+    return answers + [each for each in given if each.grad_fn is not None and each.data_ptr() not in taken]
 
 
 def _linked(layer: nn.Module, arguments: Any, output: Any) -> Any:
