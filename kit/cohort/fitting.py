@@ -93,8 +93,6 @@ def fit(
     meeting = Barrier(len(parts))  # after each epoch, where somebody wants to hear of it
 
     def report(epoch: int, ended: bool, batch: int, losses: Tensor) -> None:
-        if not callbacks:
-            return  # a mean that is not read would slow each step
         mean = float(losses[losses.isfinite()].mean())  # NaN where no member has a loss
         progress = Progress(cohort, epoch, epochs, batch, batches, mean, time.perf_counter() - began)
         for callback in callbacks:
@@ -104,7 +102,7 @@ def fit(
         first = part is parts[0]
         try:
             for epoch in range(epochs):
-                on_step = partial(report, epoch, False) if first else None
+                on_step = partial(report, epoch, False) if first and callbacks else None  # a mean would slow each step
                 part.epoch(cancel, f"in epoch {epoch + 1} of {epochs}", on_step)
                 if callbacks:
                     part.write_back()
