@@ -7,6 +7,7 @@ ended here.
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -38,7 +39,8 @@ LOADS = (
 @contextlib.contextmanager
 def load() -> Iterator[None]:
     """Two other processes that compute without end."""
-    others = [subprocess.Popen([sys.executable, "-c", code]) for code in LOADS]
+    theirs = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}  # which the kit has set
+    others = [subprocess.Popen([sys.executable, "-c", code], env=theirs) for code in LOADS]
     try:
         time.sleep(3)  # they import, and then compute
         yield
@@ -59,15 +61,16 @@ def benchmark(say: Say) -> Iterator[Row]:
         "fit": lambda: training.fit(models.ConvNet(), digits, epochs=3),
     }
     idle = {name: _median(work) for name, work in works.items()}
-    with mock.patch.object(cores, "count", lambda: 1), mock.patch.object(cores, "one_thread", _any_threads):
-        undivided = _median(works["cohort"])
+    undivided = _undivided(works["cohort"])
     with load():
         busy = {name: _median(work) for name, work in works.items()}
+        undivided_busy = _undivided(works["cohort"])
     for name, seconds in idle.items():
         say(f"{name}: {seconds:.2f} s idle, {busy[name]:.2f} s beside two processes that compute")
-    what = f"{K} MLPs 64-16-10, {EPOCHS} epochs, idle: in parts / as one, with torch's own threads"
-    yield Row.of("busy.parts", what, idle["cohort"], undivided, "s", Target("at most", 0.6))
-    limits = {"cohort": 3, "wide": 3, "sweep": 4, "bayes": 4, "fit": 4}
+    for state, ours, rival in (("idle", idle["cohort"], undivided), ("busy", busy["cohort"], undivided_busy)):
+        what = f"{K} MLPs 64-16-10, {EPOCHS} epochs, {state} machine: in parts / as one, with torch's own threads"
+        yield Row.of(f"busy.parts.{state}", what, ours, rival, "s", Target("at most", 0.6))
+    limits = {"cohort": 3, "sweep": 4, "bayes": 4, "fit": 4}
     for name, limit in limits.items():
         what = f"{name}: on a busy machine / on an idle one"
         yield Row.of(f"busy.{name}", what, busy[name], idle[name], "s", Target("at most", limit))
@@ -80,9 +83,14 @@ def benchmark(say: Say) -> Iterator[Row]:
     yield Row.of("busy.slider", what, swept, echo, "ms", Target("at most", 3))
 
 
-def _median(work: Callable[[], Any]) -> float:
+def _undivided(work: Callable[[], Any]) -> float:
+    with mock.patch.object(cores, "count", lambda: 1), mock.patch.object(cores, "one_thread", _any_threads):
+        return _median(work, 3)
+
+
+def _median(work: Callable[[], Any], rounds: int = ROUNDS) -> float:
     seconds = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         began = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - began)
