@@ -90,7 +90,7 @@ def kept_panel(dense: nn.Module, kept: Mapping[str, float]) -> Panel:
         hovertemplate="%{y}: %{x:.2f} % kept<extra></extra>",
     )
     x = {"title": "kept, % of its weights", "range": [0, 125], "tickvals": [0, 25, 50, 75, 100]}
-    y = {"autorange": "reversed", "showgrid": False}
+    y = {"autorange": "reversed", "showgrid": False, "automargin": True}  # names of layers may be long
     return Panel([bar], style.layout("What each layer keeps", detail_height(len(sizes)), x, y))
 
 
