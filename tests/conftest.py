@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +19,12 @@ if TYPE_CHECKING:  # tests of light rooms run without torch
     from kit.models import MLP, ConvNet
 
 E = TypeVar("E", bound=Any)  # an explorer
+
+
+def pytest_configure() -> None:
+    """A shell that starts a run in the background lets it ignore Ctrl-C; some tests press it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 LONGEST = ("tests/browser/test_notebooks.py", "tests/browser/test_stills.py", "tests/browser/")
