@@ -43,7 +43,7 @@ def short_strings(node: libcst.BaseString) -> Iterator[libcst.BaseString]:
 
 def run(room: str, most: int | None) -> None:
     """Run the mutants of a room, or `most` of them drawn at random; print the survivors and the score."""
-    operators = mutators.mutation_operators
+    operators: Any = mutators.mutation_operators  # a list, whatever its type says
     operators[:] = [(kind, short_strings if make is mutators.operator_string else make) for kind, make in operators]
     configuration._config = dataclasses.replace(
         configuration.config(),
