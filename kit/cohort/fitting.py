@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kit import cores
-from kit.cohort.losses import LabelLoss, ValueLoss
+from kit.cohort.losses import LabelLoss, ValueLoss, check_finite
 from kit.cohort.members import Member, train_rows
 from kit.cohort.networks import Cohort, check_memory, hidden_widths
 from kit.cohort.passes import logits, passes
@@ -251,8 +251,8 @@ def _check(
     elif tuple(values.shape) != (len(train), outputs):
         raise ValueError(f"values must have shape [{len(train)}, {outputs}]; got {tuple(values.shape)}.")
     name, targets = ("teacher_logits", teachers) if values is None else ("values", values)
-    if targets is not None and not bool(torch.isfinite(targets).all()):
-        raise ValueError(f"{name} must be finite; some are NaN or infinity.")
+    if targets is not None:
+        check_finite(name, targets)
     most = min(batch_size, len(train))
     bytes_needed = 3 * most * _saved_bytes(cohort, train)  # as much again for the gradients, and for the loss
     check_memory(f"a batch of {most}", bytes_needed, len(cohort), cohort.memory)

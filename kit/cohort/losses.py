@@ -40,6 +40,12 @@ def divergence(u: Tensor, log_q: Tensor, q: Tensor) -> Tensor:
     return torch.where(far, torch.logsumexp(log_q + d, 1, keepdim=True).clamp(min=0), close)
 
 
+def check_finite(argument: str, values: Tensor) -> None:
+    """Refuse NaN and infinity, by a ValueError."""
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(f"{argument} must be finite; some are NaN or infinity.")
+
+
 class LabelLoss:
     """Cross-entropy with hard labels, soft labels, or both; each member with its own temperature and weights.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from kit import checks, models
 from kit.cohort.members import Member
 from kit.cohort.passes import Blocks, logits
-from kit.training import predict
+from kit.training import copy_of, predict
 
 MEMORY_SHARE = 0.5  # of the memory that is free: the page and the notebook need some too
 
@@ -52,7 +51,7 @@ class Cohort(nn.Module):
         _check_family(template, self.members)
         if start is not None and len(start) != len(self.members):
             raise ValueError(f"start must have one module for each of the {len(members)} members; got {len(start)}.")
-        self.template = copy.deepcopy(template).requires_grad_(False)
+        self.template = copy_of(template).requires_grad_(False)
         self.shapes = _shapes(template)
         self.memory = memory
         # Weights, gradients (as they come, and in one row), two moments, two scratch rows.
@@ -127,7 +126,7 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 def _sized(template: nn.Module, member: Member) -> nn.Module:
     """A module of the member's width, its weights not yet its own."""
     if member.width is None or type(template) is not models.MLP:
-        return copy.deepcopy(template)
+        return copy_of(template)
     return models.MLP([template.sizes[0], *[member.width] * (len(template.sizes) - 2), template.sizes[-1]])
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from kit import checks, models, training
 from kit.cohort import UNLABELLED, check_temperature
+from kit.cohort.losses import check_finite
 from kit.data import Split
-from kit.distill.loss import check_finite, check_labels, unchecked
+from kit.distill.loss import check_labels, unchecked
 
 BATCH = 1024  # samples of a teacher's forward pass
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kit import checks
 from kit.cohort import UNLABELLED, check_temperature
-from kit.cohort.losses import divergence
+from kit.cohort.losses import check_finite, divergence
 
 
 def soften(logits: Tensor, temperature: float) -> Tensor:
@@ -78,12 +78,6 @@ def unchecked(z: Tensor, v: Tensor, labels: Tensor, temperature: float, alpha: f
         # The mean over samples, not over classes too.
         total = total + alpha * temperature**2 * divergence(u, log_q, log_q.exp()).mean()
     return total.to(z.dtype)
-
-
-def check_finite(argument: str, values: Tensor) -> None:
-    """Refuse NaN and infinity, by a ValueError."""
-    if not bool(torch.isfinite(values).all()):
-        raise ValueError(f"{argument} must be finite; some are NaN or infinity.")
 
 
 def check_labels(argument: str, labels: Tensor, n: int, n_classes: int) -> None:
