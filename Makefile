@@ -3,6 +3,7 @@
 # Variables that you may set:
 #   PYTHON     the Python (3.11 or newer) that makes .venv        make lab PYTHON=python3.12
 #   LAB_ARGS   more arguments for JupyterLab                      make lab LAB_ARGS="--no-browser --port 8899"
+#   REFRESH    begin again with every notebook; yours are kept    make lab REFRESH=1
 #   TEST_ARGS  more arguments for pytest                          make test TEST_ARGS="-k board"
 #   BENCH      the one benchmark to run                           make bench BENCH=slider
 #   BENCH_JSON a file for the benchmark rows, as JSON lines       make bench BENCH_JSON=rows.jsonl
@@ -12,6 +13,7 @@
 
 PYTHON ?= python3
 LAB_ARGS ?=
+REFRESH ?=
 TEST_ARGS ?=
 BENCH ?=
 BENCH_JSON ?=
@@ -22,16 +24,12 @@ NOTEBOOKS ?=
 # As in kit/__init__.py, for kernels that load torch before the kit.
 export GOMP_SPINCOUNT ?= 1000
 
-# In a container one often is root, and Jupyter then wants to be told.
-ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
-
 # The lock keeps torch at this version; everything else moves with `make lock`.
 TORCH := 2.13.0
 
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-FIRST := notebooks/00_start_here.ipynb
 CODE := kit tests
 PYTEST := $(PY) -m pytest -p tests.notebooks.plugin --nbval --nbval-current-env --nbval-cell-timeout=480
 # Files side by side, on up to four cores; one after the other: TEST_ARGS="-n 0".
@@ -43,16 +41,18 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test bench peers mutants lint format notebooks lock
+.PHONY: help lab play test bench peers mutants lint format notebooks lock
 
 help: ## this list
 	@printf 'make TARGET, where TARGET is one of\n\n'
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 	@printf '\nThe top of the Makefile lists the variables that you may set.\n'
 
-lab: $(STAMP) ## open JupyterLab on the first notebook (on localhost, with its token)
-	$(PY) -m jupyterlab --config=.jupyter/jupyter_lab_config.py --ServerApp.ip=localhost \
-		--ServerApp.root_dir="$(CURDIR)" $(ROOT) --LabApp.default_url=/lab/tree/$(FIRST) $(LAB_ARGS)
+lab: $(STAMP) ## open JupyterLab on your copy of the notebooks, my_notebooks (on localhost, with its token)
+	$(PY) -m kit.lab $(if $(REFRESH),--refresh) $(LAB_ARGS)
+
+play: $(STAMP) ## open one page with all explorers and no code (on localhost, with its token)
+	$(PY) -m kit.lab --play $(LAB_ARGS)
 
 test: $(STAMP) ## run all tests: units, notebooks (strict nbval, no network), browser
 	@$(PY) -m tests.browser.chromium
@@ -92,7 +92,7 @@ lock: $(STAMP) ## renew requirements.lock from pyproject.toml
 	  | grep -v -E '^(nvidia-|cuda-|triton)'; } > $(VENV)/requirements.lock.new
 	mv $(VENV)/requirements.lock.new requirements.lock
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml $(shell find .jupyter -type f)
 	@if ! $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	    command -v "$(PYTHON)" >/dev/null \
 	        || { echo "No '$(PYTHON)' here: install Python 3.11 or newer, or name one: make PYTHON=/path/to/python" >&2; exit 1; }; \

@@ -20,6 +20,7 @@ The rooms of this package:
     plots        numbers in, figure out
     explorers    a figure with its controls: move a slider, a real model answers
     exercises    the checks that the notebooks' exercises call
+    lab          what Jupyter does for the notebooks: copies to work in, still pictures that stay
 
 ``import kit`` is cheap. A room, and what it needs (torch, plotly, ...), is loaded when it is first entered:
 ``from kit import data``, or simply ``kit.data``.
@@ -49,6 +50,7 @@ __all__ = [
     "explorers",
     "files",
     "inference",
+    "lab",
     "measure",
     "models",
     "plots",

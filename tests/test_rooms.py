@@ -24,7 +24,7 @@ LEARNING = frozenset({"data", "models", "inference", "training"})
 MEASURING = LEARNING | {"files", "sizes", "cohort", "measure", "store", "board"}
 COMPUTING = MEASURING | {"prune", "distill", "search"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("checks", "cores", "data", "models", "files", "inference", "store"), NOTHING),
+    **dict.fromkeys(("checks", "cores", "data", "models", "files", "inference", "store", "lab"), NOTHING),
     "training": frozenset({"data", "models", "inference"}),
     "cohort": LEARNING | {"measure"},
     "sizes": frozenset({"inference", "files"}),

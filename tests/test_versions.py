@@ -70,12 +70,12 @@ def test_conda_has_the_same_range(wanted: Requirement) -> None:
 
 def test_conda_has_nothing_else() -> None:
     runtime = {wanted.name for wanted in RUNTIME}
-    assert set(CONDA) == {CONDA_NAMES.get(name, name) for name in runtime - FROM_PIP} | {"python", "pip", "setuptools"}
+    assert set(CONDA) == {CONDA_NAMES.get(name, name) for name in runtime - FROM_PIP} | {"python", "pip", "hatchling"}
     assert set(PIP) == FROM_PIP
     assert [line for line in PIP_LINES if line.startswith("-")] == ["-e ."]
     assert ENVIRONMENT["channels"] == ["conda-forge"]
     (build,) = (Requirement(line) for line in PYPROJECT["build-system"]["requires"])  # what builds the kit
-    assert CONDA["setuptools"] == str(build.specifier)
+    assert CONDA["hatchling"] == str(build.specifier)
 
 
 def test_python_version_agrees() -> None:

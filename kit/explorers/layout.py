@@ -65,6 +65,15 @@ class LiveFigure(go.FigureWidget):
         self._config: dict[str, Any] = {**self._config, "responsive": True, "displayModeBar": False}
         self._panel = panel
 
+    def get_state(self, *asked: Any, **how: Any) -> dict[str, Any]:
+        """What a page is told. A page that was opened later learns what the figure shows now, not how it began."""
+        state = super().get_state(*asked, **how)
+        if "_panel" in vars(self):
+            for name, now in (("_widget_data", self._data), ("_widget_layout", self._layout_obj._props)):
+                if name in state:
+                    state[name] = self.trait_metadata(name, "to_json")(now, self)
+        return state
+
     def show(self, panel: Panel) -> bool:
         """Change what differs from the panel before; whether there was anything."""
         # Not in one batch: where a batch changes a property of some traces only, plotly sends it as undefined for the

@@ -32,12 +32,16 @@ from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, s
 from tests.browser.chromium import HOW_TO_GET, find_chromium
 from tests.notebooks.kernels import NOTEBOOKS, ROOT
 
-CONFIG = ROOT / ".jupyter" / "jupyter_lab_config.py"  # what `make lab` reads
+JUPYTER = ROOT / ".jupyter"  # what is installed with the package
 INSTRUMENT = Path(__file__).with_name("instrument.js")
+
+# anywidget's own limit of two seconds, where a busy machine brings many figures at once.
+SLOW = "[anywidget] Failed to initialize model."
 
 PATIENCE = 300.0  # seconds: against hangs, not against a machine that is busy
 
 Theme = Literal["light", "dark"]
+App = Literal["lab", "notebook"]
 THEMES: dict[str, str] = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -64,6 +68,7 @@ class Server:
     token: str
     root: Path
     log: Path
+    app: App = "lab"
 
     def api(self, path: str, method: str = "GET") -> Any:
         """Call the server's REST interface; the decoded answer, or None where it is empty."""
@@ -81,6 +86,8 @@ class Server:
 
     def address(self, notebook: str) -> str:
         """The page that shows one notebook and nothing else from earlier (a reset workspace)."""
+        if self.app == "notebook":
+            return f"{self.url}notebooks/{quote(notebook)}?token={self.token}"
         workspace = "auto-" + re.sub(r"\W", "-", notebook)
         return f"{self.url}lab/workspaces/{workspace}/tree/{quote(notebook)}?reset&token={self.token}"
 
@@ -108,18 +115,28 @@ def _environment(home: Path, extra: Mapping[str, str]) -> dict[str, str]:
         **{f"JUPYTERLAB_{name.upper()}_DIR": name for name in ("settings", "workspaces")},
         **{"IPYTHONDIR": "ipython", "KIT_BOARD": "board.sqlite"},
     }
-    return env | {name: str(home / folder) for name, folder in folders.items()} | {"PYTHONUNBUFFERED": "1", **extra}
+    ours = {
+        "JUPYTER_CONFIG_PATH": str(JUPYTER / "etc"),
+        "JUPYTER_PATH": str(JUPYTER / "share"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return env | {name: str(home / folder) for name, folder in folders.items()} | ours | {**extra}
 
 
 @contextmanager
 def serve(
-    notebooks: Path | None = NOTEBOOKS, *, theme: Theme = "light", env: Mapping[str, str] | None = None
+    notebooks: Path | None = NOTEBOOKS,
+    *,
+    theme: Theme = "light",
+    app: App = "lab",
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """Start JupyterLab on a temporary copy of a folder, and end it with all of its kernels.
 
     Args:
         notebooks: Folder to copy; None starts with an empty one.
         theme: "light" or "dark".
+        app: "lab", or "notebook" for Notebook 7.
         env: More environment variables for the server and its kernels.
 
     Raises:
@@ -136,15 +153,15 @@ def serve(
         port = int(probe.getsockname()[1])
     token, log = os.urandom(16).hex(), home / "server.log"
     command = [
-        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
+        *(sys.executable, "-m", {"lab": "jupyterlab"}.get(app, app), "--no-browser", "--allow-root"),
         *("--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
         *(f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}"),
-        *(f"--config={CONFIG}", "--LabApp.expose_app_in_browser=True"),
+        *("--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True"),
     ]
     with log.open("wb") as sink:
         surroundings: dict[str, Any] = {"cwd": root, "env": _environment(home, env or {}), "start_new_session": True}
         process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, **surroundings)
-        server = Server(f"http://127.0.0.1:{port}/", token, root, log)
+        server = Server(f"http://127.0.0.1:{port}/", token, root, log, app)
         try:
             _wait_until_up(server, process)
             yield server
@@ -288,6 +305,15 @@ class NotebookPage:
             code,
         )
 
+    def save(self) -> None:
+        """Save the notebook; return once that is done."""
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+
+    def restart_kernel(self) -> None:
+        """Restart the kernel; return once it is idle again."""
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+        self.wait_idle()
+
     def _wait_for(self, condition: str, timeout: float, what: str, arg: Any = None) -> None:
         try:
             self.page.wait_for_function(condition, arg=arg, timeout=timeout * 1000, polling=50)
@@ -304,13 +330,15 @@ class NotebookPage:
     def missing_widgets(self) -> list[str]:
         """What JupyterLab prints where a widget could not be shown."""
         text = re.compile(r"Error displaying widget|model not found|Error creating widget|Loading widget\.\.\.")
-        return self.page.locator(".jp-OutputArea-output", has_text=text).all_inner_texts()
+        signs = ["an error sign"] * self.page.locator(".jupyter-widgets-error-widget").count()
+        return self.page.locator(".jp-OutputArea-output", has_text=text).all_inner_texts() + signs
 
-    def problems(self) -> list[str]:
-        """All that must be empty for a notebook to pass, each with its kind in front."""
+    def problems(self, *known: str) -> list[str]:
+        """All that must be empty for a notebook to pass, each with its kind in front; not what holds a `known` text."""
         kinds = ("output", "missing widget", "console", "request to another host")
         found = (self.errors(), self.missing_widgets(), self.console, self.foreign)
-        return [f"{kind}: {text}" for kind, texts in zip(kinds, found, strict=True) for text in texts]
+        lines = [f"{kind}: {text}" for kind, texts in zip(kinds, found, strict=True) for text in texts]
+        return [line for line in lines if not any(text in line for text in known)]
 
     # -- explorers and their controls ---------------------------------------------------------------------------
 

@@ -54,8 +54,8 @@ def test_dead_explorers_are_found(opened: Open, scratch: Write) -> None:
 def test_each_kind_of_problem_is_found(opened: Open, scratch: Write) -> None:
     cells = (
         "import sys\nprint('a warning', file=sys.stderr)",
-        "from IPython.display import HTML, Javascript, display\n"
-        "display({'application/vnd.jupyter.widget-view+json': {'model_id': 'gone', 'version_major': 2}}, raw=True)",
+        "import ipywidgets, traitlets\nfrom IPython.display import HTML, Javascript\n"
+        "class Gone(ipywidgets.IntSlider):\n    _model_module = traitlets.Unicode('nowhere').tag(sync=True)\nGone()",
         "HTML('<img src=\"http://elsewhere.invalid/a.png\">')",
         'Javascript(\'console.error("from a cell"); setTimeout(() => { throw new Error("from a timer") })\')',
         "1 / 0",

@@ -29,10 +29,10 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager
 from playwright.sync_api import Error as PageError
 
+from kit.lab import WIDGET_VIEW
 from tests.browser.chromium import missing_chromium
 from tests.notebooks import stills
 from tests.notebooks.kernels import NOTEBOOKS, ROOT, kernel_environment, network_attempts
-from tests.notebooks.stills import WIDGET_VIEW
 
 CELL_SECONDS = 480
 KEPT_CELL_METADATA = ("jupyter", "tags")  # `jupyter` holds what is folded away, such as a solution

@@ -15,6 +15,7 @@ import nbformat
 from PIL import Image
 from playwright.sync_api import Locator
 
+from kit.lab import IS_STILL, STILL, WIDGET_VIEW
 from tests.browser.lab import LabError, NotebookPage, browse, open_notebook, serve
 
 LARGEST = 60_000  # bytes of one picture
@@ -23,7 +24,6 @@ COLOURS, SCALES = (256, 128, 64), (1.0, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1)
 # foot, and wide enough for tables that a reader scrolls sideways.
 PHOTOGRAPHED = {".kit-explorer": (1280, 1600), ".kit-table table": (1920, 1600)}
 CELL_SECONDS = 480
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CALM = ".jp-cell-toolbar { display: none !important; }"
 # Curves that grow in the background belong in the picture.
 COMPLETE = f"""
@@ -108,5 +108,6 @@ def take(notebook: nbformat.NotebookNode, path: Path, text: str) -> list[bytes]:
                 for output, view in zip(views(cell), page.widgets(index, len(views(cell))), strict=True):
                     if taken := photograph(page, view):
                         pictures.append(compact(taken))
-                        output["data"]["image/png"] = base64.b64encode(pictures[-1]).decode()
+                        output["data"][STILL] = base64.b64encode(pictures[-1]).decode()
+                        output["metadata"] = {**output.get("metadata", {}), **IS_STILL}
     return pictures
