@@ -4,7 +4,7 @@ The rooms of this package:
 
     checks       refuse a bad argument early, in one sentence
     cores        small work on one thread, independent pieces side by side
-    data         data sets in three splits: the digits, or your own arrays
+    data         data sets in three splits: the digits, your own arrays, or a file of them
     models       small networks to work on: MLP, ConvNet, ResNet
     inference    ask any model for its logits; its modes, its copy, its batch statistics
     training     fit and evaluate; fires callbacks, never draws

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -321,3 +322,118 @@ def test_a_split_refuses_what_is_no_pair_a_sample(inputs: Any, labels: Any, erro
 def test_a_dataset_takes_splits_alone() -> None:
     with pytest.raises(TypeError, match=r"test must be a Split; got \(1, 2\)"):
         with_split(small(), "test", (1, 2))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Path:
+    return tmp_path / "mine.npz"
+
+
+savez: Any = np.savez
+PIXELS = np.random.default_rng(0).integers(0, 256, (60, 28, 28, 1), dtype=np.uint8)
+CLASSES = np.arange(60) % 3
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "shape", "names"),
+    [
+        (PIXELS, CLASSES, (1, 28, 28), "012"),
+        (PIXELS[..., 0], CLASSES[:, None], (1, 28, 28), "012"),
+        (np.concatenate([PIXELS] * 3, 3)[:, :20], np.eye(3)[CLASSES], (3, 20, 28), "012"),
+        (
+            np.moveaxis(PIXELS, 3, 1)[:, :, :9],
+            np.array(["cat", "dog", "eel"])[CLASSES],
+            (1, 9, 28),
+            ["cat", "dog", "eel"],
+        ),
+        (PIXELS[:, :, :, 0] / 255, np.array([b"a", b"b", b"c"])[CLASSES], (1, 28, 28), "abc"),
+        (PIXELS[:, :5, :, 0] / 255, CLASSES, (5, 28), "012"),  # may be sequences
+        (PIXELS[:, 0, :, 0], CLASSES.astype(float), (28,), "012"),
+    ],
+)
+def test_a_file_of_arrays_gives_what_from_arrays_gives_of_them_by_hand(
+    npz: Path, inputs: np.ndarray, labels: np.ndarray, shape: tuple[int, ...], names: Any
+) -> None:
+    np.savez_compressed(npz, inputs=inputs, labels=labels, others=np.zeros(3))
+    dataset = data.from_npz(npz, seed=3)
+    scale = 255 if inputs.dtype == np.uint8 and inputs.ndim > 2 else 1
+    by_hand = data.from_arrays(inputs.reshape(60, *shape), CLASSES, seed=3, scale=scale)
+    if inputs.shape[-1] == 3:
+        by_hand = data.from_arrays(inputs.transpose(0, 3, 1, 2), CLASSES, seed=3)
+    assert dataset.fingerprint == by_hand.fingerprint
+    assert (dataset.name, dataset.scale, dataset.class_names) == ("mine", scale, tuple(names))
+
+
+@pytest.mark.parametrize("given", ["X y", "images labels", "data target", "x_train y_train", "pixels digit"])
+def test_arrays_are_found_by_their_usual_names_or_the_given_ones(npz: Path, given: str) -> None:
+    x, y = given.split()
+    savez(npz, **{x: PIXELS, y: CLASSES})
+    settings = {"inputs": x, "labels": y} if x == "pixels" else {}
+    assert (
+        data.from_npz(npz, **settings).fingerprint == data.from_arrays(np.moveaxis(PIXELS, 3, 1), CLASSES).fingerprint
+    )
+
+
+def test_parts_of_a_file_stay_apart(npz: Path) -> None:
+    inputs = np.arange(60, dtype=np.float32)[:, None]
+    savez(npz, x_train=inputs[:30], y_train=CLASSES[:30], x_test=inputs[30:], y_test=CLASSES[30:])
+    dataset = data.from_npz(npz, name="parts")
+    assert dataset.name == "parts" and rows(dataset.train) == list(range(30))
+    assert sorted(rows(dataset.validation) + rows(dataset.test)) == list(range(30, 60))
+    assert dataset.validation.labels.bincount().tolist() == dataset.test.labels.bincount().tolist() == [5, 5, 5]
+    by_part = {"train": slice(0, 30), "val": slice(30, 40), "test": slice(40, 60)}
+    images = {f"{part}_images": PIXELS[at] for part, at in by_part.items()}
+    labels = {f"{part}_labels": np.array(["a", "b", "c"])[CLASSES[at], None] for part, at in by_part.items()}
+    savez(npz, **images, **labels)
+    dataset = data.from_npz(npz)
+    for name, at in zip(SPLITS, by_part.values(), strict=True):
+        split = getattr(dataset, name)
+        assert split.labels.tolist() == CLASSES[at].tolist()
+        assert split.inputs.numpy() == pytest.approx(PIXELS[at, None, :, :, 0].astype(np.float32) / 255)
+    assert (dataset.class_names, dataset.scale) == (("a", "b", "c"), 255)
+    with pytest.raises(TypeError, match="validation and test are shares of a whole; .* has parts of its own: train, v"):
+        data.from_npz(npz, test=0.5)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"a": PIXELS, "labels": CLASSES}, "must hold inputs .or images, x, data. and labels .*; there are a, labels "),
+        ({"x": PIXELS, "images": PIXELS, "y": CLASSES}, "one of each; there are x, images, y "),
+        (
+            {"x_train": PIXELS, "y_train": CLASSES, "x_val": PIXELS, "y_val": CLASSES},
+            "one of each; there are x_train, ",
+        ),
+        (
+            {"x_train": PIXELS, "y_train": CLASSES, "x_test": PIXELS[:, 1:], "y_test": CLASSES},
+            r"samples of all parts must have one shape; got \(1, 2., 28\) and \(1, 2., 28\)",
+        ),
+        ({"x": PIXELS, "y": CLASSES[:50]}, r"equally long; x has shape \(60, 28, 28, 1\), y \(50,\)"),
+        ({"x": CLASSES, "y": CLASSES}, r"equally long; x has shape \(60,\)"),
+        ({"x": PIXELS, "y": np.array([*CLASSES[1:], None])}, "holds Python objects, and the kit never unpickles; make"),
+        ({}, "there are none"),
+        ({"x": PIXELS, "y": CLASSES * 2}, "labels must count from 0 without a gap"),
+        ({"x": PIXELS, "y": np.eye(3)[CLASSES] + 1}, "labels must have shape"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(npz: Path, arrays: dict[str, Any], said: str) -> None:
+    savez(npz, **arrays)
+    with pytest.raises(ValueError, match=said):
+        data.from_npz(npz)
+
+
+def test_what_is_no_file_of_arrays_is_refused(npz: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is no file: give that of an .npz file"):
+        data.from_npz(npz)
+    with pytest.raises(FileNotFoundError, match="is no file"):
+        data.from_npz(npz.parent)
+    savez(npz, x=PIXELS, y=CLASSES)
+    whole = npz.read_bytes()
+    with npz.open("wb") as file:
+        np.save(file, CLASSES)
+    single = npz.read_bytes()
+    flipped = whole[:3000] + bytes([whole[3000] ^ 255]) + whole[3001:]
+    for wrong in (b"", b"hello", whole[: len(whole) // 2], single, flipped):
+        npz.write_bytes(wrong)
+        with pytest.raises(ValueError, match="is no .npz file, or it is damaged; np.savez"):
+            data.from_npz(npz)

@@ -6,6 +6,7 @@ from kit.explorers.bayes import BayesExplorer
 from kit.explorers.board import BoardExplorer
 from kit.explorers.distill import DistillationExplorer
 from kit.explorers.interval import IntervalExplorer
+from kit.explorers.picker import FilePicker
 from kit.explorers.predict import Prediction
 from kit.explorers.prune import PruningExplorer
 from kit.explorers.search import SearchExplorer

@@ -94,7 +94,10 @@ def load_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
         there, here = stored.get(name, "absent"), wanted.get(name, "absent")
         if there != here:
             which = f"tensor {name!r} is {there} in the file and {here} in the model"
-            raise ValueError(f"model does not fit {path}: {which}; build the model with the file's layer sizes.")
+            way = (
+                "build the model with the file's layer sizes; where channels were removed, prune.load_smaller does that"
+            )
+            raise ValueError(f"model does not fit {path}: {which}; {way}.")
         if not _same(state[name], state[name].to(own[name].dtype)):
             change = f"tensor {name!r} holds values of {state[name].dtype} that {own[name].dtype} cannot hold"
             raise ValueError(f"model does not fit {path}: {change}; convert the model first, with .to(...).")

@@ -10,6 +10,7 @@
 | see which layer can lose how much | `scan(model, digits)`, then `allocate(...)` |
 | prune in rounds | `iterative(model, digits, ratio=0.95, rounds=5, epochs=10)` |
 | have the whole trade-off | `Sweep(model, digits)` |
+| have a smaller model back from its file | `load_smaller(model, path)` |
 | look for a lottery ticket | `lottery(model, digits, ratio=0.9, rounds=3, epochs=10)` |
 """
 
@@ -18,6 +19,7 @@
 from kit.prune.graph import Untraceable
 from kit.prune.lottery import Lottery, lottery, shuffled
 from kit.prune.plain import plain
+from kit.prune.reload import load_smaller
 from kit.prune.schedule import SCHEDULES, Iterative, Round, Schedule, iterative, schedule
 from kit.prune.scores import IMPORTANCES, Importance, prunable, score_weights
 from kit.prune.sensitivity import SCAN_RATIOS, Scanner, Sensitivity, allocate, scan

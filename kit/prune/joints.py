@@ -6,9 +6,10 @@ them together would lose others than those that were meant, and nothing would sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from operator import le
 from typing import Any
 
 import torch
@@ -54,6 +55,42 @@ def _cut_layer(model: nn.Module, name: str, outward: bool, gone: Tensor, zero: b
         layer.num_groups = int((~gone).sum()) * layer.num_groups // layer.num_channels
     for size in sizes:
         setattr(layer, size, int((~gone).sum()))
+
+
+def resized(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> nn.Module:
+    """A copy of `model` whose tensors have these shapes, filled with zeros, where these are smaller.
+
+    Raises:
+        ValueError: a layer must change that has no tensors, so that nothing says to what.
+    """
+    smaller = training.copy_of(model)
+    made: dict[Tensor, Any] = {}  # by the tensor that was there: tied ones stay tied
+    for path, layer in smaller.named_modules():
+        for key, old in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
+            shape = tuple(shapes.get(f"{path}.{key}".lstrip("."), old.shape))
+            if len(shape) == old.ndim and shape != old.shape and all(map(le, shape, old.shape)):
+                new = old.detach().new_zeros(shape)
+                weight = isinstance(old, nn.Parameter)
+                setattr(layer, key, made.setdefault(old, nn.Parameter(new, old.requires_grad) if weight else new))
+        for outward in (True, False) if isinstance(layer, CUTTABLE) else ():
+            _count_anew(layer, outward)
+        if made and isinstance(layer, nn.GroupNorm) and layer.weight is None and layer.num_groups > 1:
+            raise ValueError(f"model: nothing in the file says how many groups {path} keeps; save it by torch.export.")
+    return smaller
+
+
+def _count_anew(layer: Any, outward: bool) -> None:
+    """Set the attributes that hold the number of one side's channels, by the tensors as they are now."""
+    axes, sizes = _parts(layer, outward)
+    held = next(((key, axis) for key, axis in axes.items() if getattr(layer, key, None) is not None), None)
+    if held is None:
+        return
+    count = getattr(layer, held[0]).shape[held[1]]
+    if isinstance(layer, nn.GroupNorm):
+        layer.num_groups = count * layer.num_groups // layer.num_channels
+    shared = isinstance(layer, LAYERS[1]) and "groups" not in sizes and held[1] == 1  # an axis that all groups share
+    for size in sizes:
+        setattr(layer, size, count * layer.groups if shared else count)
 
 
 def is_depthwise(layer: Any) -> bool:
