@@ -1,6 +1,7 @@
 """The trade-off board: every model that any notebook pins, on one plane, kept in one SQLite file (`kit.store`).
 
 Several notebooks may use the board at once. A file that is not a board, or is damaged, is refused and left untouched.
+What is taken off the board is kept apart for a while, in a table that is made when it is first needed.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import math
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -38,10 +40,17 @@ _COLUMNS: Final = {
     **dict.fromkeys(("note", "settings", "pinned_at"), "TEXT NOT NULL"),
 }
 _MOST: Final = 2**63 - 1  # of a whole number in SQLite
+KEPT: Final = 50  # pins that can be restored: those taken off last
+
+written = threading.Event()  # set after every writing of this process, for one who follows the board
 
 
 class BoardError(RuntimeError):
     """The board's file cannot be used: absent folder, not a board, damaged, newer, locked, or read-only."""
+
+
+class NameTakenError(ValueError):
+    """Another pin has the name."""
 
 
 def default_path() -> Path:
@@ -69,12 +78,13 @@ def pin(
         technique: how the model was made, for example "magnitude" or "random".
         note: free text.
         settings: what made this model, for example {"ratio": 0.9, "seed": 0}.
-        replace: take the place of a pin of that name instead of being refused; for cells that are run again.
+        replace: take the place of a pin of that name instead of being refused; for cells that are run again. That pin
+            is kept as a removed one.
         path: the board's file; `default_path()` where None.
 
     Raises:
-        ValueError: the name is taken and `replace` is not set (the sentence suggests a free one); a text is empty or
-            not one line; a number of the profile or a setting is not finite or not possible.
+        NameTakenError: a ValueError; the name is taken and `replace` is not set. The sentence suggests a free one.
+        ValueError: a text is empty or not one line; a number of the profile or a setting is not finite or not possible.
         TypeError: an argument is of the wrong kind.
         BoardError: the file cannot be used; the sentence says why, and the way out.
     """
@@ -88,19 +98,11 @@ def pin(
         "pinned_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     checks.instance("replace", replace, bool, "True or False")
-    verb = "INSERT OR REPLACE" if replace else "INSERT"
-    insert = f"{verb} INTO pins ({', '.join(row)}) VALUES ({', '.join(f':{column}' for column in row)})"
     with _transaction(path, write=True) as board:
-        try:
-            board.execute(insert, row)
-        except sqlite3.IntegrityError as error:
-            old = board.execute("SELECT * FROM pins WHERE name = ?", [name]).fetchone()
-            about = f"{old['technique']} on {old['dataset']}, accuracy {old['accuracy']:.3f}, pinned {old['pinned_at']}"
-            other = f"take another, for example {_free_name(_names(board), name)!r}, or clear it"
-            raise ValueError(f"name {name!r} is taken: {about}; {other}.") from error
+        _put(board, row, replace)
 
 
-def frame(dataset: str | None = None, *, path: Path | str | None = None) -> DataFrame:
+def frame(dataset: str | None = None, *, removed: bool = False, path: Path | str | None = None) -> DataFrame:
     """Return the board as a tidy table, one row per pin, oldest first; empty where nothing is pinned.
 
     Columns: name, dataset, technique, accuracy with accuracy_low and accuracy_high (shares 0 .. 1) over n samples,
@@ -109,14 +111,18 @@ def frame(dataset: str | None = None, *, path: Path | str | None = None) -> Data
 
     Args:
         dataset: only the pins of this data set; all where None.
+        removed: in their place those that were taken off and can be restored, the latest removal last.
         path: as for `pin`, like the errors.
     """
     import pandas as pd
 
+    checks.instance("removed", removed, bool, "True or False")
     where, values = ("", []) if dataset is None else ("WHERE dataset = ?", [_line("dataset", dataset)])
-    select = f"SELECT {', '.join(_COLUMNS)} FROM pins {where} ORDER BY rowid"
+    table, order = ("removed", "rowid") if removed else ("pins", _OLDEST_FIRST)
+    select = f"SELECT {_NAMES} FROM {table} {where} ORDER BY {order}"
     with _transaction(path, write=False) as board:
-        rows = [{**row, "settings": json.loads(row["settings"])} for row in board.execute(select, values)]
+        found = board.execute(select, values) if table in _tables(board) else ()
+        rows = [{**row, "settings": json.loads(row["settings"])} for row in found]
     kinds = {"INTEGER": "int64", "REAL": "float64", "TEXT": "object"}
     dtypes = {column: kinds[declared.split()[0]] for column, declared in _COLUMNS.items()}
     return pd.DataFrame(rows, columns=list(_COLUMNS), dtype=object).astype(dtypes)
@@ -146,6 +152,8 @@ def front(dataset: str, size: Size = "nonzeros", *, path: Path | str | None = No
 def clear(names: str | Iterable[str] | None = None, *, path: Path | str | None = None) -> int:
     """Take pins off the board, and return how many went; for a name that is not on it a ValueError, and none goes.
 
+    The last 50 that went can be restored, of each name the last one.
+
     Args:
         names: one name or several; None takes all pins away.
         path: as for `pin`, like the other errors.
@@ -154,33 +162,134 @@ def clear(names: str | Iterable[str] | None = None, *, path: Path | str | None =
     given = [names] if isinstance(names, str) else names
     wanted = None if given is None else sorted({_text("names", name) for name in given})
     with _transaction(path, write=True) as board:
-        if wanted is None:
-            return board.execute("DELETE FROM pins").rowcount
-        there = _names(board)
-        if unknown := [name for name in wanted if name not in there]:
-            some = ", ".join(repr(name) for name in sorted(there)[:10]) or "nothing"
-            raise ValueError(f"names must be on the board, and {unknown[0]!r} is not; pinned are {some}.")
-        board.executemany("DELETE FROM pins WHERE name = ?", [(name,) for name in wanted])
+        there = _pinned(board)
+        wanted = there if wanted is None else wanted
+        for name in wanted:
+            _check_there("names", name, there, "on the board", "pinned")
+        _take_off(board, wanted)
         return len(wanted)
 
 
-def _names(board: sqlite3.Connection) -> set[str]:
-    return {row["name"] for row in board.execute("SELECT name FROM pins")}
+def restore(name: str, *, replace: bool = False, path: Path | str | None = None) -> None:
+    """Put a pin back that was taken off or replaced.
+
+    Args:
+        name: of the pin.
+        replace: change places with a pin that has the name now, instead of being refused.
+        path: as for `pin`, like the other errors.
+
+    Raises:
+        NameTakenError: a ValueError; another pin has the name now and `replace` is not set.
+        ValueError: no such pin was taken off, or too many others after it.
+    """
+    _text("name", name)
+    checks.instance("replace", replace, bool, "True or False")
+    with _transaction(path, write=True) as board:
+        _make_removed(board)
+        removed = [row["name"] for row in board.execute("SELECT name FROM removed ORDER BY rowid DESC")]
+        _check_there("name", name, removed, "taken off the board", "removed")
+        row = board.execute(f"SELECT {_NAMES} FROM removed WHERE name = ?", [name]).fetchone()
+        board.execute("DELETE FROM removed WHERE name = ?", [name])
+        _put(board, dict(row), replace)
 
 
-def _free_name(there: set[str], name: str) -> str:
+def rename(old: str, new: str, *, path: Path | str | None = None) -> None:
+    """Give a pin another name.
+
+    Args:
+        old: of the pin on the board.
+        new: one line of text.
+        path: as for `pin`, like the other errors.
+
+    Raises:
+        NameTakenError: a ValueError; another pin has the new name.
+        ValueError: `old` is not on the board, or `new` is empty or not one line.
+    """
+    _text("old", old)
+    _line("new", new)
+    with _transaction(path, write=True) as board:
+        _check_there("old", old, _pinned(board), "on the board", "pinned")
+        try:
+            board.execute("UPDATE pins SET name = ? WHERE name = ?", [new, old])
+        except sqlite3.IntegrityError as error:
+            raise _taken(board, new) from error
+
+
+def stamp(path: Path | str | None = None) -> tuple[object, ...]:
+    """What differs from before once the board's file may hold something else; reads nothing of it, and never fails."""
+    return _STORE.stamp(_path(path))
+
+
+def _put(board: sqlite3.Connection, row: Mapping[str, Any], replace: bool) -> None:
+    if replace:
+        _take_off(board, [row["name"]])
+    try:
+        board.execute(f"INSERT INTO pins ({_NAMES}) VALUES ({', '.join(f':{column}' for column in _COLUMNS)})", row)
+    except sqlite3.IntegrityError as error:
+        raise _taken(board, row["name"]) from error
+
+
+def _take_off(board: sqlite3.Connection, names: Sequence[str]) -> None:
+    """Move pins to those that can be restored; of each name the last one is kept."""
+    _make_removed(board)
+    each = [(name,) for name in names]
+    insert = f"INSERT OR REPLACE INTO removed ({_NAMES}) SELECT {_NAMES} FROM pins WHERE name = ?"
+    board.executemany(insert, each)
+    board.executemany("DELETE FROM pins WHERE name = ?", each)
+    latest = f"SELECT rowid FROM removed ORDER BY rowid DESC LIMIT {KEPT}"
+    board.execute(f"DELETE FROM removed WHERE rowid NOT IN ({latest})")
+
+
+def _make_removed(board: sqlite3.Connection) -> None:
+    """An older kit's board has no such table, and an older kit does not mind it."""
+    board.execute(f"CREATE TABLE IF NOT EXISTS removed ({_DECLARED})")
+
+
+def _tables(board: sqlite3.Connection) -> set[str]:
+    return {row["name"] for row in board.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+
+
+def _pinned(board: sqlite3.Connection) -> list[str]:
+    return [row["name"] for row in board.execute(f"SELECT name FROM pins ORDER BY {_OLDEST_FIRST}")]
+
+
+def _check_there(argument: str, name: str, there: Sequence[str], where: str, are: str) -> None:
+    if name not in there:
+        some = ", ".join(map(repr, there[:10])) or "nothing"
+        raise ValueError(f"{argument} must be {where}, and {name!r} is not; {are} are {some}.")
+
+
+def _taken(board: sqlite3.Connection, name: str) -> NameTakenError:
+    old = board.execute("SELECT * FROM pins WHERE name = ?", [name]).fetchone()
+    about = f"{old['technique']} on {old['dataset']}, accuracy {old['accuracy']:.3f}, pinned {old['pinned_at']}"
+    other = f"take another, for example {_free_name(_pinned(board), name)!r}, or clear it"
+    return NameTakenError(f"name {name!r} is taken: {about}; {other}.")
+
+
+def _free_name(there: Sequence[str], name: str) -> str:
     numbered = re.fullmatch(r"(.+) \((\d{1,9})\)", name)
     base, number = (numbered[1], int(numbered[2])) if numbered else (name, 1)
     return next(free for at in itertools.count(number + 1) if (free := f"{base} ({at})") not in there)
 
 
-_TABLE = f"CREATE TABLE pins ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})"
+_OLDEST_FIRST: Final = "pinned_at, rowid"  # one that was restored is as old as it was
+_NAMES: Final = ", ".join(_COLUMNS)
+_DECLARED: Final = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
+_TABLE: Final = f"CREATE TABLE pins ({_DECLARED})"
 _STORE = Store(noun="board", letters=b"kitb", version=1, tables=(_TABLE,), way_out="set KIT_BOARD to", error=BoardError)
 
 
-def _transaction(path: Path | str | None, *, write: bool) -> AbstractContextManager[sqlite3.Connection]:
+@contextmanager
+def _transaction(path: Path | str | None, *, write: bool) -> Iterator[sqlite3.Connection]:
+    with _STORE.transaction(_path(path), write=write) as connection:
+        yield connection
+    if write:
+        written.set()
+
+
+def _path(path: Path | str | None) -> Path | str:
     checks.instance("path", path, (str, Path, type(None)), "a path or None")
-    return _STORE.transaction(default_path() if path is None else path, write=write)
+    return default_path() if path is None else path
 
 
 def _text(argument: str, value: Any) -> str:

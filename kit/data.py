@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 SplitName = Literal["train", "validation", "test"]
+LEAST_VALIDATION = 200  # samples of a part: an interval of a few points
 NUMBERED = "names, labels = np.unique(labels, return_inverse=True)"
 
 
@@ -79,6 +80,8 @@ class Dataset:
         train, validation, test: the samples to fit on, to choose on, and for the last word.
         class_names: one name a class, in label order.
         scale: what the inputs were divided by when the set was made (see `from_arrays`).
+        noun: what words call the samples, in the plural; left empty, "images" for [n, channels, height, width], and
+            "samples" for others.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Dataset:
     test: Split
     class_names: tuple[str, ...]
     scale: float = 1.0
+    noun: str = ""
 
     def __post_init__(self) -> None:
         """Refuse splits that do not fit together.
@@ -94,7 +98,7 @@ class Dataset:
         Raises:
             ValueError: a split is empty, holds NaN or infinity, has labels outside 0 .. n_classes - 1, or its
                 samples differ in shape from those of train.
-            TypeError: a split that is no `Split`.
+            TypeError: a split that is no `Split`, or a noun that is no text.
         """
         for name in get_args(SplitName):
             split: Split = getattr(self, name)
@@ -110,6 +114,9 @@ class Dataset:
                 if not fits:
                     raise ValueError(f"{name} {sentence}.")
             _check_labels(f"{name} labels", y, self.n_classes)
+        checks.instance("noun", self.noun, str, "a text")
+        if not self.noun:
+            object.__setattr__(self, "noun", "images" if self.train.inputs.ndim == 4 else "samples")
 
     @property
     def n_classes(self) -> int:
@@ -135,6 +142,25 @@ class Dataset:
         """Name and fingerprint: equal only for the same samples in the same splits; what the board compares within."""
         return f"{self.name} {self.fingerprint[:8]}"
 
+    def part(self, count: int) -> Dataset:
+        """A smaller one: `count` training samples, and as large a share of the validation samples, but at least 200.
+
+        Classes keep their proportions, the samples their order; itself where there are no more. Test stays as it is.
+
+        Raises:
+            ValueError: a count below 1.
+            TypeError: a count that is no whole number.
+        """
+        trained, scored = self.sizes_of(checks.whole("count", count, 1))
+        if trained == len(self.train):
+            return self
+        return replace(self, train=_part(self.train, trained), validation=_part(self.validation, scored))
+
+    def sizes_of(self, count: int) -> tuple[int, int]:
+        """Samples of the train and of the validation split in `part(count)`."""
+        share = -(-count * len(self.validation) // len(self.train))
+        return min(count, len(self.train)), min(max(share, LEAST_VALIDATION), len(self.validation))
+
     def __repr__(self) -> str:
         """One line: name, shape, classes, the size of each split, and what the inputs were divided by, if not by 1."""
         scaled = f", inputs divided by {self.scale:g}" if self.scale != 1 else ""
@@ -142,6 +168,18 @@ class Dataset:
         return (
             f"Dataset({self.name}: {'x'.join(map(str, self.input_shape))}, {self.n_classes} classes, {sizes}{scaled})"
         )
+
+
+def _part(split: Split, count: int) -> Split:
+    """The first of each class, in the proportions of all; the whole split where it has no more."""
+    if count >= len(split):
+        return split
+    places = torch.empty(len(split))  # of each sample in its class, 0 .. 1
+    for label in split.labels.unique():
+        rows = (split.labels == label).nonzero()[:, 0]
+        places[rows] = (torch.arange(len(rows)) + 0.5) / len(rows)
+    rows = places.argsort(stable=True)[:count].sort().values
+    return Split(split.inputs[rows], split.labels[rows])
 
 
 def digits(seed: int = 0) -> Dataset:
@@ -168,6 +206,7 @@ def from_arrays(
     seed: int = 0,
     class_names: Sequence[str] | None = None,
     scale: float | None = None,
+    noun: str = "",
 ) -> Dataset:
     """A data set from the reader's own arrays, shuffled and split so that each split has the same class shares.
 
@@ -184,6 +223,7 @@ def from_arrays(
             numbers of any dtype in 0 .. 255, some above 1, in images ([n, height, width] or with channels), which
             then lie in 0 .. 1; 1 for everything else, such as floats, or rows of token ids. Pixels in flat rows
             need scale=255.
+        noun: as in `Dataset`, such as "texts".
 
     Raises:
         ValueError: shapes that do not match, NaN or infinity, labels out of range or of one class only, shares out of
@@ -191,6 +231,7 @@ def from_arrays(
         TypeError: inputs or labels that are not numbers, or an argument of another type.
     """
     checks.instance("name", name, str, "a text")
+    checks.instance("noun", noun, str, "a text")
     checks.whole("seed", seed, 0, 2**32 - 1)
     values, scale = _as_inputs(inputs, scale)
     targets = _as_labels(labels, len(values))
@@ -214,7 +255,7 @@ def from_arrays(
     except ValueError as error:
         raise ValueError(f"labels: too few samples to stratify {len(targets)} into three splits ({error})") from None
     train, chosen, last = (Split(torch.from_numpy(values[rows]), torch.from_numpy(targets[rows])) for rows in parts)
-    return Dataset(name, train, chosen, last, names, scale)
+    return Dataset(name, train, chosen, last, names, scale, noun)
 
 
 def _as_array(argument: str, values: Any) -> np.ndarray:

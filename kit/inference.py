@@ -68,6 +68,11 @@ def ask(model: nn.Module, inputs: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
+def are_probabilities(logits: Tensor) -> bool:
+    """Whether each row of [n, C] is non-negative and sums to one: a softmax that every loss would take once more."""
+    return bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
+
+
 class Pace:
     """How many samples a pass of one architecture is best given, by the passes timed so far."""
 

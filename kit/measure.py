@@ -120,6 +120,19 @@ class Profile:
     batch_size: int
     nonfinite: int = 0
 
+    def __str__(self) -> str:
+        """In words, a size a line; `print(profile)` shows it."""
+        right, took = self.accuracy, self.latency
+        lines = [
+            f"accuracy: {right.percent}, on {right.n:,} samples",
+            *[f"the model {self.broken}"] * bool(self.broken),
+            f"parameters: {self.parameters:,}, of which {self.nonzeros:,} are not zero",
+            f"bytes: {self.dense_bytes / 1e3:,.1f} kB in memory, {self.file_bytes / 1e3:,.1f} kB in the sparse file",
+            f"FLOPs: {self.flops / 1e6:,.3g} million for one sample",
+            f"latency: {took.value:.3g} ms ({took.low:.3g} to {took.high:.3g}) for a batch of {self.batch_size:,}",
+        ]
+        return "\n".join(lines)
+
     @property
     def broken(self) -> str:
         """In words: `answers NaN or infinity for 512 of 540 samples`; empty where all answers are finite."""

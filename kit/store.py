@@ -4,19 +4,27 @@ Several programs may use a file at once: each call does one short transaction, a
 call that writes takes the write lock first (BEGIN IMMEDIATE), so nobody decides on what is already old. A process that
 dies in the middle leaves the file as it was before its call. A file that says by its `application_id` or `user_version`
 that it is something else, or is damaged, is refused and not touched.
+
+The threads of one program take turns: where one of them closes a file, the system drops every lock that the program
+holds on it (https://www.sqlite.org/howtocorrupt.html, section 2.2), and the first bytes are read by opening the file.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import Final
 
 _MAGIC: Final = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat2.html, section 1.3
+_TICK_NS: Final = 10**8  # file systems' clocks are coarse: a second writing this soon may leave the same time
+_turns: dict[str, RLock] = {}  # by file
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,16 @@ class Store:
             pass
         raise self.error(f"The {self.noun}'s path {str(path)!r} names no file: {self._writable}.")
 
+    def stamp(self, path: Path | str) -> tuple[object, ...]:
+        """What differs from before once the file may hold something else; reads nothing of it, and never fails."""
+        try:
+            path = self.file(path)
+            now = path.stat()
+        except (RuntimeError, OSError):
+            return (str(path),)
+        recent = abs(time.time_ns() - now.st_mtime_ns) < _TICK_NS
+        return path, now.st_mtime_ns, now.st_size, now.st_ino, time.monotonic_ns() if recent else 0
+
     @contextmanager
     def transaction(self, path: Path | str, *, write: bool, check: bool = True) -> Iterator[sqlite3.Connection]:
         """Open the file, hand it over inside one transaction, and close it; on an error nothing is written.
@@ -78,26 +96,27 @@ class Store:
                 raise self.error(f"The {self.noun}'s path {path} is a device, not a file: {writable}.")
             if not path.parent.is_dir():
                 raise self.error(f"The {self.noun}'s folder {path.parent} does not exist: make it, or {writable}.")
-            self._look_before_opening(path)
-            in_memory = not write and _is_empty(path)  # reads as an empty one; reading does not make a file
-            target = ":memory:" if in_memory else path
-            with closing(sqlite3.connect(target, timeout=self.busy_seconds, isolation_level=None)) as connection:
-                connection.row_factory = sqlite3.Row
-                connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-                application_id = connection.execute("PRAGMA application_id").fetchone()[0]  # takes the lock
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
-                if in_memory or _is_empty(path):
-                    for statement in (*self.tables, f"PRAGMA user_version = {self.version}"):
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA application_id = {int.from_bytes(self.letters, 'big')}")
-                else:
-                    self._check_identity(path, application_id, version)
-                    if path.stat().st_size % connection.execute("PRAGMA page_size").fetchone()[0]:
-                        raise self.error(self.damaged(path, "its last page is cut off"))  # SQLite would add zeros
-                    if check:
-                        self.check(connection, path)
-                yield connection
-                connection.execute("COMMIT")  # on any error before, closing rolls back
+            with _turns.setdefault(os.path.realpath(path), RLock()):
+                self._look_before_opening(path)
+                in_memory = not write and _is_empty(path)  # reads as an empty one; reading does not make a file
+                target = ":memory:" if in_memory else path
+                with closing(sqlite3.connect(target, timeout=self.busy_seconds, isolation_level=None)) as connection:
+                    connection.row_factory = sqlite3.Row
+                    connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                    application_id = connection.execute("PRAGMA application_id").fetchone()[0]  # takes the lock
+                    version = connection.execute("PRAGMA user_version").fetchone()[0]
+                    if in_memory or _is_empty(path):
+                        for statement in (*self.tables, f"PRAGMA user_version = {self.version}"):
+                            connection.execute(statement)
+                        connection.execute(f"PRAGMA application_id = {int.from_bytes(self.letters, 'big')}")
+                    else:
+                        self._check_identity(path, application_id, version)
+                        if path.stat().st_size % connection.execute("PRAGMA page_size").fetchone()[0]:
+                            raise self.error(self.damaged(path, "its last page is cut off"))  # SQLite would add zeros
+                        if check:
+                            self.check(connection, path)
+                    yield connection
+                    connection.execute("COMMIT")  # on any error before, closing rolls back
         except sqlite3.Error as error:
             raise self.error(self._explain(error, path, writable)) from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from kit import checks, cores
 from kit.data import Dataset, Split
 from kit.inference import Cancelled as Cancelled
-from kit.inference import ask, check_cancel, mode, pace_of, predict
+from kit.inference import are_probabilities as are_probabilities
+from kit.inference import ask, check_cancel, mode, predict
 from kit.inference import batch_for as batch_for
 from kit.inference import copy_of as copy_of
 from kit.inference import has_statistics as has_statistics
 from kit.inference import is_small as is_small
+from kit.inference import pace_of as pace_of
 from kit.inference import renew_statistics as renew_statistics
 
 Optimiser = Literal["adam", "sgd"]
@@ -102,12 +104,14 @@ class Evaluation:
         total: samples seen.
         loss: mean cross-entropy, nats; NaN or infinite where an answer is.
         nonfinite: samples whose answer holds NaN or infinity.
+        probabilities: whether all answers are such, not logits: then the loss is wrong.
     """
 
     correct: int
     total: int
     loss: float
     nonfinite: int = 0
+    probabilities: bool = False
 
     @property
     def broken(self) -> str:
@@ -285,7 +289,7 @@ def evaluate_slices(
     check_split("split", split)
     size = 0 if batch_size is None else checks.whole("batch_size", batch_size, 1)
     pace = None if size else pace_of(model, split.inputs)
-    correct, total, loss, nonfinite = 0, 0, 0.0, 0
+    correct, total, loss, nonfinite, probabilities = 0, 0, 0.0, 0, True
     while total < len(split):
         check_cancel(cancel, f"after {total} of {len(split)} samples")
         rows = slice(total, total + (pace.size(len(split)) if pace else size))
@@ -297,7 +301,13 @@ def evaluate_slices(
         nonfinite += int((~finite).sum())
         loss += float(F.cross_entropy(logits, y, reduction="sum"))
         total += len(y)
-        yield Evaluation(correct, total, loss / total, nonfinite)
+        probabilities = probabilities and are_probabilities(logits)
+        yield Evaluation(correct, total, loss / total, nonfinite, probabilities)
+
+
+def chance(labels: Tensor) -> float:
+    """Share of right answers that a guess reaches: always naming the class that is most frequent in labels [n]."""
+    return float(labels.bincount().max()) / len(labels)
 
 
 def check_fits(model: nn.Module, dataset: Dataset) -> None:

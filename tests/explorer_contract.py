@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import gc
 import html
+import io
 import json
 import random
 import re
@@ -22,13 +24,15 @@ from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from ipywidgets.widgets.widget import _instances
 
-from kit import board
+from kit import board, files, models, prune
 from kit.data import Dataset
 from kit.explorers.base import Explorer
+from kit.explorers.controls import NumberField
 from kit.explorers.marks import Mark
 from kit.explorers.pinning import PinningExplorer
 from kit.explorers.worker import CLOSED
@@ -196,6 +200,119 @@ class Contract:
         assert explorer._values() == start
         assert without_times(explorer.in_words) == without_times(said)
 
+    def test_undo_and_redo_go_back_and_forth(self, explorer: Explorer, case: Case) -> None:
+        states = [explorer._state()]
+        for move in case.moves:
+            explorer.set(**move)
+            states.append(explorer._state())
+        explorer.reset()
+        for state in reversed(states):  # a reset can be taken back, too
+            explorer.undo_button.click()
+            assert explorer._state() == state
+        assert_answers(explorer)
+        assert explorer.undo_button.disabled == (not explorer._history._past)
+        for state in states[1:]:
+            explorer.redo_button.click()
+            assert explorer._state() == state
+        for _ in case.moves:
+            explorer.undo()
+        explorer.set(**case.moves[1])  # another way: what was taken back is gone
+        assert explorer.redo_button.disabled
+
+    def test_a_block_leaves_the_explorer_as_it_was(self, explorer: Explorer, case: Case) -> None:
+        settle(explorer, **case.moves[0])
+        state, said = explorer._state(), explorer.in_words
+        ends = explorer._history.ends
+        with explorer.at(**case.moves[1]) as same:
+            assert same is explorer and explorer._latest().settings == explorer.settings
+            for name, value in case.moves[1].items():
+                assert getattr(explorer, name).value == value
+            explorer.reset()
+        assert explorer._state() == state and explorer._history.ends == ends
+        assert without_times(words(explorer)) == without_times(said)
+        with pytest.raises(ZeroDivisionError), explorer.at(**case.moves[1]):
+            _ = 1 / 0
+        assert explorer._state() == state
+
+    def test_a_state_is_kept_compared_and_swapped(self, explorer: Explorer, case: Case) -> None:
+        start, said = explorer._state(), explorer.in_words
+        explorer.keep_button.click()
+        explorer.wait(PATIENCE)
+        assert words(explorer).startswith("This is A. ") and not explorer.swap_button.disabled
+        settle(explorer, **case.moves[0])
+        there = explorer._state()
+        compared = words(explorer)
+        assert compared.startswith(("Against A (", "A (")) and compared == explorer.in_words
+        for name, value in case.moves[0].items():
+            row = explorer._table[name]
+            assert value == start[name] or f"{row.title} {row.said(start[name])}" in compared
+        explorer.swap_button.click()
+        assert_answers(explorer)
+        assert explorer._state() == start and explorer._kept is not None and explorer._kept.state == there
+        explorer.keep_button.click()
+        explorer.wait(PATIENCE)
+        assert without_times(words(explorer)) == without_times(said) and explorer.swap_button.disabled
+
+    def test_a_view_shows_parts_of_the_same_explorer(self, explorer: Explorer, case: Case) -> None:
+        name, value = next(iter(case.moves[0].items()))
+        shown = len(_instances)
+        view, other = explorer.view(name), list(explorer.figures)[-1]
+        explorer.view(name, "undo", figures=[other])
+        inner = list(parts(view))
+        main = next(iter(explorer.figures.values()))
+        assert getattr(explorer, name) in inner and explorer.status in inner and main in inner
+        bundle, _ = view._repr_mimebundle_()
+        assert bundle["text/plain"] == f"{explorer.title}, {name}"
+        explorer._busy(True)
+        assert "kit-busy" in view._dom_classes
+        explorer._busy(False)
+        for wrong, said in [(("rato",), {}), ((name,), {"figures": ["rato"]})]:
+            with pytest.raises(ValueError, match=r"of the view must be one of .* got 'rato'"):
+                explorer.view(*wrong, **said)
+        for each in explorer._views:
+            each.close()
+        assert len(_instances) == shown
+        assert_answers(explorer, **{name: value})
+
+    def test_the_tools_copy_save_and_explain(
+        self, explorer: Explorer, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sent: list[dict[str, str]] = []
+        monkeypatch.setattr(explorer.desk, "send", sent.append)
+        for button in (explorer.copy_code_button, explorer.save_picture_button, explorer.save_data_button):
+            button.click()
+            explorer.wait(PATIENCE)
+        code, picture_file, data = sent
+        assert code == {"kind": "copy", "text": explorer.code()}
+        assert picture_file["kind"] == "picture" and picture_file["file"].endswith(".png")
+        assert pd.read_csv(io.StringIO(data["text"])).shape == explorer.table().shape
+        explorer.explain_button.click()
+        assert explorer.help.layout.display is None
+        for row in explorer._table.values():
+            assert html.escape(row.help) in explorer.help.value
+        explorer.explain_button.click()
+        assert explorer.help.layout.display == "none"
+        settle(explorer)
+        lines = str(explorer).splitlines()
+        assert lines[0] == explorer.title and lines[-1] == words(explorer)
+        for name, row in explorer._table.items():
+            assert name not in explorer._starts or (f"{row.title} " in lines[1]) == row.moves
+
+    def test_a_field_says_what_it_does_not_take(self, explorer: Explorer) -> None:
+        fields = {name: each for name, each in vars(explorer).items() if isinstance(each, NumberField)}
+        for name, each in fields.items():
+            before, said = each.value, explorer.in_words
+            for typed in (2.7, -5, each.max + 1):
+                each.set_state({"value": typed})
+                explorer.wait(PATIENCE)
+                assert each.value == before
+                refused, rest = words(explorer).split(" The picture shows the last answer: ")
+                assert re.match(rf"{name} must (be a whole number|lie in).*; got {typed}", refused)
+                assert without_times(rest) == without_times(said)
+            each.set_state({"value": before + 1})
+            assert_answers(explorer)
+            assert each.value == before + 1
+
     def test_code_makes_the_same_explorer_again(
         self, explorer: Explorer, case: Case, digits: Dataset, trained: ConvNet
     ) -> None:
@@ -246,7 +363,7 @@ class Contract:
                 setattr(explorer, name, 1)
         with pytest.raises(AttributeError, match=f"{type(explorer).__name__} has no control 'rato'; it has "):
             explorer.set(**case.moves[0], rato=1)
-        kinds = (widgets.widget_selection._Selection, widgets.BoundedIntText)
+        kinds = (widgets.widget_selection._Selection, NumberField)
         picky = next(name for name in before if isinstance(getattr(explorer, name), kinds))
         with pytest.raises(ValueError, match=f"^{picky} (must be|does not take)"):
             explorer.set(**{**case.moves[0], **case.moves[1], picky: "nonsense"})
@@ -404,7 +521,41 @@ def damaged(path: Path) -> None:
     path.write_bytes(b"not a board at all" * 50)
 
 
+def enter(explorer: Any, typed: str) -> None:
+    """As the page says that Enter is pressed in the explorer's text field."""
+    explorer._enter._handle_custom_msg({"entered": typed}, [])
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Wait for what another thread does."""
+    end = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def follows(explorer: PinningExplorer, names: list[str]) -> bool:
+    """Whether it has taken up these pins, and painted them."""
+    return explorer._pin_names == names and not explorer._worker.asked
+
+
 class Pinning:
+    def test_the_model_is_saved_and_loaded_as_the_words_say(
+        self, explorer: PinningExplorer, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for move in case.moves:
+            settle(explorer, **move)
+            explorer.save_model_button.click()
+            explorer.wait(PATIENCE)
+            load = re.findall(r"<code>(.*?)</code>", explorer.status.value)[0]
+            dense = copy.deepcopy(getattr(getattr(explorer, "_sweep", None), "model", None))  # the reader has it
+            names: dict[str, Any] = {"models": models, "prune": prune, "files": files, "model": dense}
+            exec(html.unescape(load), names)
+            loaded, state = names.get("smaller", names["model"]).state_dict(), explorer.model.state_dict()
+            assert loaded.keys() == state.keys() and all(torch.equal(loaded[name], state[name]) for name in state)
+        assert len(list(tmp_path.iterdir())) == len(case.moves)  # none is overwritten
+
     def test_the_button_pins_under_the_name_that_is_typed(self, explorer: PinningExplorer, case: Case) -> None:
         settle(explorer, **case.moves[0])
         explorer.pin_name.value = "  my <b>best</b>  "
@@ -444,6 +595,101 @@ class Pinning:
         explorer.wait(PATIENCE)
         (settings,) = board.frame()["settings"]
         assert settings == json.loads(json.dumps(explorer._pin(explorer._answered).settings))
+
+    def test_enter_pins_what_is_typed_and_leaving_the_field_does_not(self, explorer: PinningExplorer) -> None:
+        explorer.pin_name.value = "half ty"  # all that has come so far
+        explorer.wait(PATIENCE)
+        assert board.frame().empty
+        assert explorer._enter.field in explorer.pin_name._dom_classes
+        enter(explorer, " typed ")
+        explorer.wait(PATIENCE)
+        assert list(board.frame()["name"]) == ["typed"] and words(explorer).startswith("Pinned ")
+
+    def test_a_taken_name_is_replaced_when_a_hand_presses_again(self, explorer: PinningExplorer, case: Case) -> None:
+        def press(name: str) -> None:
+            explorer.pin_name.value = name
+            explorer.pin_button.click()
+            explorer.wait(PATIENCE)
+
+        press("mine")
+        settle(explorer, **case.moves[0])
+        for name in ("mine", "other", "mine"):  # after another name the next press is a first one again
+            if name == "other":
+                press(name)
+                continue
+            with pytest.raises(ValueError, match="^The name 'mine' is taken: press again to replace that pin, or type"):
+                press(name)
+            assert is_error(explorer) and words(explorer).endswith(explorer.in_words)  # the numbers stay
+        before = board.frame().set_index("name")["settings"]
+        press("mine")
+        after = board.frame().set_index("name")["settings"]
+        assert after["mine"] == json.loads(json.dumps(explorer._pin(explorer._answered).settings)) != before["mine"]
+        assert words(explorer).startswith("Pinned ")
+        profile = explorer._pin(explorer._answered).profile
+        board.pin("theirs", profile, dataset="other data", technique="pruning")
+        for _ in range(2):
+            with pytest.raises(
+                ValueError, match="^The name 'theirs' is taken by a pin of another data set: type anoth"
+            ):
+                press("theirs")
+        assert list(board.frame("other data")["name"]) == ["theirs"]
+
+    def test_pins_are_taken_back_newest_first(self, fresh: Fresh, case: Case) -> None:
+        explorer = fresh()
+        assert explorer.unpin_button.disabled
+        for name in ("a", "b"):
+            explorer.pin(name)
+        explorer.wait(PATIENCE)
+        (first, second), kept = board.frame()["settings"], board.frame()
+        settle(explorer, **case.moves[0])
+        explorer.pin("b", replace=True)
+        explorer.wait(PATIENCE)
+        assert not explorer.unpin_button.disabled and list(board.frame()["settings"]) != [first, second]
+        explorer.unpin_button.click()
+        explorer.wait(PATIENCE)
+        assert board.frame().equals(kept)
+        assert words(explorer) == f"Took b off the board and put back the one that it replaced. {explorer.in_words}"
+        explorer.unpin()
+        explorer.wait(PATIENCE)
+        assert list(board.frame()["name"]) == explorer._pin_names == ["a"]
+        assert words(explorer) == f"Took b off the board. {explorer.in_words}"
+        board.rename("a", "by another hand")
+        explorer.unpin()
+        with pytest.raises(ValueError, match="name must be a pin of .*; 'a' is removed or renamed already"):
+            explorer.wait(PATIENCE)
+        assert explorer.unpin_button.disabled and list(board.frame()["name"]) == ["by another hand"]
+        explorer.unpin()
+        with pytest.raises(RuntimeError, match="nothing to take back"):
+            explorer.wait(PATIENCE)
+
+    def test_the_board_is_followed_and_nothing_is_disturbed(
+        self, explorer: PinningExplorer, case: Case, hold: Hold
+    ) -> None:
+        explorer.wait_curves(PATIENCE)
+        profile = explorer._pin(explorer._answered).profile
+        said, seen = explorer.status.value, list[str]()
+        explorer.status.observe(lambda change: seen.append(change["new"]), "value")
+        pinned = functools.partial(board.pin, profile=profile, dataset=explorer.dataset.key, technique="dense")
+        for change, names in (
+            (lambda: pinned("theirs"), ["theirs"]),
+            (lambda: board.rename("theirs", "renamed"), ["renamed"]),
+            (lambda: board.clear("renamed"), []),
+        ):
+            change()
+            until(functools.partial(follows, explorer, names))
+            for name, panel in explorer._panels(explorer._answered).items():
+                assert explorer.figures[name]._panel == panel()
+        assert hold.runs == 0 and seen == [] and explorer.status.value == said
+        explorer.set(**case.moves[0])
+        assert hold.began.wait(PATIENCE)
+        pinned("meanwhile")
+        time.sleep(0.05)
+        assert "kit-busy" in explorer._dom_classes and seen == []
+        hold.goes_on.set()
+        explorer.wait(PATIENCE)
+        until(functools.partial(follows, explorer, ["meanwhile"]))
+        assert hold.runs == 1 and words(explorer) == explorer.in_words
+        explorer.status.unobserve_all("value")
 
     @pytest.mark.parametrize(
         ("spoil", "sentence"), [(newer, "was written by a newer kit"), (damaged, "is damaged or not a board")]

@@ -14,10 +14,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
+import pandas as pd
 import pytest
 
 from kit import board
@@ -113,6 +115,119 @@ def test_a_name_taken_twice_is_refused_or_replaced(path: Path) -> None:
     assert dict(board.frame(path=path)[["name", "accuracy"]].to_numpy()) == {"net": 0.8, "net (2)": 0.9}
 
 
+def names(path: Path, **which: Any) -> list[str]:
+    return list(board.frame(path=path, **which)["name"])
+
+
+def test_what_was_taken_off_comes_back_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for second, name in enumerate("abc"):
+        at = datetime(2026, 1, 1, second=second, tzinfo=UTC)
+        monkeypatch.setattr(board, "datetime", SimpleNamespace(now=lambda zone, at=at: at))
+        pin(name, path, profile(0.5 + second / 10), note=f"the note of {name}", settings={"seed": second})
+    before = board.frame(path=path)
+    assert names(path, removed=True) == []
+    board.clear(["b", "a"], path=path)
+    assert names(path) == ["c"] and names(path, removed=True) == ["a", "b"]
+    assert names(path, removed=True, dataset="faces") == []
+    board.restore("a", path=path)
+    board.restore("b", path=path)
+    pd.testing.assert_frame_equal(board.frame(path=path), before)  # in its old place, too
+    with pytest.raises(ValueError, match="^name must be taken off the board, and 'a' is not; removed are nothing.$"):
+        board.restore("a", path=path)
+    board.clear(path=path)
+    assert names(path) == [] and names(path, removed=True) == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="'x' is not; removed are 'c', 'b', 'a'.$"):
+        board.restore("x", path=path)
+
+
+def test_a_pin_that_was_replaced_can_change_places_with_the_new_one(path: Path) -> None:
+    def accuracy() -> float:
+        (value,) = board.frame(path=path)["accuracy"]
+        return float(value)
+
+    pin("net", path, profile(0.8))
+    pin("net", path, profile(0.9), replace=True)
+    assert names(path, removed=True) == ["net"]
+    before = path.read_bytes()
+    with pytest.raises(board.NameTakenError, match=r"'net' is taken: .* accuracy 0\.900"):
+        board.restore("net", path=path)
+    assert path.read_bytes() == before
+    board.restore("net", replace=True, path=path)
+    assert accuracy() == 0.8
+    board.restore("net", replace=True, path=path)
+    assert accuracy() == 0.9 and names(path, removed=True) == ["net"]
+
+
+def test_the_last_removed_are_kept_of_each_name_the_last(path: Path) -> None:
+    for number in range(board.KEPT + 5):
+        pin(f"pin {number}", path)
+    board.clear(path=path)
+    assert names(path, removed=True) == [f"pin {number}" for number in range(5, board.KEPT + 5)]
+    pin("pin 7", path, profile(0.3))
+    board.clear("pin 7", path=path)
+    removed = board.frame(removed=True, path=path)
+    assert len(removed) == board.KEPT and (removed["name"] == "pin 7").sum() == 1
+    assert removed.iloc[-1][["name", "accuracy"]].tolist() == ["pin 7", 0.3]
+
+
+def test_a_renamed_pin_changes_its_name_alone(path: Path) -> None:
+    for name in ("a", "b"):
+        pin(name, path, note=f"the note of {name}")
+    before = board.frame(path=path)
+    board.rename("a", "<b>最好</b>", path=path)
+    assert names(path) == ["<b>最好</b>", "b"]
+    after = board.frame(path=path)
+    pd.testing.assert_frame_equal(after.drop(columns="name"), before.drop(columns="name"))
+    board.rename("b", "b", path=path)
+    with pytest.raises(board.NameTakenError, match=r"'b' is taken: .* for example 'b \(2\)'"):
+        board.rename("<b>最好</b>", "b", path=path)
+    with pytest.raises(ValueError, match="^old must be on the board, and 'a' is not; pinned are '<b>最好</b>', 'b'.$"):
+        board.rename("a", "c", path=path)
+    for new in ("", " c", "a\nb"):
+        with pytest.raises(ValueError, match="new must be one line"):
+            board.rename("b", new, path=path)
+    pd.testing.assert_frame_equal(board.frame(path=path), after)
+
+
+def test_a_board_of_an_older_kit_gains_what_it_lacks_when_a_pin_goes(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(board._TABLE)
+        connection.execute("PRAGMA user_version = 1")
+        connection.execute(f"PRAGMA application_id = {int.from_bytes(b'kitb', 'big')}")
+    pin("a", path)
+    before = path.read_bytes()
+    assert names(path) == ["a"] and names(path, removed=True) == []
+    assert path.read_bytes() == before  # looking changes nothing
+    board.clear("a", path=path)
+    board.restore("a", path=path)
+    assert names(path) == ["a"]
+    with closing(sqlite3.connect(path)) as connection:  # an older kit reads it still: the version is the same
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == 1
+        assert connection.execute("SELECT name FROM pins").fetchall() == [("a",)]
+
+
+def test_who_follows_the_board_hears_of_every_writing(path: Path) -> None:
+    stamps = [board.stamp(path)]
+    for change in (
+        lambda: pin("a", path),
+        lambda: board.rename("a", "b", path=path),  # as long as before, and in the same moment
+        lambda: board.clear("b", path=path),
+        lambda: board.restore("b", path=path),
+    ):
+        board.written.clear()
+        change()
+        assert board.written.is_set()
+        stamps.append(board.stamp(path))
+    assert len(set(stamps)) == len(stamps)
+    board.written.clear()
+    with pytest.raises(ValueError, match="is taken"):
+        pin("b", path)
+    os.utime(path, (1e9, 1e9))  # written long ago
+    old = board.stamp(path)
+    assert names(path) == ["b"] and board.stamp(path) == old and not board.written.is_set()
+    assert board.stamp("a\0b") == ("a\0b",)  # no file: it does not fail
+
+
 def test_the_board_is_found_by_the_environment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIT_BOARD", str(path))
     board.pin("a", profile(), dataset="digits", technique="magnitude")
@@ -175,7 +290,7 @@ def test_threads_at_once_make_one_board_and_one_wins_a_name(path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         errors = [future.exception() for future in [pool.submit(compete) for _ in range(8)]]
-    assert sorted(type(error).__name__ for error in errors) == ["NoneType"] + ["ValueError"] * 7
+    assert sorted(type(error).__name__ for error in errors) == ["NameTakenError"] * 7 + ["NoneType"]
     assert len(board.frame(path=path)) == 1
 
 
@@ -229,6 +344,8 @@ def calls(path: Path) -> list[Callable[[], object]]:
         lambda: board.frame(path=path),
         lambda: board.front("digits", path=path),
         lambda: board.clear(path=path),
+        lambda: board.restore("pin 0", path=path),
+        lambda: board.rename("pin 0", "new", path=path),
     ]
 
 
@@ -394,6 +511,14 @@ def test_what_cannot_be_asked_is_refused(path: Path) -> None:
         board.clear(["a", 5], path=path)  # type: ignore[list-item]
     with pytest.raises(TypeError, match="replace must be True or False; got 'no'."):
         pin("a", path, replace="no")
+    with pytest.raises(TypeError, match="replace must be True or False; got 1."):
+        board.restore("a", replace=1, path=path)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="removed must be True or False; got 'a'."):
+        board.frame(removed="a", path=path)  # type: ignore[arg-type]
+    for call in (lambda: board.restore(3, path=path), lambda: board.rename(3, "a", path=path)):  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="(name|old) must be text; got 3."):
+            call()
+    assert not path.exists()
 
 
 def test_the_board_loads_neither_torch_nor_pandas() -> None:

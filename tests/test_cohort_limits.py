@@ -35,6 +35,22 @@ def weights(together: Cohort) -> list[Tensor]:
     return [vector(net) for net in together.models()]
 
 
+def test_speed_is_that_of_the_quickest_of_some_epochs(few: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    took, seen = [0.09, 0.02, 0.1, 9.0], list[Any]()
+
+    def fit(networks: Cohort, train: Split, *, epochs: int) -> Any:
+        seen.append((len(networks), len(train), epochs))
+        return Mock(seconds=took[len(seen) - 1])
+
+    monkeypatch.setattr(fitting, "fit", fit)
+    net = models.MLP((64, 8, 10))
+    weights = 64 * 8 + 8 + 8 * 10 + 10
+    assert cohort.speed(net, few) == pytest.approx(6 * 8 * weights * 101 / 0.02)
+    assert seen == [(8, 101, 1)] * 3  # until a fifth of a second is over
+    monkeypatch.undo()
+    assert cohort.speed(net, few) > 1e6
+
+
 # Divergence
 
 

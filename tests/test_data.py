@@ -437,3 +437,36 @@ def test_what_is_no_file_of_arrays_is_refused(npz: Path) -> None:
         npz.write_bytes(wrong)
         with pytest.raises(ValueError, match="is no .npz file, or it is damaged; np.savez"):
             data.from_npz(npz)
+
+
+def test_samples_have_a_noun(digits: Dataset) -> None:
+    flat, _ = marked()
+    texts, _ = marked(noun="texts")
+    assert (digits.noun, flat.noun, texts.noun) == ("images", "samples", "texts")
+    assert texts.part(30).noun == "texts"
+    for make in (lambda: marked(noun=3), lambda: dataclasses.replace(digits, noun=3)):  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="noun must be a text; got"):
+            make()
+
+
+def test_a_part_keeps_the_proportions_of_classes_and_the_order_of_samples() -> None:
+    rng, labels = np.random.default_rng(0), np.array([0] * 1500 + [1] * 450 + [2] * 50)
+    everything = data.from_arrays(np.arange(2000)[:, None] + rng.random((2000, 1)), labels, validation=0.4, test=0.2)
+    by_class = everything.train.labels.argsort(stable=True)  # as one has it who has not shuffled
+    sorted_train = Split(everything.train.inputs[by_class], everything.train.labels[by_class])
+    for dataset in (everything, dataclasses.replace(everything, train=sorted_train)):
+        for count, scored in ((80, 200), (400, 400), (1, 200), (799, 799)):
+            part = dataset.part(count)
+            assert (len(part.train), len(part.validation)) == (count, scored) == dataset.sizes_of(count)
+            assert part.test is dataset.test
+            for small, whole in ((part.train, dataset.train), (part.validation, dataset.validation)):
+                places = [whole.inputs.flatten().tolist().index(each) for each in small.inputs.flatten().tolist()]
+                assert places == sorted(places)
+                assert small.labels.tolist() == whole.labels[places].tolist()
+                shares = small.labels.bincount(minlength=3) / len(small)
+                assert shares.tolist() == pytest.approx([0.75, 0.225, 0.025], abs=1 / len(small))
+        assert dataset.part(800) is dataset.part(10**9) is dataset
+    with pytest.raises(ValueError, match="count must be 1 or more; got 0"):
+        everything.part(0)
+    with pytest.raises(TypeError, match=r"count must be a whole number; got 2\.5"):
+        everything.part(2.5)  # type: ignore[arg-type]

@@ -25,10 +25,10 @@ from torch import nn
 
 from kit.data import Dataset
 from kit.explorers import IntervalExplorer, base, cells, layout
-from kit.explorers.controls import Control, StopError, StopSlider
+from kit.explorers.controls import Control, NumberField, StopError, StopSlider
 from kit.explorers.layout import LiveFigure, ProgressBar, ProgressCallback
 from kit.models import MLP
-from kit.plots.curves import Panel
+from kit.plots.curves import Label, Panel
 from kit.training import Progress
 from tests.hands import PATIENCE, settle, words
 from tests.toy_explorer import TOSSES, Answer, ToyExplorer
@@ -76,11 +76,26 @@ def test_only_what_differs_is_sent_by_kind_of_change_and_the_page_does_not_repor
     figure = LiveFigure(panel({"y": [1]}, height=300, title={"text": "a"}))
     figure.show(panel({"y": [1]}, height=300, title={"text": "b"}))
     assert [(data, settings) for data, settings, _ in sent] == [({}, {"title.text": "b"})]
-    figure._js2py_layoutDelta = {"layout_delta": {"height": 9}}
+    assert figure.layout.height is None  # the page decides
+    figure._js2py_layoutDelta = {"layout_delta": {"width": 9}}
     figure._js2py_traceDeltas = {"trace_deltas": [{"y": [9]}]}
-    assert (figure.layout.height, list(figure.data[0].y)) == (300, [1])
+    assert (figure.layout.width, list(figure.data[0].y)) == (None, [1])
     with pytest.raises(ValueError, match="longer|shorter"):
         figure.show(panel({"y": [1]}, {"y": [2]}))  # always as many traces
+
+
+def test_names_and_the_ranges_of_the_axes_are_sent_where_they_differ() -> None:
+    layout = {"xaxis": {"range": [0, 1]}, "yaxis": {"autorange": "reversed"}}
+    shown = Panel([{"y": [1]}], layout, labels=(Label("a", 1, 2),))
+    figure = LiveFigure(shown)
+    assert (figure.labels, figure.home) == ([Label("a", 1, 2)._asdict()], [[0, 1], None])
+    assert len(figure.layout.annotations) == 0  # the page draws them
+    assert not figure.show(dataclasses.replace(shown))
+    heard: list[str] = []
+    figure.observe(lambda change: heard.append(change["name"]), ("labels", "home"))
+    assert figure.show(dataclasses.replace(shown, labels=(Label("b", 1, 2),)))
+    assert figure.show(Panel([{"y": [1]}], {**layout, "xaxis": {"range": [0, 5]}}, labels=(Label("b", 1, 2),)))
+    assert heard == ["labels", "home"] and figure.home[0] == [0, 5]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +130,7 @@ def test_a_slider_over_stops_refuses_what_is_none(value: Any, nearest: str) -> N
         (Control("a", "choice", 1, "A choice.", {"one": 1, "two": 2}), widgets.Dropdown, 2),
         (Control("a", "toggle", "x", "A toggle.", ("x", "y")), widgets.ToggleButtons, "y"),
         (Control("a", "slider", 3, "A slider.", (0, 10)), widgets.IntSlider, 10),
-        (Control("a", "number", 3, "A number.", (0, 10)), widgets.BoundedIntText, 0),
+        (Control("a", "number", 3, "A number.", (0, 10)), NumberField, 0),
         (Control("a", "check", False, "A check.", wide=True), widgets.Checkbox, True),
         (Control("a", "text", "", "A text.", "type here", label="name"), widgets.Text, "mine"),
     ],

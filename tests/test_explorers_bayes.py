@@ -19,6 +19,7 @@ from kit.plots.curves import Panel
 from kit.search import Float, Int, Space
 from kit.search import landscape as landscapes
 from kit.search.acquisition import ACQUISITIONS
+from kit.search.bayes import EDGE
 from kit.search.landscape import Landscape
 from kit.search.surrogate import Kernel
 from tests.hands import PATIENCE, is_error, recover, settle, words
@@ -79,8 +80,8 @@ def places(lrs: Sequence[float]) -> np.ndarray:
 
 
 def by_sklearn(explorer: BayesExplorer, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the accuracy by another library, with the sliders' length and noise."""
-    y = accuracies(explorer)
+    """Mean and standard deviation of the log-odds by another library, with the sliders' length and noise."""
+    y = log_odds(accuracies(explorer))
     matern = Matern(explorer.length.value, nu=2.5)
     model = GaussianProcessRegressor(matern, alpha=explorer.noise.value**2, optimizer=None)
     model.fit(places(values(explorer))[:, None], (y - y.mean()) / y.std())
@@ -88,12 +89,21 @@ def by_sklearn(explorer: BayesExplorer, at: np.ndarray) -> tuple[np.ndarray, np.
     return y.mean() + y.std() * mean, y.std() * std
 
 
+def log_odds(shares: np.ndarray) -> np.ndarray:
+    return np.log((shares + EDGE) / (1 - shares + EDGE))
+
+
+def per_cent(odds: np.ndarray) -> np.ndarray:
+    """Log-odds back to an accuracy, per cent."""
+    return np.clip((1 + 2 * EDGE) / (1 + np.exp(-odds)) - EDGE, 0, 1) * 100
+
+
 def test_the_first_answer_comes_unasked(explorer: BayesExplorer) -> None:
     assert [trial.status for trial in explorer.trials] == ["done"] * 3
     best, said, reached = explorer.best, words(explorer), max(accuracies(explorer))
     assert best.value == reached
-    assert said.startswith("3 trials (3 to start with, 0 of yours).")
-    assert f"Best observed: {100 * reached:.1f} % at lr {best.config['lr']:.3g}" in said
+    assert said.startswith("3 trials (3 to start with, 0 of yours, 0 of the machine's), best seen: ")
+    assert f"best seen: {100 * reached:.1f} % at lr {best.config['lr']:.3g}" in said
     assert f"the model proposes lr {explorer.proposal:.3g}, where" in said
     assert explorer.expected.percent in said
     assert arrays(explorer, START) == (values(explorer), pytest.approx(100 * accuracies(explorer), abs=1e-3))
@@ -120,18 +130,18 @@ def test_the_sliders_length_and_noise_make_the_band_of_another_library(
     settle(explorer, length=length, noise=noise, place=value)
     x, mean = arrays(explorer, MEAN)
     wanted, std = by_sklearn(explorer, places(x))
-    assert mean == pytest.approx(100 * wanted, abs=0.01)
+    assert mean == pytest.approx(per_cent(wanted), abs=0.01)
     upper, lower = np.split(np.array(arrays(explorer, BAND)[1]), 2)
-    assert upper == pytest.approx(100 * (wanted + 1.96 * std), abs=0.02)
-    assert lower[::-1] == pytest.approx(100 * (wanted - 1.96 * std), abs=0.02)
+    assert upper == pytest.approx(per_cent(wanted + 1.96 * std), abs=0.02)
+    assert lower[::-1] == pytest.approx(per_cent(wanted - 1.96 * std), abs=0.02)
     assert explorer.posterior.kernel == Kernel((length,), 1.0, noise**2)
     assert f"a factor of {1e6**length:.2g} in lr." in explorer.model_note.value
     (there,), (unsure,) = by_sklearn(explorer, places([value]))
-    expected = [value, *(100 * (there + side * 1.96 * unsure) for side in (0, -1, 1))]
+    expected = [value, *(per_cent(there + side * 1.96 * unsure) for side in (0, -1, 1))]
     assert explorer.aim.values == pytest.approx(expected, abs=0.02)
     assert f"At the slider's lr {value:.3g} it expects {explorer.aim.values[1]:.1f} %" in words(explorer)
     settle(explorer, acquisition="ucb", exploration=3)
-    assert arrays(explorer, 0, "wanted")[1] == pytest.approx(100 * (wanted + 3 * std), abs=0.02)
+    assert arrays(explorer, 0, "wanted")[1] == pytest.approx(per_cent(wanted + 3 * std), abs=0.02)
 
 
 def test_each_acquisition_keeps_its_own_exploration_and_the_fit_does_not_ask_the_sliders(
@@ -161,12 +171,12 @@ def test_each_acquisition_keeps_its_own_exploration_and_the_fit_does_not_ask_the
     assert explorer.exploration.value == 2
     settle(explorer, fitted=True)
     fitted = explorer.posterior.kernel
-    assert explorer.length.disabled and explorer.noise.disabled and "fitted: length" in explorer.model_note.value
+    assert explorer.length.disabled and explorer.noise.disabled and "Fitted: length" in explorer.model_note.value
     settle(explorer, length=1, noise=1)
     assert explorer.posterior.kernel == fitted
     settle(explorer, fitted=False)
     assert explorer.posterior.kernel == Kernel((1,), 1.0, 1.0)
-    assert not explorer.length.disabled and "fitted" not in explorer.model_note.value
+    assert not explorer.length.disabled and "Fitted" not in explorer.model_note.value
     assert set(MEANING) == {kind.parameter for kind in ACQUISITIONS.values()}
     assert all(kind.default in EXPLORATIONS for kind in ACQUISITIONS.values())
 
@@ -181,14 +191,13 @@ def test_try_here_takes_the_nearest_cell_and_no_move_is_lost(
     settle(explorer, place=free)
     explorer.try_button.click()
     assert values(explorer)[4:] == [free]
-    assert "5 trials (3 to start with, 2 of yours)" in words(explorer)
+    assert "5 trials (3 to start with, 2 of yours, 0 of the machine's)" in words(explorer)
     proposal = explorer.proposal
     explorer.follow_button.click()
     explorer.try_here(1e-4)
-    explorer.try_here(10)
-    explorer.undo_button.click()
     explorer.length.value = 0.2  # a newer request does not swallow the moves
     assert values(explorer)[5:] == [proposal, pytest.approx(1e-4)]
+    assert "7 trials (3 to start with, 3 of yours, 1 of the machine's)" in words(explorer)
     plain = opened(landscape=hill(Space({"dropout": Float(0.0, 0.9)})))
     plain.try_here(0.45)
     assert plain.trials[-1].config["dropout"] == pytest.approx(0.45)
@@ -197,14 +206,15 @@ def test_try_here_takes_the_nearest_cell_and_no_move_is_lost(
 
 
 def test_a_click_tries_there(explorer: BayesExplorer) -> None:
-    explorer.aim.clicked = [1, 0.001]
+    explorer.figures["belief"].clicked = [1, "", 0.001, 50]
     assert values(explorer)[3:] == [pytest.approx(0.001)]
-    explorer.aim.clicked = [2, 11.5]  # in the margin beside the axis
+    explorer.figures["belief"].clicked = [2, "", 11.5, 50]  # in the margin beside the axis
     assert values(explorer)[4:] == [pytest.approx(10)]
-    explorer.aim.clicked = [3, 11.5]  # the same place again is another click
+    explorer.figures["belief"].clicked = [3, "", 11.5, 50]  # the same place again is another click
     with pytest.raises(ValueError, match="lr 10 is tried already"):
         explorer.wait(PATIENCE)
-    assert is_error(explorer) and "5 trials (3 to start with, 2 of yours)" in words(explorer)
+    assert is_error(explorer) and "5 trials (3 to start with, 2 of yours" in words(explorer)
+    explorer.figures["race"].clicked = [1, "you", 2, 50]  # nothing is to be tried there
     settle(explorer, length=0.2)
     assert not is_error(explorer) and len(explorer.trials) == 5
 
@@ -247,6 +257,45 @@ def test_code_plays_your_trials_again(opened: Callable[..., BayesExplorer], digi
     with contextlib.closing(eval(code, names)) as rebuilt:
         assert (rebuilt.trials, rebuilt.in_words, rebuilt.code()) == (explorer.trials, explorer.in_words, code)
     assert code.startswith("BayesExplorer(dataset, landscape=landscape, start=3).set(acquisition='ucb', seed=3).play(")
+    assert code.endswith(f".play({values(explorer)[-1]!r}, by='machine')")
+
+
+def test_a_state_holds_the_trials_and_can_be_gone_back_to(explorer: BayesExplorer) -> None:
+    begun = explorer._state()
+    explorer.play(0.1, 1e-4)
+    settle(explorer, acquisition="ucb", exploration=5)
+    explorer.follow()
+    before, trials, said = explorer._state(), explorer.trials, explorer.in_words
+    assert explorer._state() == before != begun
+    explorer.try_here(5.0)
+    explorer._restore(before)  # before the trial is made
+    assert (explorer.trials, explorer.in_words) == (trials, said)
+    explorer.new_seeds()
+    explorer.follow()
+    explorer.wait(PATIENCE)
+    explorer.reset()
+    explorer.wait(PATIENCE)
+    assert explorer._state() == begun and len(explorer.trials) == 3
+    explorer._restore(before)
+    assert (explorer.trials, explorer.in_words, explorer._state()) == (trials, said, before)
+    settle(explorer, acquisition="ei")
+    settle(explorer, acquisition="ucb")
+    assert explorer.exploration.value == 5
+    explorer.try_here(1e-4)  # refused, and forgotten
+    with pytest.raises(ValueError, match="is tried already"):
+        explorer.wait(PATIENCE)
+    assert explorer._state() == before and explorer.trials == trials
+    explorer._restore(begun)
+    assert len(explorer.trials) == 3 and explorer._state() == begun
+
+
+def test_a_move_that_is_refused_does_not_lose_those_behind_it(explorer: BayesExplorer) -> None:
+    explorer.play(0.1, 0.1, 1e-4)
+    with pytest.raises(ValueError, match="is tried already"):
+        explorer.wait(PATIENCE)
+    assert values(explorer)[3:] == [pytest.approx(0.1), pytest.approx(1e-4)]
+    settle(explorer, length=0.2)
+    assert not is_error(explorer) and len(explorer.trials) == 5
 
 
 @pytest.mark.parametrize("repeat", [0, 3])
@@ -259,12 +308,14 @@ def test_the_race_is_drawn_and_said(explorer: BayesExplorer, repeat: int) -> Non
     assert explorer.retested[-1] == pytest.approx(others[0])
     assert explorer.machine[:3] == explorer.retested[:3]  # the same start
     random, machine, you = [each.value for each in explorer.random], explorer.machine, explorer.retested
-    assert f"after 6 trials: you {100 * you[-1]:.1f} %, machine {100 * machine[-1]:.1f} %" in words(explorer)
+    assert f"Race, measured anew: you {100 * you[-1]:.1f} %, the machine alone {100 * machine[-1]:.1f} %" in words(
+        explorer
+    )
     assert f"random search {explorer.random[5].percent}, mean of 32." in words(explorer)
     for trace, worth in enumerate((random, machine, you), 1):
         x, y = arrays(explorer, trace, "race")
         assert x == list(range(1, len(worth) + 1))
-        assert y == pytest.approx([100 - 100 * each for each in worth])
+        assert y == pytest.approx([100 * each for each in worth])
     assert len(random) >= len(machine) + 2, "random search is always ahead"
 
 
@@ -289,7 +340,7 @@ def test_networks_are_really_trained(opened: Callable[..., BayesExplorer], digit
     wanted = landscapes.train(digits, SPACE, points=12, seeds=2, epochs=2)
     assert np.array_equal(explorer.landscape.curves, wanted.curves)
     assert len(explorer.trials) == 4
-    assert "measured anew, by the other network there: " in words(explorer)
+    assert "measured anew, by the other network: " in words(explorer)
 
 
 def test_training_can_be_stopped_and_goes_on(
@@ -360,4 +411,6 @@ def test_bad_values_are_refused_at_once(explorer: BayesExplorer) -> None:
     for value, said in ((11, "a number from 1e-05 to 10"), (math.nan, "finite"), ("0.1", "a number"), (True, "a num")):
         with pytest.raises((ValueError, TypeError), match=f"value must be {said}.*; got {value!r}"):
             explorer.play(0.1, value)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="by must be one of you, machine; got 'me'"):
+        explorer.play(0.1, by="me")  # type: ignore[arg-type]
     assert len(explorer.trials) == 3  # nothing is tried then

@@ -100,7 +100,8 @@ def assert_shows(explorer: DistillationExplorer, **expected: Any) -> None:
     gain = Estimate.from_pairs(group.accuracies, hard.accuracies)
     assert explorer.gain == gain
     for part in (
-        f"T = {temperature:g}, alpha {recipe.alpha:g}: students of",
+        f"T = {temperature:g}, alpha {recipe.alpha:g}, {settings.transfer}, ",
+        f"{recipe.epochs} epochs: students of",
         f"reach {accuracy.percent}, mean of {len(group.seeds)} seeds, 95 % interval over seeds, ",
         f"On hard labels {hard.accuracy.percent}, with label smoothing {smoothed.accuracy.percent};",
         f"seed by seed: {100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})",
@@ -114,7 +115,7 @@ def test_the_first_answer_comes_unasked_and_soft_labels_move_before_any_student_
     assert_shows(explorer, temperature=4, alpha=0.9, width=8, epochs=5)
     assert list(explorer.transfers) == ["few labels", "all labels", "few images", "and shifted", "without the class"]
     teacher, size = measure.accuracy(trained, explorer.dataset.validation), measure.nonzeros(trained)
-    assert f"the teacher ({size:,} parameters) {teacher.percent}, over samples." in words(explorer)
+    assert f"the teacher ({size:,} parameters) {teacher.percent}, over images." in words(explorer)
     for figure, x in (("curve", [0.5, 64]), ("plane", [size])):
         assert arrays(explorer, figure, "teacher") == (x, pytest.approx([100 * teacher.value] * len(x)))
     explorer.wait_curves(PATIENCE)
@@ -372,7 +373,7 @@ def test_a_pin_or_a_teacher_without_a_weight_has_its_place_on_the_plane() -> Non
     board.pin("elsewhere", nothing, dataset="other data", technique="pruning")
     with contextlib.closing(small(DistillationExplorer(teacher, pair, width=4))) as explorer:
         assert_shows(explorer, width=4)
-        assert list(explorer.transfers) == ["few labels", "all labels", "few images"]  # two classes leave none out
+        assert list(explorer.transfers) == ["few labels", "all labels", "few samples"]  # two classes leave none out
         for name in ("teacher", "on the board"):
             assert arrays(explorer, "plane", name)[0] == [1]  # a log axis has no 0
         low, high = explorer.figures["plane"].layout.xaxis.range
@@ -386,7 +387,7 @@ def test_data_that_are_no_images() -> None:
     training.fit(teacher, flat, epochs=8, lr=1e-2)
     with contextlib.closing(small(DistillationExplorer(teacher, flat, width=4, transfer="all labels"))) as explorer:
         assert_shows(explorer, width=4)
-        assert list(explorer.transfers) == ["few labels", "all labels", "few images", "without the class"]
+        assert list(explorer.transfers) == ["few labels", "all labels", "few samples", "without the class"]
         assert explorer.digit.value == 2
         assert not explorer.figures["soft"].data[0].z
         for label, name in enumerate(map(html.escape, names)):

@@ -365,7 +365,7 @@ def test_a_pin_has_its_name_and_settings_from_the_controls(explorer: PruningExpl
         "ConvNet, 25 % channels, magnitude, layer, 1 epoch, seed 2",
     ]
     method = {"what": "channels", "importance": "magnitude", "scope": "layer", "epochs": 1, "seed": 2}
-    assert pinned["settings"].iloc[1] == {**method, "renew": False, "ratio": 0.25}
+    assert pinned["settings"].iloc[1] == {**method, "renew": False, "lr": 1e-3, "ratio": 0.25}
     assert drawn(explorer, PINS)[0] == list(pinned["nonzeros"])
     assert drawn(explorer, PINS)[1] == pytest.approx(list(100 * pinned["accuracy"]))
 
@@ -526,7 +526,7 @@ def test_pins_of_this_data_set_appear_and_of_others_do_not(opened: Open, trained
     board.pin("elsewhere", profile, dataset="other data", technique="pruning")
     explorer = opened(PruningExplorer(models.MLP((64, 10)), digits))
     explorer.wait(PATIENCE)
-    assert list(explorer.figures["plane"].data[PINS].text) == ["from another notebook"]
+    assert [row[2] for row in explorer.figures["plane"].data[PINS].customdata] == ["from another notebook"]
     assert drawn(explorer, PINS)[0] == [profile.nonzeros]
     low, high = explorer.figures["plane"].layout.xaxis.range
     assert low < np.log10(profile.nonzeros) < high  # a pin larger than the own model is in sight
@@ -547,3 +547,13 @@ def test_a_stop_or_a_newer_move_cancels_fine_tuning(explorer: PruningExplorer, a
     settle(explorer, epochs=10)
     assert explorer._sweep.known(PruningMethod(epochs=10), 0.5) is None
     assert ("Stopped" in words(explorer)) == (act == "stop")
+
+
+def test_a_model_of_zeros_has_a_place_on_the_plane(digits: Dataset, own_board: Path) -> None:
+    net = models.MLP((64, 8, 10))
+    for parameter in net.parameters():
+        parameter.data.zero_()
+    with contextlib.closing(PruningExplorer(net, digits)) as explorer:
+        for size in ("nonzeros", "flops"):
+            settle(explorer, size=size)
+            assert (explorer.table()["x"] > 0).all() and not is_error(explorer)

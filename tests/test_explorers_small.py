@@ -23,6 +23,7 @@ from kit.explorers.sensitivity import TARGETS
 from kit.measure import Estimate, Profile
 from kit.models import ConvNet
 from kit.training import Cancelled
+from tests.explorer_contract import enter, until
 from tests.hands import PATIENCE, settle, words
 
 pytestmark = pytest.mark.usefixtures("own_board")
@@ -156,6 +157,66 @@ def test_removing_takes_the_chosen_pin_off(pinned: BoardExplorer, digits: Datase
     assert board.frame(digits.key).empty
 
 
+def test_what_was_removed_is_restored_latest_first(pinned: BoardExplorer, digits: Dataset) -> None:
+    before = board.frame().sort_values("name", ignore_index=True)
+    assert pinned.restore_button.disabled
+    for name in ("worse", "dense"):
+        pinned.remove(name)
+    assert pinned.names == ("small",) and not pinned.restore_button.disabled
+    assert words(pinned) == f"Removed dense; Restore pin puts it back. {pinned.in_words}"
+    pin("dense", digits, 50, 10)  # the name is another pin's now
+    pinned.restore_button.click()
+    assert set(pinned.names) == {"dense", "small", "worse"} and pinned.restore_button.disabled
+    assert words(pinned) == f"Restored worse. {pinned.in_words}"
+    pinned.restore()
+    with pytest.raises(RuntimeError, match="nothing to take back: no pin of digits was removed."):
+        pinned.wait(PATIENCE)
+    pinned.restore("dense")
+    with pytest.raises(ValueError, match="name 'dense' is taken: "):
+        pinned.wait(PATIENCE)
+    pinned.rename("dense", "tiny")
+    pinned.restore("dense")
+    pinned.remove("tiny")
+    pinned.wait(PATIENCE)
+    assert board.frame().sort_values("name", ignore_index=True).equals(before)
+
+
+def test_the_chosen_pin_is_renamed_by_hand(pinned: BoardExplorer, digits: Dataset) -> None:
+    pinned.pin_name.value = "worse"
+    pinned.new_name.value = "  <i>best</i> "
+    pinned.wait(PATIENCE)
+    assert "worse" in pinned.names  # nothing is renamed by leaving the field
+    pinned.rename_button.click()
+    assert pinned.names == ("small", "<i>best</i>", "dense") and pinned.pin_name.value == "<i>best</i>"
+    assert "Renamed <b>worse</b> to <b>&lt;i&gt;best&lt;/i&gt;</b>." in pinned.status.value
+    enter(pinned, "dense")
+    with pytest.raises(ValueError, match="name 'dense' is taken: "):
+        pinned.wait(PATIENCE)
+    assert words(pinned).endswith(f"The picture shows the last answer: {pinned.in_words}")
+    enter(pinned, " net ")
+    assert pinned.names == ("small", "net", "dense") and pinned.pin_name.value == "net"
+    enter(pinned, " ")
+    with pytest.raises(ValueError, match="new must be a name; got nothing: type the pin's new name first."):
+        pinned.wait(PATIENCE)
+    pinned.rename("worse", "x")
+    with pytest.raises(
+        ValueError, match="name must be a pin of digits; got 'worse', pinned are 'dense', 'net', 'small'"
+    ):
+        pinned.wait(PATIENCE)
+    assert pinned.code() == "BoardExplorer(dataset)"
+
+
+def test_an_open_board_follows_and_says_what_is_there_now(pinned: BoardExplorer, digits: Dataset) -> None:
+    pinned.pin_name.value = "worse"
+    pin("new", digits, 99, 500)
+    until(lambda: "4 pins for digits; 1 on the front, smallest first: new (99.0 %)." in words(pinned))
+    assert pinned.pin_name.value == "worse" and "new" in pinned.pin_name.options
+    board.clear(["new", "worse"])
+    until(lambda: pinned.names == ("small", "dense"))
+    until(lambda: words(pinned) == pinned.in_words)
+    assert pinned.pin_name.value in pinned.pin_name.options == ("small", "dense")
+
+
 @pytest.fixture(scope="module")
 def layers(trained: ConvNet, digits: Dataset) -> Iterator[SensitivityExplorer]:
     with contextlib.closing(SensitivityExplorer(trained, digits)) as explorer:
@@ -180,7 +241,7 @@ def test_sensitivity_is_the_scan_and_its_allocation(
     assert all(estimate.percent in layers.status.value for estimate in expected.values())
     marks = layers.figures["curves"].data[-1]
     assert list(marks.x) == [pytest.approx(100 * share) for share in layers.allocation.values()]
-    assert list(layers.figures["allocation"].data[0].x) == [90] * len(layers.allocation)
+    assert list(layers.figures["allocation"].data[0].x) == [90, 90]  # a line
     assert set(layers.table()["curve"]) == {name.removesuffix(".weight") for name in layers.allocation}
     sizes = layers.sensitivity.sizes
     for target in (TARGETS[0], 0.5, TARGETS[-1]):  # each removes that share

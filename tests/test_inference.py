@@ -264,3 +264,14 @@ def test_a_pace_is_that_of_an_architecture() -> None:
     assert inference.pace_of(one, batch()) is inference.pace_of(again, batch(9))
     paces = {id(inference.pace_of(*each)) for each in ((one, batch()), (other, batch()), (one, batch(4, 2, 3)))}
     assert len(paces) == 3
+
+
+def test_probabilities_are_told_from_logits() -> None:
+    logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
+    assert inference.are_probabilities(logits.softmax(1)) and inference.are_probabilities(logits.softmax(1).half())
+    nearly = logits.softmax(1)
+    nearly[3, 2] += 0.01
+    below = torch.tensor([[1.2, -0.2], [0.5, 0.5]])
+    broken = torch.full((1, 2), torch.nan)
+    for answer in (logits, logits.log_softmax(1), logits.sigmoid(), nearly, below, broken):
+        assert not inference.are_probabilities(answer)

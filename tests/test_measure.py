@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import threading
@@ -189,6 +190,22 @@ def test_profile_is_what_its_parts_say(trained: nn.Module, digits: Dataset) -> N
     assert same(net, prune.weights(trained, ratio=0.7))
     with pytest.raises(ValueError, match="size must be one of nonzeros, .* got 'weight'"):
         profile.size("weight")  # type: ignore[arg-type]
+
+
+def test_a_profile_is_printed_in_words() -> None:
+    right, took = Estimate.from_counts(390, 540), Estimate(0.12345, 0.1, 0.2, 21)
+    profile = measure.Profile(right, 12_345, 1_234, 49_380, 5_678, 24_500, took, batch_size=8)
+    wanted = [
+        "accuracy: 72.2 % (68.3 to 75.8), on 540 samples",
+        "parameters: 12,345, of which 1,234 are not zero",
+        "bytes: 49.4 kB in memory, 5.7 kB in the sparse file",
+        "FLOPs: 0.0245 million for one sample",
+        "latency: 0.123 ms (0.1 to 0.2) for a batch of 8",
+    ]
+    assert str(profile).splitlines() == wanted
+    broken = dataclasses.replace(profile, nonfinite=512)
+    assert str(broken).splitlines() == [wanted[0], f"the model {broken.broken}", *wanted[1:]]
+    assert repr(profile).startswith("Profile(accuracy=Estimate(value=0.722")
 
 
 def test_a_profile_counts_answers_that_are_no_numbers(digits: Dataset) -> None:

@@ -37,19 +37,25 @@ def drawn(panel: Panel) -> Panel:
     return panel
 
 
-def labels(panel: Panel) -> dict[str, float]:
-    return {mark["text"]: mark["y"] for mark in panel.layout["annotations"] if mark["text"]}
+def ends(panel: Panel) -> dict[str, float | None]:
+    return {label.text: label.y for label in panel.labels if label.end}
+
+
+def beside(panel: Panel) -> dict[str, tuple[float | None, float | None]]:
+    """Names of points, and where these are."""
+    return {label.text: (label.x, label.y) for label in panel.labels if not label.end}
 
 
 def test_the_belief_is_in_per_cent_with_its_95_per_cent_band() -> None:
     duel = played(20, 12)
     view = seen(duel)
     panel = drawn(plots.belief_panel(duel, view, 2, truth=True))
-    mean, std = view.model.predict(ALONG[:, None])
+    bands = view.model.band(ALONG[:, None], 1.96)
     model, start, yours, proposal, measured = panel.curves
     assert model.x == pytest.approx(1e-5 * 1e6**ALONG)
-    for ends, side in ((model.value, 0), (model.low, -1.96), (model.high, 1.96)):
-        assert ends == pytest.approx(100 * (mean + side * std), abs=2e-2)
+    for shown, wanted in zip(model[2:5], bands, strict=True):
+        assert shown == pytest.approx(100 * wanted, abs=2e-2)
+    assert min(model.low) >= 0 and max(model.high) <= 100
     assert [len(start.x), *yours.x] == [3, duel.landscape.axes[0][20], duel.landscape.axes[0][12]]
     assert yours.value == pytest.approx([100 * (trial.value or 0) for trial in view.trials[3:]], abs=1e-3)
     expected = plots.expected(duel, view, proposal.x[0])
@@ -57,9 +63,11 @@ def test_the_belief_is_in_per_cent_with_its_95_per_cent_band() -> None:
     assert measured.value == pytest.approx(100 * duel.landscape.mean, abs=1e-3)
     assert min(measured.low) >= 0 and max(measured.high) <= 100  # a measured share has no interval outside of 0 .. 100
     assert len(panel.traces[SAMPLES]["x"]) == 2 * 98  # a gap after each function
-    assert panel.traces[YOURS]["text"] == ["", "latest"]
     assert panel.traces[NEXT]["y"][1] == proposal.value[0]
-    assert list(labels(panel)) == ["— model", "··· measured", "┄ drawn"]
+    assert list(ends(panel)) == ["— model", "··· measured", "┄ drawn"]
+    assert ends(panel)["— model"] == model.value[-1] and ends(panel)["┄ drawn"] == panel.traces[SAMPLES]["y"][96]
+    assert beside(panel)["latest"] == (yours.x[-1], yours.value[-1])
+    assert beside(panel)["next"][0] == proposal.x[0]
 
 
 def test_a_network_alone_has_no_interval_and_is_left_out() -> None:
@@ -67,26 +75,14 @@ def test_a_network_alone_has_no_interval_and_is_left_out() -> None:
     duel.landscape.curves[1:, 4:] = np.nan
     panel = drawn(plots.belief_panel(duel, None, truth=True))
     assert panel.traces[TRUTH]["x"] == list(duel.landscape.axes[0][:4])
-    assert list(labels(panel)) == ["··· measured"]
+    assert list(ends(panel)) == ["··· measured"] and not beside(panel)
     assert [len(panel.traces[each]["x"]) for each in (BAND, SAMPLES, MEAN, START, YOURS, NEXT)] == [0] * 6
     empty = drawn(plots.belief_panel(played(), None))
     # Nothing is told by colour alone.
     assert len({empty.traces[each]["marker"]["symbol"] for each in (START, YOURS, NEXT)}) == 3
     assert len({empty.traces[each]["line"]["dash"] for each in (TRUTH, SAMPLES, MEAN)}) == 3
     assert [len(each["x"]) for each in empty.traces] == [0] * 8
-    assert len(empty.layout["annotations"]) == len(panel.layout["annotations"]) == 3
-
-
-@pytest.mark.parametrize(
-    ("cell", "peak", "next_one"), [(2, "right", "right"), (12, "center", "right"), (24, "left", "left")]
-)
-def test_texts_stay_inside_of_the_figure(cell: int, peak: str, next_one: str) -> None:
-    duel = played(cell)
-    view = seen(duel, proposal=cell)
-    latest = plots.belief_panel(duel, view).traces[YOURS]["textposition"]
-    assert latest == f"bottom {'left' if peak == 'left' else 'center'}"
-    assert plots.belief_panel(duel, view).traces[NEXT]["textposition"] == f"middle {next_one}"
-    assert plots.wanted_panel(duel, "ei", view).traces[1]["textposition"] == f"top {peak}"
+    assert empty.labels == ()
 
 
 @pytest.mark.parametrize(
@@ -95,18 +91,21 @@ def test_texts_stay_inside_of_the_figure(cell: int, peak: str, next_one: str) ->
         ("ei", -1.0, " points"),
         ("pi", math.log(0.37), "37 %"),
         ("pi", -800.0, "under 0.001 %"),
-        ("ucb", 0.975, "up to 97.5 %"),
-        ("thompson", 0.975, "97.5 %"),
+        ("ucb", 2.5, "up to {:.1f} %"),
+        ("thompson", 2.5, "{:.1f} %"),
     ],
 )
 def test_what_a_trial_promises(name: Acquisition, peak: float, said: str) -> None:
     duel, scores = played(), np.minimum(peak, np.linspace(peak - 5, peak + 0.5, 97))
-    panel = drawn(plots.wanted_panel(duel, name, seen(duel, name, proposal=12, peak=peak, scores=scores)))
+    asked = seen(duel, name, proposal=12, peak=peak, scores=scores)
+    panel = drawn(plots.wanted_panel(duel, name, asked))
     curve, star = panel.traces
-    wanted = np.exp(scores - peak) if name in ("ei", "pi") else scores  # also where that underflows
+    # Also where that underflows.
+    wanted = np.exp(scores - peak) if name in ("ei", "pi") else asked.model.plain(scores)
     assert curve["y"] == pytest.approx(100 * wanted, abs=1e-3)
     assert star["y"][1] == pytest.approx(max(curve["y"]))
-    assert star["text"][1].endswith(said)
+    ((text, place),) = beside(panel).items()
+    assert text.endswith(said.format(star["y"][1])) and place == (star["x"][1], star["y"][1])
     for view in (None, seen(duel, name, proposal=None, peak=None)):  # no model yet, or all is tried
         curve, star = drawn(plots.wanted_panel(duel, name, view)).traces
         assert (len(curve["x"]), len(star["x"])) == (0 if view is None else 97, 0)
@@ -117,25 +116,18 @@ RANDOM = ((0.2, 0.5, 0.9, 0.9), (0.4, 0.7, 0.7, 0.95))
 RACE = Race((0.5, 0.9), (0.5, 0.95), RANDOM, 12)
 
 
-def test_the_race_is_drawn_as_errors_on_a_log_axis() -> None:
+def test_the_race_is_drawn_on_an_even_axis() -> None:
     panel = drawn(plots.race_panel(RACE, 0.96))
     band, random, machine, you = panel.traces
-    assert you["y"] == pytest.approx([50, 10])
-    assert machine["y"] == pytest.approx([50, 5])
-    assert random["y"] == pytest.approx([70, 40, 20, 7.5])
-    assert min(band["y"]) > 0  # a log axis has no 0
-    assert you["text"] == ["50.0 % after 1", "90.0 % after 2"]
+    assert you["y"] == pytest.approx([50, 90])
+    assert machine["y"] == pytest.approx([50, 95])
+    assert random["y"] == pytest.approx([30, 60, 80, 92.5])
     wanted = [Estimate.from_values([walk[at] for walk in RANDOM]).share for at in range(4)]
     assert panel.curves[0].low == pytest.approx([100 * each.low for each in wanted])
-    names = labels(panel)
-    assert names["● machine"] < names["◆ random"] < names["✖ you"]
-    layout = panel.layout
-    bottom, top = layout["yaxis"]["range"]  # the axis runs downwards: errors
-    assert 10**bottom == pytest.approx(105) and 10**top == pytest.approx(3) and layout["xaxis"]["range"][1] > 12
-    assert layout["yaxis"]["tickvals"] == pytest.approx([100, 50, 20, 10, 5])
-    perfect = drawn(plots.race_panel(RACE._replace(you=(1.0, 1.0)), 1.0))
-    assert perfect.layout["yaxis"]["ticktext"][-1] == "99.5"
-    assert perfect.traces[3]["text"][1] == "100.0 % after 2"
+    assert band["y"][:4] == pytest.approx([100 * each.high for each in wanted])
+    assert "%{customdata[1]}" in random["hovertemplate"] and "customdata" not in you["hovertemplate"]  # one reading
+    assert ends(panel) == {"◆ random": pytest.approx(92.5), "● machine": 95, "✖ you": 90}
+    assert panel.layout["yaxis"].get("type", "linear") == "linear" and panel.layout["yaxis"]["range"] == [65, 101.5]
+    assert panel.layout["xaxis"]["range"][1] > 12
     for each in (panel, drawn(plots.race_panel(None, 0.9))):  # an empty race has all its parts
         assert len({(trace["line"]["dash"], trace["marker"]["symbol"]) for trace in each.traces[1:]}) == 3
-        assert len(each.layout["annotations"]) == 3

@@ -30,10 +30,9 @@ FULL: dict[str, Any] = {
     "random": curve("random", (1000, 90), (500, 60), (100, 20)),
     "magnitude": curve("magnitude"),
     "dense": curve("dense model", (1000, 90)),
-    "pins": curve("pins", (3000, 95), (0.2, 30)),
-    "pin_names": ("large", "small"),
+    "pins": curve("pins", (3000, 95), (0.2, 30))._replace(said=("large", "small")),
 }
-EMPTY: dict[str, Any] = {**{name: curve(name) for name in FULL}, "own": curve("taylor"), "pin_names": ()}
+EMPTY: dict[str, Any] = {**{name: curve(name) for name in FULL}, "own": curve("taylor")}
 
 
 def plane(size: SizeName = "nonzeros", **changed: Any) -> Panel:
@@ -42,27 +41,33 @@ def plane(size: SizeName = "nonzeros", **changed: Any) -> Panel:
 
 @pytest.mark.parametrize("size", SIZE_AXES)
 @pytest.mark.parametrize("curves", [FULL, EMPTY], ids=["full", "empty"])
-def test_the_size_axis_covers_the_pins_the_dense_model_and_its_decades(curves: dict[str, Any], size: SizeName) -> None:
+def test_the_size_axis_covers_the_pins_the_dense_model_and_the_curves(curves: dict[str, Any], size: SizeName) -> None:
     panel = plane(size, **curves)
     assert len(panel.traces) == 7
-    assert len(panel.layout["annotations"]) == 4
     assert panel.layout["xaxis"]["title"]["text"] == SIZE_AXES[size].title
     low, high = panel.layout["xaxis"]["range"]
-    for shown in (*curves["pins"].x, 1000, 1000 / 10 ** (SIZE_AXES[size].decades - 0.01)):
+    for shown in (1000, *(x for name in ("own", "random", "pins") for x in curves[name].x)):
         assert low < math.log10(shown) < high
+    unpinned = plane(size, **{**curves, "pins": curve("pins")}).layout["xaxis"]["range"]
+    decades = {"nonzeros": 3, "file_bytes": 1}.get(size, 0.3)  # those that are sure to be filled are there at once
+    assert unpinned[0] <= 3 - decades
+    assert unpinned[0] > 3 - max(decades, 1 if curves is FULL else 0) - 0.5  # and little else: curves end at 100
 
 
-def test_names_stand_where_the_curves_are_furthest_apart() -> None:
-    panel = plane(own=curve("magnitude", (1000, 90), (500, 65), (100, 60)))
-    labels = {mark["text"]: mark for mark in panel.layout["annotations"]}
-    assert set(labels) == {"guessing", "magnitude", "random", ""}
-    assert labels["magnitude"]["x"] == labels["random"]["x"] == pytest.approx(math.log10(100))
-    assert (labels["magnitude"]["y"], labels["random"]["y"]) == pytest.approx((60, 20))
-    assert labels["magnitude"]["yshift"] > 0 > labels["random"]["yshift"]
+def test_curves_the_dense_model_the_newest_pin_and_guessing_are_named() -> None:
+    named = {label.text: label for label in plane().labels}
+    assert list(named) == ["● magnitude", "◆ random", "dense", "small", "guessing"]
+    assert (named["dense"].x, named["dense"].y) == (1000, pytest.approx(90))
+    assert (named["small"].x, named["small"].y) == (0.2, pytest.approx(30))
+    assert (named["guessing"].x, named["guessing"].y) == (None, 10)
+    assert named["● magnitude"].curve == "magnitude" and named["guessing"].rank > named["dense"].rank
     own, magnitude = curve("taylor", (1000, 90), (500, 65)), curve("magnitude", (1000, 90), (500, 80))
     compared = plane(own=own, magnitude=magnitude)  # another importance with magnitude
     assert (compared.traces[-1]["name"], compared.traces[-1]["y"]) == ("magnitude", pytest.approx([90, 80]))
-    assert {"taylor", "magnitude"} <= {mark["text"] for mark in compared.layout["annotations"]}
+    assert {"■ taylor", "● magnitude"} <= {label.text for label in compared.labels}
+    assert [label.text for label in plane(**EMPTY).labels] == ["guessing"]
+    every = [trace["name"] for trace in compared.traces]
+    assert all(every.count(label.curve) == 1 for label in compared.labels if label.curve)  # the page finds them by it
 
 
 def test_the_bars_go_from_input_to_output(trained: ConvNet) -> None:
@@ -70,14 +75,28 @@ def test_the_bars_go_from_input_to_output(trained: ConvNet) -> None:
     shares = {name: float(mask.float().mean()) for name, mask in prune.masks(pruned).items()}
     panel = plots.kept_panel(trained, shares)
     (bars,) = panel.traces
-    assert bars["y"] == ["conv1<br>72", "conv2<br>1,152", "fc1<br>8,192", "fc2<br>320"]
-    assert panel.layout["yaxis"]["autorange"] == "reversed"  # the first layer on top
+    y = panel.layout["yaxis"]
+    assert (bars["y"], y["ticktext"]) == ([0, 1, 2, 3], ["conv1", "conv2", "fc1", "fc2"]) and y["tickvals"] == bars["y"]
+    assert bars["hovertext"][2] == "fc1: 8,192 weights"
+    assert y["range"][0] > 3 > 0 > y["range"][1]  # the first layer on top
     assert bars["x"] == pytest.approx([100, 50, 100, 75])
     (some,) = plots.kept_panel(trained, {"conv1.weight": 0.00123}).traces
     assert some["x"] == pytest.approx([0.123, 0, 0, 0])  # layers that are not there
     assert some["text"] == ["0.12 %", "0 %", "0 %", "0 %"]  # little is not nothing
-    assert plots.detail_height(2) == 270
-    assert plots.detail_height(20) > 20 * 30
+
+
+def test_of_many_layers_the_largest_have_rows_and_the_others_one() -> None:
+    sizes = {f"layer{at}.weight": 100 - at if at % 2 else at + 1 for at in range(20)}
+    rows = plots.layer_rows(sizes)
+    assert len(rows) == plots.ROWS and rows[-1].name == "12 smaller ones"
+    assert [row.name for row in rows[:-1]] == [f"layer{at}" for at in (1, 3, 5, 7, 9, 11, 13, 15)]  # in their order
+    assert sum(sum(row.sizes.values()) for row in rows) == sum(sizes.values())
+    shares = {name: at / 20 for at, name in enumerate(sizes)}
+    others = rows[-1].sizes
+    wanted = sum(shares[name] * sizes[name] for name in others) / sum(others.values())
+    assert rows[-1].share(shares) == pytest.approx(wanted) and rows[0].share(shares) == 0.05
+    nine = plots.layer_rows(dict(list(sizes.items())[:9]))
+    assert [row.name for row in nine] == [f"layer{at}" for at in range(9)]
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 0.95])
@@ -138,7 +157,7 @@ def test_filters_show_the_weights_and_cross_the_zeros(trained: ConvNet, digits: 
         largest = np.abs(weight_of(net, name)).max()
         assert panel.traces[0]["zmax"] == -panel.traces[0]["zmin"] == pytest.approx(largest)
         assert plots.filters_panel(net, net, digits.input_shape).traces[1]["x"] == []
-    assert "its first 64 of 70 filters" in panel.layout["title"]["text"]
+    assert panel.layout["title"]["text"] == "layers.0: 64 of 70 filters (✖ gone)"
     removal = remove_channels(trained, ratio=0.5, dataset=digits)
     values, gone = tiles(plots.filters_panel(trained, removal.model, digits.input_shape, removal.kept), 3, 3)
     stays = np.isin(np.arange(8), removal.kept["conv1"])  # removed filters are crossed all over

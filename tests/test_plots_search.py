@@ -66,9 +66,8 @@ def trace(panel: Panel, name: str) -> dict[str, Any]:
     ],
     ids=["race", "landscape", "projection", "rungs"],
 )
-def test_a_figure_is_strict_json_and_keeps_its_traces_and_annotations(one: Panel, other: Panel) -> None:
+def test_a_figure_is_strict_json_and_keeps_its_traces(one: Panel, other: Panel) -> None:
     assert len(one.traces) == len(other.traces)
-    assert len(one.layout.get("annotations", ())) == len(other.layout.get("annotations", ()))
     for panel in (one, other):
         assert json.dumps(panel.figure.to_plotly_json(), allow_nan=False, default=list)
 
@@ -103,19 +102,14 @@ def test_budgets_at_which_a_repeat_has_nothing_are_left_out(
     assert plots.race_at({"grid": repeats}, 9) == {}
 
 
-def test_names_of_lines_that_end_together_stand_apart_and_in_the_picture() -> None:
-    layout = race(**{name: [EARLY, EARLY] for name in plots.METHODS}).layout
+def test_lines_are_named_where_they_end_and_the_axes_are_round() -> None:
     for most, full, step in ((90, 10, 10), (720, 20, 80), (36, 4, 4), (300, 1, 50)):  # ten steps of trainings at most
         axis = plots.race_panel({}, (most,), full).layout["xaxis"]
         assert axis["dtick"] == step and axis["range"][0] == 0 < most < axis["range"][1]
-    bottom, top = layout["yaxis"]["range"]
-    heights = sorted(mark["y"] for mark in layout["annotations"])
-    assert np.diff(heights).min() > (top - bottom) / 20
-    assert bottom <= heights[0] and heights[-1] < top
-    assert not any(mark["text"] for mark in NOTHING.layout["annotations"])
+    named = {label.text: label.y for label in FULL.labels if label.end}
+    assert named == {"◆ random": pytest.approx(65), "■ grid": 50, "● Bayesian": 80, "★ best cell": pytest.approx(60)}
+    assert NOTHING.labels == ()
     assert [race(best).layout["yaxis"]["range"][0] for best in (None, 0.97, 0.6, 0.2)] == [70, 65, 30, 0]
-    low = race(random=[searched((1, 1, 0.5, 10, 10), worth=[0.01])]).layout["annotations"]
-    assert next(mark["y"] for mark in low if "random" in mark["text"]) >= bottom
 
 
 def test_the_landscape_has_a_row_for_each_value_of_the_second_parameter() -> None:

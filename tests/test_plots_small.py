@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from typing import Any
@@ -46,7 +45,7 @@ def test_intervals_are_split_by_whether_they_hold_the_truth_and_inside_the_axis(
     low, high = panel.layout["yaxis"]["range"]
     assert low <= 100 * readings[1].low and high >= 100
     assert all(trace["x"] == [] for trace in named(empty).values())
-    assert len(empty.layout["annotations"]) == len(panel.layout["annotations"])
+    assert [(label.text, label.y) for label in panel.labels] == [("truth\n95.0 %", 95)] and empty.labels == ()
 
 
 def rows(*pins: tuple[str, str, int, float, int]) -> pd.DataFrame:
@@ -65,7 +64,7 @@ def test_board_draws_each_technique_apart_and_the_front_as_steps() -> None:
     traces = named(board.board_panel(board.board_pins(PINS, PINS.drop(2), "nonzeros"), "nonzeros", 10))
     front = traces["Pareto front"]
     assert front["x"][:-1] == [500, 2000, 9000] and front["y"] == [80, 93, 95, 95]
-    assert traces["other"]["hovertext"] == ["worse (mine)"]
+    assert traces["other"]["customdata"][0] == [68, 71, "worse (mine)"]
     assert traces["search"]["x"] == [] and not traces["search"]["showlegend"]
     assert traces["pruning"]["error_y"]["arrayminus"] == [pytest.approx(2)]
     assert len({trace["marker"]["symbol"] for trace in traces.values() if trace is not front}) == len(board.TECHNIQUES)
@@ -75,34 +74,16 @@ def test_board_draws_each_technique_apart_and_the_front_as_steps() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 4, 45])
-def test_board_keeps_the_number_of_its_labels(number: int) -> None:
+def test_board_names_the_front_first_and_not_too_many(number: int) -> None:
     pins = rows(*[(f"pin {at}", "pruning", 100 + at, 0.5 + at / 100, 1) for at in range(number)])
+    panel = board.board_panel(board.board_pins(pins, pins[::2], "nonzeros"), "nonzeros", 10)
+    names = [label.text for label in sorted(panel.labels, key=lambda label: label.rank)]
+    assert named(panel) and ("guessing" in names) == (number == 0)  # else it lies below the axis
+    front, others = ([f"pin {at}" for at in range(start, number, 2)] for start in (0, 1))
+    assert names == ([*front, *others][: board.MAX_LABELS] or ["guessing"])
+    pins = rows(("<b>a & b</b>", "pruning", 10, 0.5, 1))  # read as no HTML, neither here nor there
     panel = board.board_panel(board.board_pins(pins, pins, "nonzeros"), "nonzeros", 10)
-    assert named(panel) and len(panel.layout["annotations"]) == board.MAX_LABELS + 1
-    shown = [mark["text"] for mark in panel.layout["annotations"][1:] if mark["visible"]]
-    assert len(shown) == len(set(shown)) and set(shown) <= set(pins["name"])
-    for name, lines in (  # long names get two lines, and none is read as HTML
-        ("ConvNet, 90 % weights, magnitude", "ConvNet, 90 % weights,<br>magnitude"),
-        ("x" * 60, "x" * 26 + "<br>…" + "x" * 25),
-        ("<b>a & b</b>", "&lt;b&gt;a &amp; b&lt;/b&gt;"),
-    ):
-        pins = rows((name, "pruning", 10, 0.5, 1))
-        panel = board.board_panel(board.board_pins(pins, pins, "nonzeros"), "nonzeros", 10)
-        assert panel.layout["annotations"][1]["text"] == lines
-
-
-def test_labels_never_meet_each_other_or_a_point() -> None:
-    points = [(250.0 + 3 * at, 40.0 + (at * 7) % 11) for at in range(12)]
-    offsets = board.place_labels(points, [(120.0, 30.0)] * 12, 500, 320)
-    boxes = [(x - 8, y - 8, x + 8, y + 8) for x, y in points]
-    for (x, y), offset in zip(points, offsets, strict=True):
-        if offset is not None:
-            middle_x, middle_y = x + offset[0], y + offset[1]
-            boxes.append((middle_x - 60, middle_y - 15, middle_x + 60, middle_y + 15))
-    assert len(boxes) >= 12 + 8
-    for one, other in itertools.combinations(boxes, 2):
-        if boxes.index(other) >= 12:  # points may meet
-            assert one[0] >= other[2] or other[0] >= one[2] or one[1] >= other[3] or other[1] >= one[3]
+    assert panel.labels[0].text == "<b>a & b</b>" and "&lt;b&gt;a &amp; b" in str(panel.figure.layout.annotations[0])
 
 
 def scan(layers: int, points: int = 3) -> Sensitivity:
@@ -126,10 +107,10 @@ def test_sensitivity_draws_a_band_and_a_curve_a_layer_and_marks_the_allocation()
     assert marks["x"] == [25, 50, 98] and marks["y"][0] == pytest.approx(77.5)
     assert len({traces[f"layer{at}"]["line"]["dash"] for at in range(3)}) == 3
     bars = named(sensitivity.allocation_panel(scan(3).sizes, allocation, 0.6))
-    assert bars["uniform"]["x"] == [60, 60, 60] and bars["allocation"]["text"] == ["25 %", "50 %", "98 %"]
+    assert bars["uniform"]["x"] == [60, 60] and bars["allocation"]["text"] == ["25 %", "50 %", "98 %"]
+    assert named(sensitivity.allocation_panel(scan(3).sizes, {}, 0.6))["allocation"]["x"] == []
     ways = named(sensitivity.ways_panel({"global": Estimate.from_counts(9, 10)}))
     assert [trace["y"] for trace in ways.values()] == [[], [], ["global"], []] and ways["global"]["x"] == [90]
-    assert sensitivity.short("encoder.blocks.11.attention") == "encoder.…attention"
 
 
 def test_many_layers_are_thin_and_grey_but_for_the_two_extremes() -> None:
@@ -137,10 +118,11 @@ def test_many_layers_are_thin_and_grey_but_for_the_two_extremes() -> None:
     traces = named(panel)
     thick = [at for at in range(12) if traces[f"layer{at}"]["line"]["width"] > 1]
     assert thick == [0, 11] == [at for at in range(12) if traces[f"interval of layer{at}"]["x"]]
-    assert [mark["text"] for mark in panel.layout["annotations"]] == ["layer0 (most sensitive)", "layer11 (least)"]
-    assert len(sensitivity.sensitivity_panel(scan(12, points=0), {}).layout["annotations"]) == 2
+    wanted = [("■ layer0 (most sensitive)", "layer0"), ("● layer11 (least)", "layer11")]
+    assert [(label.text, label.curve) for label in panel.labels] == wanted
+    assert sensitivity.sensitivity_panel(scan(12, points=0), {}).labels == ()
     growing = scan(3, points=1)
     growing.accuracy["layer2.weight"] = ()
     panel = sensitivity.sensitivity_panel(growing, {})
     assert len(named(panel)) == 7 and named(panel)["allocation"]["x"] == []  # as many as a complete one
-    assert [mark["text"] for mark in panel.layout["annotations"]] == ["layer0", "layer1", ""]
+    assert [(label.text, label.end) for label in panel.labels] == [("● layer0", True), ("■ layer1", True)]

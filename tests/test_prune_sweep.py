@@ -181,6 +181,32 @@ def test_slices_come_first_with_wider_intervals_and_end_in_the_whole(trained: Co
     assert partial[0].accuracy == first
 
 
+def test_enough_samples_are_remembered_until_more_are_asked_for(trained: ConvNet, digits: Dataset) -> None:
+    made, method = Sweep(trained, digits, slice_size=150), PruningMethod(importance="random")
+    shown: list[Point] = []
+    part = made.point(method, 0.8, enough=151, on_slice=shown.append)
+    assert (part.accuracy.n, part.whole) == (300, False) and [each.accuracy.n for each in shown] == [150]
+    assert made.known(method, 0.8) is part is made.point(method, 0.8, enough=300)
+    assert made.point(method, 0.8, enough=301).accuracy.n == 450
+    whole = made.point(method, 0.8)
+    assert whole.whole and whole.accuracy == measure.accuracy(made.pruned(method, 0.8).model, digits.validation)
+    assert whole is made.point(method, 0.8, enough=1) is made.known(method, 0.8)
+    assert made.point(method, 0.7, enough=10**9).whole
+
+
+def test_a_learning_rate_is_that_of_fine_tuning(made: Sweep, trained: ConvNet, digits: Dataset) -> None:
+    untuned, tuned = PruningMethod(lr=0.01), PruningMethod(epochs=1, lr=0.01)
+    assert made.point(untuned, 0.5) is made.point(PruningMethod(), 0.5)  # where nothing is trained it means nothing
+    direct = prune.fine_tune(prune.weights(trained, ratio=0.5), digits, epochs=1, seed=0, lr=0.01)
+    assert same(made.pruned(tuned, 0.5).model, direct)
+    assert not same(made.pruned(PruningMethod(epochs=1), 0.5).model, direct)
+    counts = training.evaluate(direct, digits.validation)
+    assert made.point(tuned, 0.5).loss == pytest.approx(counts.loss, rel=1e-5)
+    for lr, sentence in ((0, "lr must be above 0; got 0"), ("1", "lr must be a number; got '1'")):
+        with pytest.raises((ValueError, TypeError), match=sentence):
+            PruningMethod(lr=lr)  # type: ignore[arg-type]
+
+
 def test_cancelled_between_slices_nothing_is_remembered(trained: ConvNet, digits: Dataset) -> None:
     made, cancel = Sweep(trained, digits, slice_size=100), Event()
     seen: list[Point] = []

@@ -19,6 +19,7 @@ from torch.nn.utils import prune as peer
 
 from kit import data, files, measure, models, prune, training
 from kit.data import Dataset
+from kit.prune import unstructured
 from tests.nets import same
 
 RATIOS = (0.0, 0.001, 0.1, 0.5, 0.9, 0.95, 0.999)
@@ -59,6 +60,21 @@ def test_magnitude_is_torchs(trained: nn.Module, ratio: float, scope: Any) -> No
         assert torch.equal(module.weight_mask.bool(), mask)
         assert torch.equal(module.weight, own.weight)
     assert same(prune.apply_masks(trained, prune.masks(ours)), ours)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_many_weights_are_ranked_as_few_are(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(0, 40, (50, 60), generator=generator) / 7  # many ties
+    odd = torch.tensor([0.0, 1e-45, 3e38, float("inf"), 1.0, float("nan")] * 2)
+    for scores in ({"a": drawn.to(dtype), "b": odd[:, None].to(dtype)}, {"a": (drawn - 3).to(dtype)}):
+        for scope in prune.SCOPES:
+            monkeypatch.setattr(unstructured, "MANY", 10**9)
+            few = unstructured.rank(scores, scope).ranks
+            monkeypatch.setattr(unstructured, "MANY", 0)
+            many = unstructured.rank(scores, scope).ranks
+            assert all(torch.equal(few[name], many[name]) for name in scores)
+    assert few["a"].flatten()[drawn.argmin()] == 0  # below 0, too
 
 
 @pytest.mark.parametrize("ratio", RATIOS)

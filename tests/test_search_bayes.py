@@ -171,7 +171,8 @@ def test_a_failed_trial_counts_as_the_worst(seen: list[Posterior], result: Any) 
 @pytest.mark.parametrize("start", [1, 3])
 def test_the_first_trials_are_quasi_random_and_all_where_all_fail(start: int) -> None:
     own = Study(BRANIN.space).run(BRANIN, Bayes(start=start, seed=5), budget=start + 1)
-    failing = Study(BRANIN.space).run(lambda config: math.nan, Bayes(start=start, seed=5), budget=start + 3)
+    failing = Study(BRANIN.space)
+    failing.run(lambda config: math.nan, Bayes(start=start, seed=5), budget=start + 3, failures=None)
     sobol = [trial.config for trial in Study(BRANIN.space).run(BRANIN, Sobol(seed=5), budget=start + 3).trials]
     same = [trial.config == config for trial, config in zip(own.trials, sobol, strict=False)]
     assert same == [True] * start + [False]
@@ -279,11 +280,13 @@ def test_the_model_speaks_in_the_objectives_values(acquisition: Acquisition, max
     model = method.model(SQUARE, given, maximise=maximise, kernel=kernel, clip=False)
     sign = -1 if maximise else 1
     tried = np.array([SQUARE.encode(trial.config) for trial in told])
-    assert model.predict(tried)[0] == pytest.approx(sign * values, abs=0.1)
+    assert model.band(tried, 1)[0] == pytest.approx(sign * values, abs=0.1)
     places = np.random.default_rng(0).random((40, 2))
-    mean, std = model.predict(places)
+    mean, low, high = model.band(places, 1)
+    std = high - mean
+    assert mean - low == pytest.approx(std) and std.min() > 0
     draws = mean + std * np.random.default_rng(1).standard_normal((100_000, 1))
-    best = sign * (model.predict(tried)[0] * sign).min() - sign * 0.5 * values.std()
+    best = sign * (model.band(tried, 1)[0] * sign).min() - sign * 0.5 * values.std()
     wanted = {
         "ei": np.maximum(sign * (best - draws), 0).mean(0),
         "pi": (sign * (best - draws) > 0).mean(0),
@@ -291,9 +294,83 @@ def test_the_model_speaks_in_the_objectives_values(acquisition: Acquisition, max
         "thompson": model.samples(places, 1, [3, 10])[0],
     }[acquisition]
     scores = model.scores(places)
-    assert [model.plain(score) for score in scores.tolist()] == pytest.approx(wanted, rel=0.1, abs=0.02)
+    assert model.plain(scores) == pytest.approx(wanted, rel=0.1, abs=0.02)
     worst_first = np.argsort(wanted * (1 if acquisition in ("ei", "pi") else -sign))
     assert scores[worst_first[-1]] == pytest.approx(scores.max(), abs=0.05)
+
+
+@each_acquisition
+@pytest.mark.parametrize("maximise", [False, True])
+@pytest.mark.parametrize("bounds", [(0, 1), (-3.0, 7.0)])
+def test_known_bounds_are_believed(acquisition: Acquisition, maximise: bool, bounds: tuple[float, float]) -> None:
+    """The model is one of log-odds: by hand, at both ends of the range too."""
+    low, high = bounds
+    shares = np.array([0.0, 0.1, 0.5, 0.97, 0.98, 1.0])
+    told = [
+        Trial(at, {"x": at / 5, "y": 0.5}, "done", value=low + (high - low) * share)
+        for at, share in enumerate(shares.tolist())
+    ]
+    told.append(Trial(6, {"x": 0.3, "y": 0.1}, "failed"))
+    kernel, places = Kernel((0.2, 0.2), noise=1e-6), np.random.default_rng(0).random((40, 2))
+    method = Bayes(acquisition, bounds=bounds, beta=4.0)
+    model = method.model(SQUARE, told, maximise=maximise, kernel=kernel)
+    worst = shares.min() if maximise else shares.max()
+    odds = np.log((np.append(shares, worst) + bayes.EDGE) / (1 - np.append(shares, worst) + bayes.EDGE))
+    y = (-1 if maximise else 1) * (odds - odds.mean()) / odds.std()
+    assert model.posterior.y == pytest.approx(y)
+    tried = np.array([SQUARE.encode(trial.config) for trial in told])
+    assert model.band(tried, 0)[0] == pytest.approx(low + (high - low) * np.append(shares, worst), abs=1e-3)
+    ends = model.band(places, 3)
+    assert (ends[1] <= ends[0]).all() and (ends[0] <= ends[2]).all()
+    everything = np.concatenate([*ends, model.samples(places, 20, 0).ravel()])
+    assert low <= everything.min() < low + 0.1 * (high - low) and high - 0.1 * (high - low) < everything.max() <= high
+    mean, std = model.posterior.predict(places)
+    best = model.posterior.predict(tried)[0].min()
+    drawn = mean + std * np.random.default_rng(1).standard_normal((100_000, 1))
+    gain = np.maximum(best - drawn, 0).mean(0)  # of the standardised log-odds
+    wanted = {
+        "ei": np.abs(model.own(best - gain) - model.own(np.array(best))),
+        "pi": (drawn < best - 0.01).mean(0),
+        "ucb": model.own(mean - 4 * std),
+        "thompson": model.samples(places, 1, [0, 7])[0],
+    }[acquisition]
+    assert model.plain(model.scores(places)) == pytest.approx(wanted, rel=0.1, abs=0.01 * (high - low))
+
+
+def test_bounds_change_what_is_proposed_and_their_unit_does_not() -> None:
+    def after(factor: float, bounds: Any) -> Config:
+        told = by_chance(SQUARE, lambda config: factor * math.exp(-5 * bowl(config)), 8)
+        return proposed(Bayes(start=3, bounds=bounds), SQUARE, told, maximise=True)
+
+    shares, per_cent, plain = after(1, (0, 1)), after(100, (0, 100)), after(1, None)
+    assert distances(SQUARE, [shares, per_cent])[0] < 1e-3 < distances(SQUARE, [shares, plain])[0]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "sentence"),
+    [
+        (0.5, r"bounds must be a pair of numbers or None; got 0\.5\."),
+        ((0, 1, 2), r"bounds must be a pair of numbers or None; got \(0, 1, 2\)\."),
+        ((1, 0), r"bounds must be a lower and a higher number; got \(1, 0\)\."),
+        ((1, 1), r"bounds must be a lower and a higher number; got \(1, 1\)\."),
+        ((-1e308, 1e308), r"bounds must be a lower and a higher number; got \(-1e\+308, 1e\+308\)\."),
+        ((0, math.inf), r"bounds must be finite; got inf\."),
+        ((0, "1"), r"bounds must be a number; got '1'\."),
+    ],
+)
+def test_bounds_that_are_none_are_refused(bounds: Any, sentence: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{sentence}$"):
+        Bayes(bounds=bounds)
+
+
+@pytest.mark.parametrize("value", [97.5, -0.001])
+def test_a_value_out_of_bounds_is_refused(value: float) -> None:
+    study = Study(SQUARE, maximise=True)
+    for result in (0.2, 0.4, value):
+        study.tell(study.enqueue({"x": 0.1, "y": 0.5}).number, result)
+    sentence = rf"^bounds must hold every value; trial 2 gave {value}, which lies outside of 0 \.\. 1\.$"
+    with pytest.raises(ValueError, match=sentence):
+        study.ask(Bayes(start=3, bounds=(0, 1)))
 
 
 def test_far_values_are_cut_unless_they_are_to_be_seen_and_nearly_equal_ones_are_not_blown_up() -> None:

@@ -125,7 +125,7 @@ def test_trials_that_failed_never_go_on_before_those_that_are_done(method: Metho
 
 
 def test_a_bracket_of_failures_still_ends_and_equal_trials_go_on_in_their_order() -> None:
-    trials = searched(SuccessiveHalving(n=3, max_epochs=3), 8, lambda config, epochs: math.nan)
+    trials = searched(SuccessiveHalving(n=3, max_epochs=3), 8, lambda config, epochs: math.nan, failures=None)
     assert sizes(trials) == [(3, 1), (1, 3)] * 2
     assert {trial.status for trial in trials} == {"failed"}
     trials = searched(SuccessiveHalving(n=9, max_epochs=9), 13, lambda config, epochs: 1.0)

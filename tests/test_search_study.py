@@ -490,6 +490,50 @@ def test_a_batch_fails_one_by_one_or_where_its_results_are_not_one_each_all_toge
         assert [(trial.status, trial.error) for trial in found.trials] == [("failed", error)] * 2
 
 
+@pytest.mark.parametrize("failures", [1, 3])
+def test_an_objective_that_fails_from_the_first_trial_on_stops_the_search(place: Path | None, failures: int) -> None:
+    wrong, heard = ValueError("too little data."), list[Trial]()
+
+    def objective(config: Config) -> float:
+        raise wrong
+
+    study = Study(LINE, path=place)
+    settings: Any = {} if failures == 3 else {"failures": failures}
+    sentence = rf"^objective failed in each of {failures} trials, at last: ValueError: too little data; mend it, or go"
+    for again in (1, 2):
+        with pytest.raises(RuntimeError, match=rf"{sentence} on with failures=None\.$") as told:
+            study.run(objective, Random(0), budget=20, on_trial=heard.append, **settings)
+        assert told.value.__cause__ is wrong
+        assert [trial.status for trial in study.trials] == ["failed"] * again * failures
+    assert tuple(heard) == study.trials
+    study.run(objective, Random(0), budget=20, failures=None)
+    assert [trial.error for trial in study.trials] == ["ValueError: too little data."] * 20
+
+
+@pytest.mark.parametrize("first", [math.nan, None])
+def test_one_trial_that_is_done_shows_that_the_objective_works(first: Any) -> None:
+    values = iter([first, first, 0.5, *[first] * 7])
+    study = Study(LINE).run(lambda config: next(values), Random(0), budget=10)
+    assert [trial.status for trial in study.trials] == [*["failed"] * 2, "done", *["failed"] * 7]
+    with pytest.raises(RuntimeError, match=f"each of 3 trials, at last: gave {first}, where a") as told:
+        Study(LINE).run(lambda config: first, Random(0), budget=10)
+    assert told.value.__cause__ is None  # it raised nothing
+    batches = iter([[first, first, first, 1.0], [first] * 4])
+    study = Study(LINE).run(lambda configs: next(batches), Random(0), budget=8, batch=4)  # judged as a whole
+    assert len(study.trials) == 8
+
+
+def test_a_batch_of_failures_stops_the_search_and_nothing_stays_asked() -> None:
+    study = Study(LINE)
+    with pytest.raises(RuntimeError, match="each of 4 trials, at last: ZeroDivisionError: .*zero; mend it") as told:
+        study.run(lambda configs: 1 / 0, Random(0), budget=20, batch=4)
+    assert isinstance(told.value.__cause__, ZeroDivisionError)
+    assert [trial.status for trial in study.trials] == ["failed"] * 4
+    for failures in (0, 1.5):
+        with pytest.raises((TypeError, ValueError), match=rf"^failures must be .*; got {failures}\.$"):
+            study.run(x_of, Random(0), budget=9, failures=failures)  # type: ignore[arg-type]
+
+
 # --- limits and interruptions -----------------------------------------------------------------------------------
 
 

@@ -6,6 +6,9 @@ import dataclasses
 import os
 import re
 import sqlite3
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +75,23 @@ def test_an_error_in_the_middle_writes_nothing(path: Path) -> None:
         raise ZeroDivisionError
     assert path.read_bytes() == before
     write(path, "two")  # and no lock stays
+    assert read(path) == ["one", "two"]
+
+
+WRITE = "import sqlite3, sys; sqlite3.connect(sys.argv[1], 0.1, isolation_level=None).execute('BEGIN IMMEDIATE')"
+
+
+def test_a_thread_that_looks_leaves_the_lock_of_one_that_writes(path: Path) -> None:
+    """To close a file drops all locks of a process on it; another process would then write between."""
+    write(path, "one")
+    with DIARY.transaction(path, write=True) as connection:
+        looking = threading.Thread(target=read, args=[path])
+        looking.start()
+        looking.join(0.2)
+        other = subprocess.run([sys.executable, "-c", WRITE, str(path)], capture_output=True, text=True)
+        connection.execute("INSERT INTO days VALUES ('two')")
+    assert "database is locked" in other.stderr
+    looking.join()
     assert read(path) == ["one", "two"]
 
 

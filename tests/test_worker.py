@@ -332,3 +332,35 @@ def test_a_process_ends_in_good_order_while_a_sweep_runs(tmp_path: Path, monkeyp
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=600, check=False
     )
     assert (run.returncode, run.stdout.strip(), run.stderr) == (0, "True", "")
+
+
+def test_a_moment_aside_cancels_nothing_and_no_wait_is_for_it(desk: Desk) -> None:
+    def aside(name: str) -> Callable[[Event], None]:
+        return lambda cancel: desk.done.append(name)
+
+    goes_on, began, pieces = desk.begin("request"), Event(), list[str]()
+
+    def idle(cancel: Event) -> bool:
+        began.set()
+        assert cancel.wait(0.2) is False  # nothing asks it to make room
+        pieces.append("piece")
+        return len(pieces) < 2
+
+    desk.idle = idle
+    desk.worker.aside(aside("lost"))  # to the next one
+    desk.worker.aside(aside("while it computes"))
+    desk.post("kept", keep=True)
+    goes_on.set()
+    desk.wait()
+    assert began.wait(PATIENCE)
+    desk.worker.aside(aside("between the pieces"))
+    desk.wait_idle()
+    assert desk.done == ["request", "kept", "while it computes", "between the pieces"]
+    assert pieces == ["piece"] * 2 and desk.reported == []
+    done = Event()
+    desk.worker.aside(lambda cancel: done.set())
+    assert done.wait(PATIENCE)  # a worker at rest wakes up for it
+    assert desk.worker._idling is False
+    desk.worker.close(PATIENCE)
+    desk.worker.aside(lambda cancel: done.clear())
+    assert done.is_set()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from kit.explorers.base import Explorer
-from kit.explorers.controls import RESET, Control
+from kit.explorers.controls import Control
 from kit.measure import Estimate
 from kit.plots import curves, style
 from kit.plots.curves import Curve, Panel
@@ -29,7 +29,7 @@ class ToyExplorer(Explorer[int, Answer]):
     def __init__(self, start: int = 50) -> None:
         self._known: dict[int, Estimate] = {}
         tosses = Control("tosses", "stops", start, "Tosses of the coin.", TOSSES)
-        super().__init__("ToyExplorer", [tosses, RESET], ((), {"start": start}))
+        super().__init__("ToyExplorer", [tosses], ((), {"start": start}))
         self._move()
 
     @property

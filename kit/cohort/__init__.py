@@ -10,11 +10,12 @@ hyper-parameters, live in one set of batched tensors, so each line of the traini
 | train them all | `fit(cohort, digits.train, epochs=20)` |
 | see what they reached | `table(cohort, history, digits)` |
 | take one out | `cohort.model(3)` |
+| know how fast they are trained here | `speed(models.MLP((64, 16, 10)), digits.train)` |
 """
 
 # ruff: noqa: F401  (the names that the room offers)
 
-from kit.cohort.fitting import UNLABELLED, CohortHistory, fit
+from kit.cohort.fitting import UNLABELLED, CohortHistory, fit, speed
 from kit.cohort.members import HYPER_PARAMETERS, Member, check_temperature, members
 from kit.cohort.networks import Cohort
 from kit.cohort.results import accuracies, answers, table

@@ -24,6 +24,8 @@ from kit.training import Callback, Optimiser, Progress, check_cancel, check_spli
 
 SMALL_COHORT = 75_000  # parameters of all members together; in parts of fewer, Python is the longer part of a step
 
+PROBED, PROBE_SAMPLES, PROBE_SECONDS = 8, 256, 0.2  # networks, samples and time by which the speed is measured
+
 UNLABELLED = -1  # the label of an unlabelled training sample
 
 
@@ -124,6 +126,21 @@ def fit(
     diverged = ~(curves.isfinite().all(1) & cohort.finite())  # [K]
     seconds = time.perf_counter() - began
     return CohortHistory(tuple(map(tuple, curves.tolist())), tuple(diverged.tolist()), seconds, epochs * batches)
+
+
+def speed(template: nn.Module, train: Split) -> float:
+    """Floating-point operations a second in training, counted as six a weight and sample; it takes a moment.
+
+    Args:
+        template: an MLP, of which eight are trained, a few times for an epoch; the shortest time counts, since other
+            work on the machine only ever adds.
+        train: of its first samples a few are used.
+    """
+    networks, part = Cohort(template, [Member(seed) for seed in range(PROBED)]), train.first(PROBE_SAMPLES)
+    took: list[float] = []
+    while len(took) < 2 or sum(took) < PROBE_SECONDS:
+        took.append(fit(networks, part, epochs=1).seconds)
+    return 6 * networks.weights.numel() * len(part) / min(took)
 
 
 def _chunks(n: int, parts: int) -> list[slice]:

@@ -22,6 +22,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from operator import attrgetter
 from threading import Event
 from typing import Any, ClassVar, Generic, TypeVar
@@ -31,9 +32,10 @@ import pandas as pd
 
 from kit import training
 from kit.explorers.cells import take_over
-from kit.explorers.controls import STOP, Controlled, Row
+from kit.explorers.controls import STOP, Row
 from kit.explorers.layout import WHOLE, LiveFigure, ProgressBar, bundle_with, dashboard, inside, spoken
 from kit.explorers.marks import Mark
+from kit.explorers.tools import Tooled
 from kit.explorers.worker import CLOSED, Job, Worker
 from kit.plots.curves import Panel
 
@@ -53,7 +55,7 @@ def of_answer(name: str, words: str) -> Any:
     return property(lambda explorer: attrgetter(name)(explorer._latest()), doc=words)
 
 
-class Explorer(Controlled, Generic[S, A]):
+class Explorer(Tooled, Generic[S, A]):
     """A column of controls, a large figure, detail figures under it, one status line.
 
     Everything that computes or paints runs in the worker; a control's callback only asks.
@@ -73,7 +75,6 @@ class Explorer(Controlled, Generic[S, A]):
     _curves: ClassVar[tuple[str, ...]] = ()  # figures with background curves
     _noun = "points"  # what background curves are counted in
     _rest = 0.0  # seconds that a hand must rest before background curves grow
-    _status_height = "6.5em"  # room for the longest words, so that they do not push the figures down
 
     def __init__(
         self,
@@ -100,16 +101,22 @@ class Explorer(Controlled, Generic[S, A]):
         self._complete = True
 
     def _build(self, table: Sequence[Row], marks: Sequence[Mark], stoppable: bool) -> None:
-        column = self._make([*table, STOP])
-        self.status = widgets.HTML(layout={"min_height": self._status_height}).add_class("kit-status")
+        column = self._make(table)
+        self.status = widgets.HTML().add_class("kit-status")
         self.curves_note = widgets.HTML().add_class("kit-note")
         self.progress = ProgressBar()
-        self.stop_button.disabled = True
-        column = [*column, self.progress, self.curves_note] if stoppable else column[:-1]
+        self._button(STOP).disabled, self._stoppable = True, stoppable
+        column.append(self._make_tools())
+        if stoppable:
+            column += [widgets.Box([self.stop_button, self.progress]).add_class("kit-work"), self.curves_note]
         self.figures = {name: LiveFigure(panel()) for name, panel in self._panels(None).items()}
+        for name, figure in self.figures.items():
+            figure.observe(partial(self._met, name), "clicked")
         for name in self._bright:
             self.figures[name].add_class("kit-bright")
-        super().__init__(dashboard(column, list(self.figures.values()), self.status, marks), layout=WHOLE)
+        self._marks = [*marks, self.ghost]
+        overlays, figures = [self.desk, *self._marks], list(self.figures.values())
+        super().__init__(dashboard(column, figures, self.status, self.help, overlays), layout=WHOLE)
         self.add_class("kit-explorer")
 
     # -- what a script or a notebook cell uses -------------------------------------------------------------------------
@@ -124,7 +131,7 @@ class Explorer(Controlled, Generic[S, A]):
     @property
     def in_words(self) -> str:
         """What the latest answer says, as plain text (waits for it)."""
-        return html.unescape(re.sub(r"<[^>]+>", "", self._words(self._latest())))
+        return html.unescape(re.sub(r"<[^>]+>", "", self._said(self._latest())))
 
     def code(self) -> str:
         """One line of Python that makes this explorer with its controls as they stand now, seeds included."""
@@ -133,8 +140,11 @@ class Explorer(Controlled, Generic[S, A]):
 
     def table(self) -> pd.DataFrame:
         """The numbers behind the main figure: curve, x, value, low and high, per cent (waits for the answer)."""
-        main = next(iter(self._panels(self._latest()).values()))()
-        rows = [(curve.label, *numbers) for curve in main.curves for numbers in zip(*curve[1:], strict=True)]
+        return self._numbers(self._latest())
+
+    def _numbers(self, answer: A) -> pd.DataFrame:
+        main = next(iter(self._panels(answer).values()))()
+        rows = [(curve.label, *numbers) for curve in main.curves for numbers in zip(*curve[1:5], strict=True)]
         return pd.DataFrame(rows, columns=["curve", "x", "value", "low", "high"])
 
     def wait(self, timeout: float | None = None) -> None:
@@ -166,6 +176,8 @@ class Explorer(Controlled, Generic[S, A]):
             return
         if "_worker" in vars(self):  # not where the constructor refused its arguments
             self._worker.close(CLOSE_SECONDS)
+        for view in vars(self).get("_views", ()):
+            view.close()
         for root in [each for each in (self, *vars(self).values()) if isinstance(each, widgets.Widget)]:
             for each in list(inside(root)):
                 each.unobserve_all()
@@ -229,6 +241,9 @@ class Explorer(Controlled, Generic[S, A]):
     def _finish(self, answer: A, cancel: Event) -> None:
         """What is done last, once all figures are painted."""
 
+    def _clicked(self, figure: str, curve: str, x: float, y: float) -> None:
+        """A click on a figure: on a point of the trace of that name, or beside all points (then it is "")."""
+
     # -- for subclasses: what they call --------------------------------------------------------------------------------
 
     def _latest(self) -> A:
@@ -238,6 +253,10 @@ class Explorer(Controlled, Generic[S, A]):
             raise RuntimeError("no answer yet: the work was stopped before the first one; move a control.")
         return self._answered
 
+    def _met(self, name: str, change: Any) -> None:
+        _, curve, x, y = change["new"]
+        self._clicked(name, curve, x, y)
+
     def _move(self, moved: str = "") -> None:
         with self._lock:
             if self._quiet:
@@ -246,6 +265,7 @@ class Explorer(Controlled, Generic[S, A]):
                 with self._quietly():
                     self._adjust(moved)
             self._halted, settings = False, self.settings
+            self._noted(moved)
             self._preview(settings)
             self._request(lambda cancel: self._answer(settings, cancel))
 
@@ -254,10 +274,18 @@ class Explorer(Controlled, Generic[S, A]):
 
     def _show(self, answer: A) -> None:
         """Paint what comes first: marks, the quick figures, words. Also for an answer that is not whole yet."""
-        self._draw_marks(answer)
+        self._mark(answer)
         self._paint_all(answer, self._first)
-        self._say(self._words(answer))
+        self._say(self._said(answer))
         self._spoken = self.status.value
+
+    def _mark(self, answer: A) -> None:
+        self._draw_marks(answer)
+        self.ghost.values = [] if self._kept is None else self._here(self._kept.answer, answer.settings)
+
+    def _said(self, answer: A) -> str:
+        """All that the status line says of an answer."""
+        return self._compared(answer) + self._words(answer)
 
     def _say(self, text: str) -> None:
         self.status.value = spoken(text)
@@ -267,7 +295,8 @@ class Explorer(Controlled, Generic[S, A]):
         self.stop_button.disabled = not busy
         if busy != self._dimmed:
             self._dimmed, self._began = busy, time.monotonic()
-            (self.add_class if busy else self.remove_class)("kit-busy")
+            for each in self._shown():
+                (each.add_class if busy else each.remove_class)("kit-busy")
             if not busy:
                 self.progress.move(0)
 
@@ -290,6 +319,8 @@ class Explorer(Controlled, Generic[S, A]):
         """Compute, keep the answer, then show it: the quick parts at once, the details one by one."""
         answer = self._computed(settings, cancel)
         self._show(answer)
+        missing, total = self._missing(answer)
+        self._count(total - len(missing), total)  # those of another answer may have been complete
         self._give_way(cancel, DETAIL_SECONDS)
         changed = False
         for name, panel in self._panels(answer).items():
@@ -321,9 +352,13 @@ class Explorer(Controlled, Generic[S, A]):
         if (answer := self._answered) is None:
             return "There is no answer yet."
         self._preview(answer.settings)
-        self._draw_marks(answer)
+        self._mark(answer)
         self._paint_all(answer, self._first)
-        return f"The picture shows the last answer: {self._words(answer)}"
+        return f"The picture shows the last answer: {self._said(answer)}"
+
+    def _refuse(self, sentence: str) -> None:
+        said = f'<span class="kit-error">{html.escape(sentence)}</span>'
+        self._request(lambda cancel: self._say(f"{said} {self._back()}"), keep=True)
 
     def _say_stopped(self) -> None:
         self._say(f"Stopped. Move a control to go on. {self._back()}")
@@ -353,7 +388,7 @@ class Explorer(Controlled, Generic[S, A]):
             self._painted_at = time.monotonic()
             self._paint_all(answer, self._curves)
             if self.status.value == self._spoken:  # not over what was said of a pin, a stop or an error
-                self._say(self._words(answer))
+                self._say(self._said(answer))
                 self._spoken = self.status.value
             self._count(total - len(missing), total)
         if not self._worker.asked:

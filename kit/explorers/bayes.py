@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import html
-from collections import deque
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import groupby, takewhile
 from threading import Event
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from kit import checks, training
 from kit.data import Dataset
+from kit.explorers import sizing
 from kit.explorers.base import Explorer, of_answer
-from kit.explorers.bayes_words import MEANING, SEEDS, Answer, Settings, kernel, table, words
+from kit.explorers.bayes_words import MEANING, SEEDS, Answer, Move, Settings, kernel, table, words
 from kit.explorers.marks import Mark
 from kit.measure import Estimate
 from kit.plots import bayes as plots
@@ -29,6 +32,19 @@ from kit.search.trials import Trial
 
 LEAST_POINTS = 8
 DRAWN = 180  # places where the model is drawn, about
+SECONDS = 30.0  # to train the networks
+RUNGS = sizing.rungs(
+    ("points", "seeds", "epochs", "samples"),
+    (96, 4, 20, math.inf),
+    (96, 4, 20, 4000),
+    (96, 4, 20, 2000),
+    (64, 3, 20, 2000),
+    (48, 3, 15, 2000),
+    (48, 3, 15, 1000),
+    (32, 2, 15, 1000),
+    (32, 2, 10, 500),
+    (24, 2, 8, 300),
+)
 LINE = Space({"lr": Float(1e-5, 10, log=True)})
 
 
@@ -42,18 +58,21 @@ class BayesExplorer(Explorer[Settings, Answer]):
     Args:
         dataset: any `Dataset`. Train fits, validation measures, test is not read.
         space: one Float of `search.networks.TUNABLE`; by default the learning rate from 1e-5 to 10.
-        points: cells, 8 or more.
-        seeds: networks a cell, 2 or more.
-        epochs: of each network.
+        points: cells, 8 or more; 96 if there is time.
+        seeds: networks a cell, 2 or more; 4 if there is time.
+        epochs: of each network; 20 if there is time.
         landscape: a complete one of `search.landscape` over one Float, in place of training one.
         start: quasi-random trials before anybody chooses, from 2 to half of the cells.
+        samples: of the train split to train on, and as large a share of the validation split to score on; all of them
+            if there is time. (The control of that name is another thing: curves of the model.)
+        seconds: to train the networks. Where it would take longer on this machine, what of the numbers is left open is
+            made smaller, and the words say so. None trains all.
 
     Controls, each with its value to read or set from code: `place` (where `try_button` tries), `length`, `noise`,
     `fitted`, `acquisition`, `exploration`, `samples`, `truth`, `seed`; buttons `try_button`, `follow_button`,
-    `undo_button`, `reset_button`, `new_seeds_button`, `stop_button`. A click on the large figure tries there. Methods
-    that do the same: `try_here`, `follow`, `undo`, `new_seeds`, `reset`; `play` tries several. After `wait()`: `trials`
-    (yours, the first ones included), `best`, `posterior`, `proposal`, `expected` (there), `retested`, `machine`,
-    `random`, `landscape`.
+    `reset_button`, `new_seeds_button`, `stop_button`. A click on the large figure tries there. Methods that do the
+    same: `try_here`, `follow`, `new_seeds`, `reset`; `play` tries several. After `wait()`: `trials` (yours, the first
+    ones included), `best`, `posterior`, `proposal`, `expected` (there), `retested`, `machine`, `random`, `landscape`.
 
     Raises:
         TypeError: an argument of another kind.
@@ -61,14 +80,13 @@ class BayesExplorer(Explorer[Settings, Answer]):
     """
 
     _first = ("belief",)
-    _status_height = "8.5em"
     _settings = Settings
     trials: tuple[Trial, ...] = of_answer(
         "view.trials", "Your trials, oldest first; the first `start` were made for you."
     )
     best: Trial = of_answer("best", "The best of your trials; the first of equal ones.")
     posterior: Posterior = of_answer(
-        "view.model.posterior", "It has seen your trials: (mean - accuracy) / standard deviation, less is better."
+        "view.model.posterior", "It has seen your trials: (mean - log-odds) / standard deviation, less is better."
     )
     # Worth of the incumbent after each trial, measured anew on its cell's other networks: the best of noisy values won
     # partly by luck, and they know nothing of that.
@@ -80,31 +98,41 @@ class BayesExplorer(Explorer[Settings, Answer]):
         dataset: Dataset,
         *,
         space: Space | None = None,
-        points: int = 96,
-        seeds: int = 4,
-        epochs: int = 20,
+        points: int | None = None,
+        seeds: int | None = None,
+        epochs: int | None = None,
         landscape: Landscape | None = None,
         start: int = 3,
+        samples: int | None = None,
+        seconds: float | None = SECONDS,
     ) -> None:
-        grid = _landscape(space, points, seeds, epochs, landscape)
+        training.check_dataset(dataset)
+        sizing.check_seconds(seconds)
+        asked = {"points": points, "seeds": seeds, "epochs": epochs, "samples": samples}
+        grid, sizes, self._sized = _landscape(dataset, space, asked, landscape, seconds)
         grid.check_dataset(dataset)
         self.dataset, self.space, self._duel = dataset, grid.space, Duel(grid, start=start)
         name, between = self._duel.name, len(self._duel.places) - 1
         fine = max(1, round(DRAWN / between))  # drawn at the cells, and as often between two
         self._duel.along = np.interp(np.arange(fine * between + 1) / fine, range(between + 1), self._duel.places)
-        # Methods of the duel, with arguments. An answer that is cancelled leaves those that it did not come to.
-        self._moves: deque[tuple[Any, ...]] = deque()
+        self._played: dict[int, tuple[Move, ...]] = {}  # by seed: what was asked for
+        self._made: dict[int, tuple[Move, ...]] = {}  # and what of it the duel has made
         self._refusals: list[ValueError] = []
         self._explorations: dict[Acquisition, float] = {}  # that were set
-        self.aim = Mark("expected", colour=style.PURPLE, text="here", clickable=True)
-        self.aim.observe(self._clicked, names="clicked")
+        self.aim = Mark("expected", colour=style.PURPLE, text="here")
         code = ["dataset", *["space=space"] * bool(space), *["landscape=landscape"] * bool(landscape)]
-        sizes = {} if landscape else {"points": points, "seeds": seeds, "epochs": epochs}
+        sizes |= {} if landscape or self._sized or seconds == SECONDS else {"seconds": seconds}
         title, rows = f"BayesExplorer: {name} on {dataset.name}", table(name, grid.axes[0])
         super().__init__(title, rows, (code, {**sizes, "start": start}), marks=[self.aim])
         self._move()
 
     # -- what a script or a notebook cell uses -------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """What the controls say now, and the trials that were asked for."""
+        values = self._values()
+        return Settings(**values, played=self._played.get(values["seed"], ()))
 
     @property
     def landscape(self) -> Landscape:
@@ -137,15 +165,20 @@ class BayesExplorer(Explorer[Settings, Answer]):
     def code(self) -> str:
         """As for every explorer; then your trials with this seed are played (waits for them)."""
         self.wait()
-        yours = [] if self._duel.landscape.missing else self._duel.trials(self.seed.value)[self._duel.start :]
-        played = ", ".join(repr(trial.config[self._duel.name]) for trial in yours)
-        return super().code() + (f".play({played})" if played else "")
+        made = self._made.get(self.seed.value, ())
+        trials = zip(self._duel.trials(self.seed.value)[self._duel.start :], made, strict=True) if made else ()
+        line = super().code()
+        for by_machine, group in groupby(trials, lambda pair: pair[1].by_machine):
+            values = ", ".join(repr(trial.config[self._duel.name]) for trial, _ in group)
+            line += f".play({values}" + (", by='machine')" if by_machine else ")")
+        return line
 
-    def play(self, *values: float) -> Self:
+    def play(self, *values: float, by: Literal["you", "machine"] = "you") -> Self:
         """Try the cells that are nearest to some values, one after the other.
 
         Args:
             *values: of the hyper-parameter.
+            by: who proposed them; they are counted apart.
 
         Returns:
             The explorer itself.
@@ -154,12 +187,12 @@ class BayesExplorer(Explorer[Settings, Answer]):
             TypeError: no number.
             ValueError: out of the range; nothing is tried then. A cell that is tried already is refused by `wait()`.
         """
+        checks.one_of("by", by, ("you", "machine"))
         for value in values:
             checks.number("value", value)
             if not self._duel.parameter.holds(value):
                 raise ValueError(f"value must be {self._duel.parameter}; got {value!r}.")
-        seed = self.seed.value
-        self._ask(*(("attempt", seed, self._duel.cell(value)) for value in values))
+        self._ask(*(Move(self._duel.cell(value), by == "machine") for value in values))
         return self
 
     def try_here(self, value: float | None = None) -> None:
@@ -168,11 +201,7 @@ class BayesExplorer(Explorer[Settings, Answer]):
 
     def follow(self) -> None:
         """Try what the model proposes under the present settings."""
-        self._ask(("follow", self.seed.value, self.settings.question))
-
-    def undo(self) -> None:
-        """Take your last trial back; `wait()` refuses where there is none."""
-        self._ask(("undo", self.seed.value))
+        self._ask(Move(self.settings.question, by_machine=True))
 
     def new_seeds(self) -> None:
         """Play again with other start points and other networks."""
@@ -180,10 +209,11 @@ class BayesExplorer(Explorer[Settings, Answer]):
 
     def reset(self) -> None:
         """Take all trials back, and set every control back to where it began."""
-        self._explorations.clear()
-        self._refusals.clear()
-        self._moves = deque([("forget",)])
-        super().reset()
+        with self._lock:
+            self._explorations.clear()
+            self._refusals.clear()
+            self._played.clear()
+            super().reset()
 
     # -- what a move brings along --------------------------------------------------------------------------------------
 
@@ -201,14 +231,42 @@ class BayesExplorer(Explorer[Settings, Answer]):
         self.exploration.disabled = not parameter
         self.length.disabled = self.noise.disabled = settings.fitted
 
-    def _clicked(self, change: Any) -> None:
-        """A click on the figure: the axis has a margin, which belongs to the ends of the range."""
-        self.try_here(min(max(change["new"][1], self._duel.parameter.low), self._duel.parameter.high))
+    def _clicked(self, figure: str, curve: str, x: float, y: float) -> None:
+        """A click on the large figure: the axis has a margin, which belongs to the ends of the range."""
+        if figure == "belief":
+            self.try_here(min(max(x, self._duel.parameter.low), self._duel.parameter.high))
 
-    def _ask(self, *moves: tuple[Any, ...]) -> None:
-        """Let the worker make moves of the duel in their turn, then answer."""
-        self._moves.extend(moves)
-        self._move()
+    def _ask(self, *moves: Move) -> None:
+        """Let the worker make moves in their turn, then answer."""
+        with self._lock:
+            seed = self.seed.value
+            for move in moves:
+                asked = self._played.get(seed, ())
+                try:
+                    if isinstance(move.what, int) and self._made.get(seed) == asked:  # else the worker finds out
+                        self._duel.check_free(seed, move.what)
+                    self._played[seed] = (*asked, move)
+                except ValueError as refused:
+                    self._refusals.append(refused)
+            self._move()
+
+    def _state(self) -> Any:
+        """The controls, the trials under each seed, and the exploration of each acquisition function."""
+        explorations = {name: self._explorations.get(name, kind.default) for name, kind in ACQUISITIONS.items()}
+        explorations[self.acquisition.value] = self.exploration.value
+        played = {seed: moves for seed, moves in self._played.items() if moves}
+        return {**self._values(), "played": played, "explorations": explorations}
+
+    def _restore(self, state: Any) -> None:
+        """Go to what `_state` gave."""
+        values = dict(state)
+        with self._lock:
+            self._played, self._explorations = dict(values.pop("played")), dict(values.pop("explorations"))
+            self.set(**values)
+
+    def _here(self, answer: Answer, settings: Settings) -> list[float]:
+        """The best trial."""
+        return [answer.best.config[self._duel.name], *[100 * (answer.best.value or 0)] * 3]
 
     # -- in the worker -------------------------------------------------------------------------------------------------
 
@@ -216,12 +274,7 @@ class BayesExplorer(Explorer[Settings, Answer]):
         """Train the networks, unless that is done; do what was asked for; ask the model, then race."""
         if self._duel.landscape.missing:
             self._train(cancel)
-        while self._moves:
-            move, *arguments = self._moves.popleft()
-            try:
-                getattr(self._duel, move)(*arguments)
-            except ValueError as refused:
-                self._refusals.append(refused)
+        settings = self._bring(settings)
         view, last = self._duel.view(settings.seed, settings.question), self._answered
         if last is not None and (last.settings.seed, last.view.trials) == (settings.seed, view.trials):
             return Answer(settings, view, last.race)
@@ -231,18 +284,45 @@ class BayesExplorer(Explorer[Settings, Answer]):
             raise training.Cancelled("cancelled in the middle of the race.")
         return Answer(settings, view, race)
 
+    def _bring(self, settings: Settings) -> Settings:
+        """Make the moves that are not made yet, take back those that are no more asked for, drop those refused."""
+        seed, wanted, made = settings.seed, settings.played, self._made.get(settings.seed, ())
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(made, wanted, strict=False)))
+        for _ in made[same:]:
+            self._duel.undo(seed)
+        self._made[seed] = wanted[:same]
+        for move in wanted[same:]:
+            try:
+                if isinstance(move.what, int):
+                    self._duel.attempt(seed, move.what)
+                else:
+                    self._duel.follow(seed, move.what)
+                self._made[seed] += (move,)
+            except ValueError as refused:
+                self._refusals.append(refused)
+        with self._lock:
+            asked = self._played.get(seed, ())
+            if asked[: len(wanted)] == wanted:  # else a hand has gone elsewhere meanwhile
+                self._played[seed] = self._made[seed] + asked[len(wanted) :]
+        return replace(settings, played=self._made[seed])
+
     def _train(self, cancel: Event) -> None:
         """Train the networks that are missing; what they reach is painted where it may be seen."""
         grid, title = self._duel.landscape, html.escape(parameter_title(self._duel.name))
         total, left = grid.curves[..., 0].size, grid.missing
         what = f"{grid.seeds} at each of {len(grid.axes[0])} values of the {title}"
-        done = f"Training {total:,} small networks, {what}: {{:,}} are done.".format
+        done = f"Training {total:,} small networks, {what}: {{:,}} are done. {self._sized}".rstrip().format
         self._busy(True)
         self._say(done(total - left))
-        for grown in landscapes.grow(self.dataset, grid, cancel=cancel):
+
+        def move(networks: float) -> None:
+            self._progress((left - self._duel.landscape.missing + networks) / left)
+
+        how: dict[str, Any] = {"callbacks": [sizing.Networks(move)], "cancel": cancel}
+        for grown in landscapes.grow(self.dataset, grid, **how):
             self._duel.landscape = grown
             self._paint("belief", self._belief(self.settings, None))
-            self._progress(1 - grown.missing / left)
+            move(0)
             self._say(done(total - grown.missing))
 
     def _finish(self, answer: Answer, cancel: Event) -> None:
@@ -272,21 +352,28 @@ class BayesExplorer(Explorer[Settings, Answer]):
         self.model_note.value = kernel(self._duel, answer)
 
     def _words(self, answer: Answer) -> str:
-        return words(self._duel, answer)
+        return f"{words(self._duel, answer)} {self._sized}".rstrip()
 
 
-def _landscape(space: Space | None, points: int, seeds: int, epochs: int, landscape: Landscape | None) -> Landscape:
-    """The landscape that is given, or one of which nothing is trained."""
+def _landscape(
+    dataset: Dataset,
+    space: Space | None,
+    asked: Mapping[str, int | None],
+    landscape: Landscape | None,
+    seconds: float | None,
+) -> tuple[Landscape, dict[str, Any], str]:
+    """The landscape that is given, or one of which nothing is trained; as `sizing.landscape`."""
     named = landscapes.space_of(space, landscape, LINE)
-    checks.whole("points", points, LEAST_POINTS)
+    if asked["points"] is not None:
+        checks.whole("points", asked["points"], LEAST_POINTS)
     kinds = {name: type(parameter) for name, parameter in named.parameters.items()}
     if list(kinds.values()) != [Float]:
         said = ", ".join(f"{name} ({kind.__name__})" for name, kind in kinds.items())
         raise ValueError(f"space must have one parameter, a Float; got {said}.")
     if landscape is None:
-        return landscapes.blank(named, points=points, seeds=seeds, epochs=epochs)
+        return sizing.landscape(dataset, named, asked, RUNGS, seconds, ("points", "seeds", "epochs"))
     landscape.check_complete()
     if (cells := len(landscape.axes[0])) < LEAST_POINTS or landscape.seeds < 2:
         least = f"{LEAST_POINTS} cells or more, of 2 networks or more"
         raise ValueError(f"landscape must have {least}; got {cells} of {landscape.seeds}.")
-    return landscape
+    return landscape, {}, ""

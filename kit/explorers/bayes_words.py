@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from kit.explorers.controls import RESET, Action, Control, Note, Row
+from kit.explorers.controls import Action, Control, Note, Row
 from kit.plots import bayes as plots
 from kit.search.acquisition import ACQUISITIONS, Acquisition
 from kit.search.duel import RUNS, Duel, Question, Race, View
@@ -21,7 +22,7 @@ NOISES: tuple[float, ...] = (0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2
 LENGTHS = (*NOISES, 1.5, 2)
 EXPLORATIONS: tuple[float, ...] = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 4, 5)
 MEANING = {  # of `exploration`, by its name with an acquisition function
-    "xi": "xi: gain that is asked for, in standard deviations of the values",
+    "xi": "xi: gain that is asked for, in standard deviations of the log-odds",
     "beta": "beta: optimism, in standard deviations over the mean",
     "": "not used: the function drawn by chance explores",
 }
@@ -33,9 +34,21 @@ WHY = {  # a place is proposed: whether the mean there is high, and whether the 
 }
 
 
+class Move(NamedTuple):
+    """A trial that was asked for.
+
+    Attributes:
+        what: its cell; or a question, whose proposal is tried.
+        by_machine: whether the machine proposed it.
+    """
+
+    what: int | Question
+    by_machine: bool
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What the controls say, under their names."""
+    """What the controls say, under their names, and the trials that were asked for under this seed."""
 
     place: float
     length: float
@@ -46,6 +59,7 @@ class Settings:
     samples: int
     truth: bool
     seed: int
+    played: tuple[Move, ...] = ()
 
     @property
     def question(self) -> Question:
@@ -73,40 +87,107 @@ def table(name: str, axis: Sequence[float]) -> list[Row]:
     digits = next(n for n in range(3, 18) if len({f"{value:.{n}g}" for value in axis}) == len(axis))
     labels, first = {kind.label: name for name, kind in ACQUISITIONS.items()}, ACQUISITIONS["ei"]
     written = f"{name} {{:.{digits}g}}".format
-    noise = "Noise of one trial, in standard deviations of the values."
+    noise = "Noise of one trial, in standard deviations of the log-odds."
     explore = "How far the acquisition function explores, as said below."
     return [
-        Control("place", "stops", axis[len(axis) // 2], "What Try here tries.", axis, text=written, wide=True),
+        Control(
+            "place",
+            "stops",
+            axis[len(axis) // 2],
+            "What Try here tries.",
+            axis,
+            text=written,
+            wide=True,
+            section="05, the start",
+        ),
         Action("try", "Try here", "crosshairs", "Read one network at the slider's place.", "try_here"),
         Action("follow", "Follow the machine", "star", "Try what the model proposes."),
-        Action("undo", "Undo", "undo", "Take your last trial back."),
-        replace(RESET, icon="refresh", help="Take all trials back, and set every control back to where it began."),
-        Control("length", "stops", 0.15, "How far a trial tells of its neighbours.", LENGTHS, group="model"),
-        Control("noise", "stops", 0.05, noise, NOISES, group="model"),
-        Control("fitted", "check", False, "Fit both to the trials.", label="fit length and noise", group="model"),
+        Control(
+            "length",
+            "stops",
+            0.15,
+            "How far a trial tells of its neighbours.",
+            LENGTHS,
+            group="model",
+            section="05, section 1",
+        ),
+        Control("noise", "stops", 0.05, noise, NOISES, group="model", section="05, section 2"),
+        Control(
+            "fitted",
+            "check",
+            False,
+            "Fit both to the trials.",
+            label="fit length and noise",
+            group="model",
+            section="05, section 2",
+        ),
         Note("model_note"),
-        Control("acquisition", "choice", "ei", "What a trial promises.", labels, group="next trial", wide=True),
-        Control("exploration", "stops", first.default, explore, EXPLORATIONS, first.parameter, "next trial"),
+        Control(
+            "acquisition",
+            "choice",
+            "ei",
+            "What a trial promises.",
+            labels,
+            group="next trial",
+            wide=True,
+            section="05, section 4",
+        ),
+        Control(
+            "exploration",
+            "stops",
+            first.default,
+            explore,
+            EXPLORATIONS,
+            first.parameter,
+            "next trial",
+            section="05, section 4",
+        ),
         Note("meaning"),
-        Control("samples", "stops", 0, "How many functions are drawn from the model.", range(6), group="picture"),
-        Control("truth", "check", False, "Show what all networks reach.", (), "reveal the measured truth", "picture"),
-        Control("seed", "number", 0, "Decides the start and which networks are read.", (0, SEEDS - 1)),
+        Control(
+            "samples",
+            "stops",
+            0,
+            "How many functions are drawn from the model.",
+            range(6),
+            group="picture",
+            section="05, section 1",
+        ),
+        Control(
+            "truth",
+            "check",
+            False,
+            "Show what all networks reach.",
+            (),
+            "reveal the measured truth",
+            "picture",
+            section="05, the start",
+        ),
+        Control(
+            "seed",
+            "number",
+            0,
+            "Decides the start and which networks are read.",
+            (0, SEEDS - 1),
+            section="05, the start",
+        ),
         Action("new_seeds", "New seeds", "random", "Play again with other start points and other networks."),
     ]
 
 
 def words(duel: Duel, answer: Answer) -> str:
     """What is found, what the model would do and why, how the race stands (HTML)."""
-    view, race, place, n = answer.view, answer.race, answer.settings.place, len(answer.view.trials)
+    view, race, settings, n = answer.view, answer.race, answer.settings, len(answer.view.trials)
     name, best, others = html.escape(duel.name), answer.best, duel.landscape.seeds - 1
-    anew = "the other network" if others == 1 else f"the mean of {others} other networks"
-    expected, chance = plots.expected(duel, view, place).percent, plots.chance(race)[n - 1].percent
+    followed = sum(move.by_machine for move in settings.played)
+    counts = f"{duel.start} to start with, {n - duel.start - followed} of yours, {followed} of the machine's"
+    anew = "the other network" if others == 1 else f"{others} other networks"
+    expected, chance = plots.expected(duel, view, settings.place).percent, plots.chance(race)[n - 1].percent
     seen, you, machine = (f"{100 * share:.1f} %" for share in (best.value or 0, race.you[-1], race.machine[-1]))
     return (
-        f"<b>{n} trials</b> ({duel.start} to start with, {n - duel.start} of yours). Best observed: <b>{seen}</b> at "
-        f"{name} {best.config[duel.name]:.3g}; measured anew, by {anew} there: {you}. {_proposal(duel, answer)} At the "
-        f"slider's {name} {place:.3g} it expects {expected}. The race, measured anew, after {n} trials: <b>you {you}"
-        f"</b>, machine {machine}, random search {chance}, mean of {RUNS}."
+        f"<b>{n} trials</b> ({counts}), best seen: <b>{seen}</b> at {name} {best.config[duel.name]:.3g}; measured "
+        f"anew, by {anew}: {you}. {_proposal(duel, answer)} At the slider's {name} {settings.place:.3g} it expects "
+        f"{expected}. Race, measured anew: <b>you {you}</b>, the machine alone {machine}, random search {chance}, "
+        f"mean of {RUNS}."
     )
 
 
@@ -115,21 +196,21 @@ def _proposal(duel: Duel, answer: Answer) -> str:
     view, at, acquisition = answer.view, answer.view.proposal, answer.settings.acquisition
     if at is None:
         return "All cells are tried: nothing is left to propose."
-    value, (mean, std) = duel.landscape.axes[0][at], view.model.predict(duel.places[:, None])
-    why = WHY[bool(mean[at] >= np.quantile(mean, 0.75)), bool(std[at] >= np.median(std))]
+    value, (loss, std) = duel.landscape.axes[0][at], view.model.posterior.predict(duel.places[:, None])
+    why = WHY[bool(loss[at] <= np.quantile(loss, 0.25)), bool(std[at] >= np.median(std))]
     drawn = "the function drawn by chance has its top, and " * (acquisition == "thompson")
-    there = plots.expected(duel, view, value)
-    end = " (it does not know that 100 % is the end)" * (there.high > 1)
     return (
         f"By {ACQUISITIONS[acquisition].label} the model proposes <b>{html.escape(duel.name)} {value:.3g}</b>, where "
-        f"{drawn}{why}: it expects <b>{there.percent}</b>{end}."
+        f"{drawn}{why}: it expects <b>{plots.expected(duel, view, value).percent}</b>."
     )
 
 
 def kernel(duel: Duel, answer: Answer) -> str:
-    """What the length scale and the noise are in units of the hyper-parameter and of accuracy (HTML)."""
+    """What length scale and noise are, in units of the hyper-parameter, and of accuracy near the best (HTML)."""
     model, parameter, (length,) = answer.view.model, duel.parameter, answer.view.model.posterior.kernel.lengths
     noise, low, high = math.sqrt(model.posterior.kernel.noise), parameter.low, parameter.high
     reach = f"a factor of {(high / low) ** length:.2g}" if parameter.log else f"{(high - low) * length:.2g}"
-    found = f"fitted: length {length:.2g}, noise {noise:.2g}. " * answer.settings.fitted
-    return f"{found}Length: {reach} in {html.escape(duel.name)}. Noise: {100 * model.spread * noise:.2g} points."
+    worse, better = model.own(model.best + np.array([noise, -noise])).tolist()
+    found = f"Fitted: length {length:.2g}, noise {noise:.2g}. " * answer.settings.fitted
+    points = f"{50 * (better - worse):.2g} points, near the best"
+    return f"{found}Length: {reach} in {html.escape(duel.name)}. Noise: {points}."

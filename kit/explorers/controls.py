@@ -58,6 +58,32 @@ class _Whole(_Named):
         return checks.whole(self._name, proposal["value"], self.min, self.max)
 
 
+class NumberField(_Whole, widgets.FloatText):
+    """A whole number to type. The page knows no bounds: it would make 27 of 2.7 and 0 of -5 without a word.
+
+    Args:
+        name: what code calls it.
+        min: the lowest number that is allowed.
+        max: the highest.
+        **settings: as `ipywidgets.FloatText`.
+    """
+
+    def __init__(self, name: str, min: int, max: int, **settings: Any) -> None:
+        self.min, self.max = min, max
+        self.on_refused: Callable[[str], None] = lambda sentence: None
+        super().__init__(name, **settings)
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Take what was typed; what is no such number is refused in a sentence, and the field shows the old one."""
+        try:
+            checks.whole(self._name, sync_data.get("value", self.value), self.min, self.max)
+        except (TypeError, ValueError) as refused:
+            self.on_refused(str(refused))
+            self.send_state("value")
+        else:
+            super().set_state(sync_data)
+
+
 class StopSlider(_Named, widgets.SelectionSlider):
     """A slider over given numbers, closer together where it matters.
 
@@ -111,11 +137,37 @@ class Control:
     text: Callable[[float], str] = "{:g}".format  # how a stop is written
     wide: bool = False  # whether its label stands above, so that it gets the whole width: the most moved one
     moves: bool = True  # whether a change asks for another answer
+    section: str = ""  # of the notebooks, that explains it: "01, section 2"
+
+    @property
+    def title(self) -> str:
+        """What is written before it."""
+        return self.label or self.name
+
+    @property
+    def meaning(self) -> str:
+        """What it is, its unit, and the section that explains it: its tooltip."""
+        unit, section = f" Unit: {self.unit}." * bool(self.unit), f" Explained in {self.section}." * bool(self.section)
+        return self.help + unit + section
+
+    def said(self, value: Any) -> str:
+        """A value as the control shows it."""
+        if self.kind == "stops":
+            return self.text(value)
+        if self.kind == "check":
+            return "on" if value else "off"
+        if self.kind in ("choice", "toggle"):
+            return str(next((each[0] for each in self._options if isinstance(each, tuple) and each[1] == value), value))
+        return str(value)
+
+    @property
+    def _options(self) -> list[Any]:
+        return list(self.values.items() if isinstance(self.values, Mapping) else self.values)
 
     def widget(self) -> widgets.Widget:
         """Make it; a ValueError where it does not begin where it can."""
         settings = {
-            **{"value": self.start, "description": self.label or self.name, "tooltip": self.help},
+            **{"value": self.start, "description": self.title, "tooltip": self.meaning},
             **{"layout": {"width": "100%"}, "style": {"description_width": "initial" if self.wide else "80px"}},
             **self._own(),
         }
@@ -125,9 +177,13 @@ class Control:
     def _own(self) -> dict[str, Any]:
         """What only a widget of this kind takes."""
         if self.kind in ("choice", "toggle"):
-            options = list(self.values.items() if isinstance(self.values, Mapping) else self.values)
+            options = self._options
             checks.one_of(self.name, self.start, [each[1] if isinstance(each, tuple) else each for each in options])
-            narrow = {"description": "", "style": {"button_width": f"{208 // len(options)}px"}}
+            narrow = {
+                "description": "",
+                "tooltips": [self.meaning] * len(options),
+                "style": {"button_width": f"{208 // len(options)}px"},
+            }
             return {"name": self.name, "options": options, **(narrow if self.kind == "toggle" else {})}
         if self.kind in ("slider", "number"):
             return {"name": self.name, **dict(zip(("min", "max"), self.values, strict=True))}
@@ -141,7 +197,7 @@ _KINDS: dict[Kind, Callable[..., widgets.Widget]] = {
     "choice": type("Dropdown", (_Chosen, widgets.Dropdown), {}),
     "toggle": type("ToggleButtons", (_Chosen, widgets.ToggleButtons), {}),
     "slider": partial(type("IntSlider", (_Whole, widgets.IntSlider), {}), continuous_update=False),
-    "number": type("BoundedIntText", (_Whole, widgets.BoundedIntText), {}),
+    "number": NumberField,
 }
 
 
@@ -175,8 +231,19 @@ class Note:
 
 Row = Control | Action | Note
 
-RESET = Action("reset", "Reset", "undo", "Set every control back to where it began.")
 STOP = Action("stop", "Stop", "stop", "Stop the work; the last picture stays.")
+# The tools that every explorer has, as icons in a row.
+TOOLS = (
+    Action("undo", "", "undo", "Undo: take the last move back."),
+    Action("redo", "", "repeat", "Redo: make the move again that was taken back."),
+    Action("reset", "", "refresh", "Reset: set every control back to where it began."),
+    Action("keep", "", "bookmark-o", "A / B: keep this state as A, and compare what comes with it. Again: let it go."),
+    Action("swap", "", "exchange", "Swap: go to A, and keep the present state in its place."),
+    Action("copy_code", "", "code", "Copy as code: the line of Python that makes this state again."),
+    Action("save_picture", "", "camera", "Save picture: the large figure as a PNG file."),
+    Action("save_data", "", "table", "Save data: the numbers of the large figure as a CSV file."),
+)
+HELP = Action("explain", "", "question", "Help: what this is, what each control does, and where it is explained.")
 
 
 class Controlled(widgets.VBox):
@@ -185,21 +252,30 @@ class Controlled(widgets.VBox):
     _quiet = False  # several controls are being set as one move
 
     def _make(self, table: Sequence[Row]) -> list[widgets.Widget]:
-        self._starts: dict[str, Any] = {}
+        """The widgets of the rows, with a heading over each group."""
         self._lock = RLock()  # one hand at a time: a thread may move controls, too
-        made = []
+        self._table = {row.name: row for row in table if isinstance(row, Control)}
+        self._starts: dict[str, Any] = {name: row.start for name, row in self._table.items()}
+        made: list[widgets.Widget] = []
+        group = ""
         for row in table:
-            if isinstance(row, Action):
-                made.append(row.widget(self))
-                setattr(self, f"{row.name}_button", made[-1])
-            else:
-                made.append(row.widget())
+            if isinstance(row, Control) and row.group not in ("", group):
+                group = row.group
+                heading = f'<div role="heading" aria-level="4">{group[0].upper()}{group[1:]}</div>'
+                made.append(widgets.HTML(heading).add_class("kit-heading"))
+            made.append(self._button(row) if isinstance(row, Action) else row.widget())
+            if not isinstance(row, Action):
                 setattr(self, row.name, made[-1])
-            if isinstance(row, Control):
-                self._starts[row.name] = row.start
-                if row.moves:
-                    made[-1].observe(lambda _, name=row.name: self._move(name), names="value")
+            if isinstance(made[-1], NumberField):
+                made[-1].on_refused = self._refuse
+            if isinstance(row, Control) and row.moves:
+                made[-1].observe(lambda _, name=row.name: self._move(name), names="value")
         return made
+
+    def _button(self, action: Action) -> widgets.Button:
+        button = action.widget(self)
+        setattr(self, f"{action.name}_button", button)
+        return button
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse to put a plain value in the place of a control, and names that are none.
@@ -258,4 +334,8 @@ class Controlled(widgets.VBox):
 
     def _move(self, moved: str = "") -> None:
         """The control `moved` was moved by a hand or by code; without a name, several."""
+        raise NotImplementedError
+
+    def _refuse(self, sentence: str) -> None:
+        """Say why what was typed into a field is not taken."""
         raise NotImplementedError

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kit import training
 from kit.data import Dataset
 from kit.explorers.base import Explorer, of_answer
-from kit.explorers.controls import RESET, Action, Control, Row
+from kit.explorers.controls import Action, Control, Row
 from kit.measure import Estimate
 from kit.plots import interval as plots
 from kit.plots.curves import Panel
@@ -81,12 +81,25 @@ class IntervalExplorer(Explorer[Settings, Answer]):
         self._nonfinite = 0  # samples with an answer that is no number; none counts as right
         self._stops = image_stops(len(dataset.validation))
         n = max((stop for stop in self._stops if stop <= 50), default=self._stops[0]) if n is None else n
-        images, seed = "Images that each reading draws from the validation split.", "Decides which images are drawn."
+        noun = dataset.noun
+        drawn = f"{noun.capitalize()} that each reading draws from the validation split."
+        seed = f"Decides which {noun} are drawn."
         rows: list[Row] = [
-            Control("n", "stops", n, images, self._stops, "images n", "readings", "images", "{:,.0f}".format, True),
-            Control("seed", "number", 0, seed, (0, 9999), group="readings"),
+            Control(
+                "n",
+                "stops",
+                n,
+                drawn,
+                self._stops,
+                f"{noun} n",
+                "readings",
+                noun,
+                "{:,.0f}".format,
+                True,
+                section="00, section 2",
+            ),
+            Control("seed", "number", 0, seed, (0, 9999), group="readings", section="00, section 2"),
             Action("again", "Draw again", "refresh", "Take the next seed: forty new readings."),
-            RESET,
         ]
         title = f"IntervalExplorer: {type(model).__name__} on {dataset.name}"
         super().__init__(title, rows, (("model", "dataset"), {"n": n}), stoppable=False)
@@ -115,7 +128,7 @@ class IntervalExplorer(Explorer[Settings, Answer]):
             self._right.append((logits.argmax(1) == split.labels[start : start + BATCH]) & finite)
             self._nonfinite += int((~finite).sum())
             if start + BATCH < len(split):
-                self._say(f"Evaluating the model: {start + BATCH:,} of {len(split):,} images.")
+                self._say(f"Evaluating the model: {start + BATCH:,} of {len(split):,} {self.dataset.noun}.")
 
     def _panels(self, answer: Answer | None) -> Mapping[str, Callable[[], Panel]]:
         readings, truth = ((), None) if answer is None else (answer.readings, answer.truth)
@@ -123,13 +136,14 @@ class IntervalExplorer(Explorer[Settings, Answer]):
 
     def _words(self, answer: Answer) -> str:
         n, truth = answer.settings.n, answer.truth
-        images = f"n = {n:,} image" + "s" * (n > 1)
+        noun = self.dataset.noun
         broken = training.in_words(self._nonfinite, len(self.dataset.validation))
         return (
             f"{f'<b>The model {broken}</b>; none of them counts as right. ' if broken else ''}"
-            f"With {images} one reading is off by up to about <b>±{100 * plots.error_bound(truth, n):.1f} points</b> "
-            f"(95 of 100 readings are nearer). <b>{answer.covered} of {DRAWS} intervals hold the truth</b>; about "
+            f"With n = {n:,} {noun} one reading is off by up to about "
+            f"<b>±{100 * plots.error_bound(truth, n):.1f} points</b> (95 of 100 readings are nearer). "
+            f"<b>{answer.covered} of {DRAWS} intervals hold the truth</b>; about "
             f"{0.95 * DRAWS:.0f} are expected. The truth here is the accuracy on all {len(self.dataset.validation):,} "
-            f"validation images, {100 * truth:.1f} %. Each reading draws its images from them with replacement: the "
-            "same image may come twice, so the draws are independent. Intervals are Wilson's."
+            f"validation {noun}, {100 * truth:.1f} %. Each reading draws its {noun} from them with replacement: one "
+            "may come twice, so the draws are independent. Intervals are Wilson's."
         )

@@ -8,14 +8,13 @@ from typing import Any
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
+import traitlets
 
 from kit import training
-from kit.explorers.marks import STATIC, Fit, Mark, script, style_tag
+from kit.explorers.marks import STATIC, Fit, script, style_tag
 from kit.plots.curves import Panel
 
 WHOLE = {"width": "100%", "overflow": "hidden"}
-_COLUMN = {"width": "250px", "flex": "0 0 250px", "padding": "4px 10px 4px 0", "overflow": "hidden"}
-_STRETCH = {"flex": "1 1 0", "min_width": "0", "overflow": "hidden"}
 
 
 def bundle_with(bundle: Any, text: str) -> tuple[dict[str, Any], Any]:
@@ -53,17 +52,37 @@ class TitledHTML(widgets.HTML):
 class LiveFigure(go.FigureWidget):
     """A figure that shows one panel after another, and is only painted from the kernel.
 
+    Its height is that of its place in the page. `clicked` says how many clicks on it there were (so that a second one
+    at the same place is a change), the name of the curve of which a point was met ("" beside all points), x and y.
+
     After each painting the page reports all of plotly's defaults back, some 14 kB; reading them keeps the kernel busy
     for tens of milliseconds, in which the next move of a slider waits. Nothing here needs them.
     """
 
-    _esm = script((STATIC / "figure.js").read_text(encoding="utf-8"))
+    _esm = script("\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("labels.js", "figure.js")))
     _plotly = script(str(go.FigureWidget._esm))
+    labels: Any = traitlets.List().tag(sync=True)  # names, for which the page finds room
+    home: Any = traitlets.List().tag(sync=True)  # ranges of the axes that a double click goes back to
+    clicked: Any = traitlets.List().tag(sync=True)
 
     def __init__(self, panel: Panel) -> None:
-        super().__init__(panel.figure)
-        self._config: dict[str, Any] = {**self._config, "responsive": True, "displayModeBar": False}
+        super().__init__(list(panel.traces), _fluid(panel.layout))
+        how = {"responsive": True, "displayModeBar": False, "doubleClick": "reset"}
+        self._config: dict[str, Any] = {**self._config, **how}
         self._panel = panel
+        self._name(panel)
+        self.on_msg(self._asked)
+        self.open()
+
+    def open(self) -> None:
+        """Tell the page only once the figure is whole: where it is painted before, it would stay empty."""
+        if "_panel" in vars(self):
+            super().open()
+
+    def _asked(self, _: Any, content: Any, buffers: Any) -> None:
+        """The page has missed a painting while it read plotly."""
+        if content == {"whole": True}:
+            self.send_state(["_widget_data", "_widget_layout"])
 
     def get_state(self, *asked: Any, **how: Any) -> dict[str, Any]:
         """What a page is told. A page that was opened later learns what the figure shows now, not how it began."""
@@ -86,17 +105,31 @@ class LiveFigure(go.FigureWidget):
             with self.batch_update():
                 for number, change in changes:
                     self.data[number].update(change)
-        if layout := _differing(self._panel.layout, panel.layout):
+        if layout := _differing(_fluid(self._panel.layout), _fluid(panel.layout)):
             with self.batch_update():
                 self.layout.update(layout)
+        named = self._name(panel)
         self._panel = panel
-        return bool(alike or layout)
+        return bool(alike or layout or named)
+
+    def _name(self, panel: Panel) -> bool:
+        """Send names and ranges where they differ; whether they did."""
+        labels = [label._asdict() for label in panel.labels]
+        home = [panel.layout.get(axis, {}).get("range") for axis in ("xaxis", "yaxis")]
+        differ = (labels, home) != (self.labels, self.home)
+        self.labels, self.home = labels, home
+        return differ
 
     def _handler_js2py_traceDeltas(self, change: Any) -> None:  # noqa: N802  (plotly's own name)
         pass
 
     def _handler_js2py_layoutDelta(self, change: Any) -> None:  # noqa: N802
         pass
+
+
+def _fluid(layout: Mapping[str, Any]) -> dict[str, Any]:
+    """A layout without the height: in an explorer the page decides on it."""
+    return {name: value for name, value in layout.items() if name != "height"}
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -136,18 +169,74 @@ class ProgressCallback(training.Callback):
 
 
 def dashboard(
-    column: Sequence[widgets.Widget], figures: Sequence[LiveFigure], status: widgets.HTML, marks: Sequence[Mark]
+    column: Sequence[widgets.Widget],
+    figures: Sequence[LiveFigure],
+    status: widgets.HTML,
+    help_text: widgets.HTML,
+    overlays: Sequence[widgets.Widget],
 ) -> list[widgets.Widget]:
-    """Controls in a narrow column on the left, the first figure with the status line beside it, the others below."""
-    wide = {"width": "100%"}
-    looks = [wide, *[_STRETCH] * (len(figures) - 1)]
-    main, *details = (
-        widgets.Box([figure], layout=look).add_class("kit-figure") for figure, look in zip(figures, looks, strict=True)
-    )
-    controls = widgets.VBox(column, layout=_COLUMN).add_class("kit-controls")
-    return [
-        widgets.HTML(style_tag("explorer.css"), layout={"display": "none"}),
-        widgets.VBox([Fit(), *marks], layout={**wide, "height": "0", "overflow": "hidden"}),
-        widgets.HBox([controls, widgets.VBox([main, status], layout=_STRETCH)], layout=wide),
-        widgets.HBox(details, layout=wide),
-    ]
+    """Controls at the left; the first figure, the status line and the other figures at the right (`explorer.css`)."""
+    main, *details = (_framed(number, figure) for number, figure in enumerate(figures))
+    right = [main.add_class("kit-main"), status, help_text]
+    if details:
+        right.append(widgets.Box(details).add_class("kit-details"))
+    controls = widgets.VBox(column).add_class("kit-controls")
+    return [*_unseen(overlays), widgets.Box([controls, *right]).add_class("kit-body")]
+
+
+def _framed(number: int, figure: LiveFigure) -> widgets.Box:
+    return widgets.Box([figure]).add_class("kit-figure").add_class(f"kit-figure-{number}")
+
+
+def _unseen(overlays: Sequence[widgets.Widget]) -> list[widgets.Widget]:
+    """What must be in the page and is not seen itself: the style sheet, and what draws over figures."""
+    style = widgets.HTML(style_tag("explorer.css"), layout={"display": "none"})
+    return [style, widgets.VBox([Fit(), *overlays], layout={"width": "100%", "height": "0", "overflow": "hidden"})]
+
+
+class View(widgets.VBox):
+    """Some controls, some figures and the status line of an explorer, which it shares with it.
+
+    Args:
+        title: all that a stored notebook keeps of it as text.
+        controls: of the explorer.
+        works: what says how far its work is, and stops it.
+        figures: of the explorer, by their number in it.
+        status: of the explorer.
+        overlays: what the explorer draws over these figures.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        controls: Sequence[widgets.Widget],
+        works: Sequence[widgets.Widget],
+        figures: Mapping[int, LiveFigure],
+        status: widgets.HTML,
+        overlays: Sequence[widgets.Widget],
+    ) -> None:
+        self.title = title
+        frames = [_framed(*each) for each in figures.items()]
+        work = [widgets.Box(works).add_class("kit-work")] if works else []
+        row = widgets.Box([*controls, *work]).add_class("kit-controls")
+        below = widgets.Box(frames).add_class("kit-details")
+        css, above = _unseen(overlays)
+        self._own = [css, css.style, above, above.children[0], row, below, *work, *frames]
+        super().__init__([css, above, row, below, status], layout=WHOLE)
+        self.add_class("kit-explorer").add_class("kit-view")
+
+    def dim(self, busy: bool) -> None:
+        """Dim the figures, or no longer."""
+        (self.add_class if busy else self.remove_class)("kit-busy")
+
+    def close(self) -> None:
+        """Take the view away; the explorer and its widgets stay."""
+        for each in self._own:
+            for own in (getattr(each, "layout", each), each):
+                own.close()
+        self._own = []
+        self.layout.close()
+        super().close()
+
+    def _repr_mimebundle_(self, **settings: Any) -> Any:
+        return bundle_with(super()._repr_mimebundle_(**settings), self.title)

@@ -29,6 +29,13 @@ class Fit(anywidget.AnyWidget):
     _esm = script((STATIC / "fit.js").read_text(encoding="utf-8"))
 
 
+class Desk(anywidget.AnyWidget):
+    """Copies to the clipboard, saves files, takes pictures, and names sliders for screen readers (`static/desk.js`)."""
+
+    _esm = script((STATIC / "desk.js").read_text(encoding="utf-8"))
+    meanings: Any = traitlets.Dict().tag(sync=True)  # tooltips, by the text before a control
+
+
 class Mark(anywidget.AnyWidget):
     """Something drawn over one of an explorer's figures (`static/mark.js`).
 
@@ -37,11 +44,10 @@ class Mark(anywidget.AnyWidget):
     | "point" | x, y, low, high: a cross with its interval; empty hides it | |
     | "bars" | heights at 0, 1, 2 ... | |
     | "trials" | of each trial x, y, spent, value, size 0 to 1; oldest first | those that spent more are hidden |
-    | "cursor" | | x of a vertical line, with `text` beside it |
+    | "cursor" | | x of a vertical line, with `text` where there is room beside it |
     | "expected" | x, y, low, high: a vertical line with an interval; empty hides it | |
 
-    Values are in the units of the figure. With `clickable`, `clicked` says how many clicks on the figure there were,
-    and x of the latest: the number makes a second click at the same place a change.
+    Values are in the units of the figure.
     """
 
     _esm = script((STATIC / "mark.js").read_text(encoding="utf-8"))
@@ -50,8 +56,6 @@ class Mark(anywidget.AnyWidget):
     at = traitlets.Float(0.0).tag(sync=True)  # the one number that moves while a slider is dragged
     text = traitlets.Unicode("").tag(sync=True)
     colour = traitlets.Unicode().tag(sync=True)
-    clickable = traitlets.Bool(False).tag(sync=True)
-    clicked = traitlets.List(traitlets.Float()).tag(sync=True)
     figure = traitlets.Int(0).tag(sync=True)  # which of the explorer's figures, from 0
 
     def __init__(self, kind: str, *, colour: str = style.LOOKS["here"].colour, **settings: Any) -> None:

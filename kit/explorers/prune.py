@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import html
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
+from itertools import starmap
 from threading import Event
+from typing import NamedTuple
 
 import ipywidgets as widgets
+import torch
 from torch import nn
 
-from kit import training
+from kit import measure, training
 from kit.data import Dataset
+from kit.explorers import sizing
 from kit.explorers.base import BETWEEN_SECONDS, of_answer
 from kit.explorers.controls import Control, Row
 from kit.explorers.layout import ProgressCallback
 from kit.explorers.marks import Mark
 from kit.explorers.pinning import PIN_ROWS, SIZE_CONTROL, Pin, PinningExplorer
-from kit.measure import Profile, SizeName
+from kit.measure import Estimate, Profile, SizeName
 from kit.plots import prune as plots
-from kit.plots.curves import SIZE_AXES, Curve, Panel, counted
-from kit.prune import IMPORTANCES, SCOPES, WHATS, Point, PruningMethod, Scope, Sizes, Sweep, What
+from kit.plots.curves import SIZE_AXES, SMALLEST, Curve, Panel, counted
+from kit.prune import IMPORTANCES, LEARNING_RATE, SCOPES, WHATS, Point, PruningMethod, Scope, Sizes, Sweep, What
 
 # Forty stops, close together where the cliff is.
 RATIOS: tuple[float, ...] = (
@@ -34,6 +40,22 @@ COARSE_FIRST = tuple(sorted(RATIOS, key=lambda ratio: -((RATIOS.index(ratio) or 
 
 # What works better on its own: weights compare well across layers, channels of different layers do not.
 USUAL_SCOPE: dict[What, Scope] = {"weights": "global", "channels": "layer"}
+
+RATES: tuple[float, ...] = (1e-5, 3e-5, 1e-4, 3e-4, LEARNING_RATE, 3e-3, 1e-2, 3e-2, 0.1)
+
+
+class Plan(NamedTuple):
+    """How many ratios a curve has, and on how many validation samples each is measured; None is all of them."""
+
+    ratios: int
+    samples: int | None
+
+
+SECONDS = 60.0  # for the curves
+LADDER = (Plan(len(RATIOS), None), *starmap(Plan, ((40, 1000), (20, 1000), (20, 500), (10, 500), (10, 300), (5, 300))))
+OPERATIONS = 100  # of a point for each parameter, about: it is copied, compared, counted, written and read
+ENOUGH = 200  # samples, to say that a model only guesses
+EXPLODED = 1.5  # times the loss of a guess
 
 SLICE_SECONDS = 0.04  # a slice of the validation split should take about so long: the first answer's budget
 
@@ -71,11 +93,13 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
             not read.
         ratio: where the ratio slider begins, one of `RATIOS`.
         what: what the explorer begins with, "weights" or "channels".
+        seconds: for the curves. Where they would take longer on this machine, they have fewer ratios, each measured on
+            fewer validation samples, and the words say so; what is chosen is always measured on all. None takes all.
 
-    Controls, each with its value to read or set from code: `what`, `ratio`, `importance`, `scope`, `epochs`, `renew`
-    (shown for models with batch normalisation), `seed`, `size`, `pin_name`; buttons `pin_button`, `reset_button`,
-    `stop_button`. After `wait()`: `model` (the pruned model), `point`, `profile` (its measurements). After
-    `wait_curves()` the curves are complete.
+    Controls, each with its value to read or set from code: `what`, `ratio`, `importance`, `scope`, `epochs` and `lr`
+    (of fine-tuning), `renew` (shown for models with batch normalisation), `seed`, `size`, `pin_name`; buttons
+    `pin_button`, `reset_button`, `stop_button`. After `wait()`: `model` (the pruned model), `point`, `profile` (its
+    measurements). After `wait_curves()` the curves are complete.
 
     Raises:
         ValueError: nothing to prune, samples that the model cannot take, a ratio that is no stop.
@@ -86,16 +110,34 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
     _technique = "pruning"
     point: Point = of_answer("point", "Accuracy and sizes of the latest answer (waits for it).")
 
-    def __init__(self, model: nn.Module, dataset: Dataset, *, ratio: float = 0.5, what: What = "weights") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        *,
+        ratio: float = 0.5,
+        what: What = "weights",
+        seconds: float | None = SECONDS,
+    ) -> None:
         PruningMethod(what)  # refuses an unknown word
+        sizing.check_seconds(seconds)
         training.check_fits(model, dataset)
-        self.dataset = dataset
-        slice_size = training.batch_for(model, dataset.validation.inputs, seconds=SLICE_SECONDS)
+        self.dataset, self._seconds, inputs = dataset, seconds, dataset.validation.inputs
+        slice_size = training.batch_for(model, inputs, seconds=SLICE_SECONDS)
+        measure.flops(model, inputs)  # the first count in a kernel loads much, which is not to be timed
+        began = time.perf_counter()
         self._sweep = Sweep(model, dataset, slice_size=slice_size)
+        self._rights: dict[tuple[PruningMethod, float], list[int]] = {}
+        # A point copies the model and counts it as the sweep has just done, and removes something before.
+        self._point_seconds = 2 * (time.perf_counter() - began)
+        self._sample_seconds = training.pace_of(model, inputs).rate(min(slice_size, len(inputs)))
+        each = len(inputs) * self.dense.flops + OPERATIONS * self.dense.parameters
+        self._sure = sizing.sure(2 * len(RATIOS) * each, seconds)
         self._failed: set[PruningMethod] = set()  # methods whose curve cannot be had
         self.here = Mark("point")
         title, call = f"PruningExplorer: {type(model).__name__} on {dataset.name}", {"ratio": ratio, "what": what}
-        super().__init__(title, _table(ratio, what), (("model", "dataset"), call), marks=[self.here])
+        also = {} if seconds == SECONDS else {"seconds": seconds}
+        super().__init__(title, _table(ratio, what), (("model", "dataset"), {**call, **also}), marks=[self.here])
         show_renew(self.renew, model)
 
     @property
@@ -112,8 +154,7 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
     @property
     def model(self) -> nn.Module:
         """The pruned model of the latest answer (waits for it)."""
-        settings = self._latest().settings
-        return self._sweep.pruned(settings.method, settings.ratio).model
+        return self._model(self._latest())
 
     @property
     def profile(self) -> Profile:
@@ -133,7 +174,11 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
     def _compute(self, settings: Settings, cancel: Event) -> Answer:
         """Prune and measure what is not remembered; show slices as they come."""
         method, ratio = settings.method, settings.ratio
-        self._busy(method.epochs > 0 and self._sweep.known(method, ratio) is None)
+        self._busy((method.epochs > 0 or not self._sure) and self._sweep.known(method, ratio) is None)
+        if not self._sure and self._sweep.known(PruningMethod(), 0.0) is None:
+            self._say(f"Ranking {self.dense.parameters:,} parameters: the first answer takes a moment.")
+            self._sweep.point(PruningMethod(), 0.0, cancel=cancel, enough=1)  # a slice, to have something to show
+            self._paint("plane", self._plane(settings))
 
         def show(part: Point) -> None:
             self._show(Answer(settings, part))
@@ -158,15 +203,22 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
         """Points still to measure, coarse first, the curves in turn: the chosen method, random, magnitude."""
         chosen = answer.settings.method
         timed = answer.settings.size == "latency"  # which is timed only for a point that is known
-        known: Callable[..., object] = self._sweep.known_latency if timed else self._sweep.known
-        methods = dict.fromkeys((chosen, replace(chosen, importance="random"), replace(chosen, importance="magnitude")))
-        wanted = [(method, ratio) for ratio in COARSE_FIRST for method in methods if method not in self._failed]
-        return [each for each in wanted if known(*each) is None], len(wanted)
+        methods, plan = self._methods(chosen), self._plan(chosen)
+        ratios = COARSE_FIRST[: plan.ratios]
+        wanted = [(method, ratio) for ratio in ratios for method in methods if method not in self._failed]
+
+        def lacks(method: PruningMethod, ratio: float) -> bool:
+            if timed:
+                return self._sweep.known_latency(method, ratio) is None
+            point = self._sweep.known(method, ratio)
+            return point is None or not (point.whole or (plan.samples and point.accuracy.n >= plan.samples))
+
+        return [each for each in wanted if lacks(*each)], len(wanted)
 
     def _grow(self, answer: Answer, missing: Sequence[tuple[PruningMethod, float]], cancel: Event) -> None:
         method, ratio = missing[0]
         try:
-            self._sweep.point(method, ratio, cancel=cancel)
+            self._sweep.point(method, ratio, cancel=cancel, enough=self._plan(method).samples)
             if answer.settings.size == "latency":
                 self._sweep.latency(method, ratio, cancel=cancel)
         except training.Cancelled:
@@ -174,11 +226,37 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
         except Exception:
             self._failed.add(method)  # a reader who asks for it is told why in the foreground
 
+    def _methods(self, chosen: PruningMethod) -> list[PruningMethod]:
+        """Those with a curve: the chosen one and its rivals."""
+        rivals = (replace(chosen, importance=each) for each in ("random", "magnitude"))
+        return list(dict.fromkeys((chosen, *rivals)))
+
+    def _plan(self, chosen: PruningMethod) -> Plan:
+        """How much of the curves is measured in time."""
+        if self._sure:
+            return LADDER[0]
+        n, train = len(self.dataset.validation), len(self.dataset.train)
+        tuning = 3 * chosen.epochs * train * self._sample_seconds
+
+        def takes(plan: Plan) -> float:
+            point = self._point_seconds + min(plan.samples or n, n) * self._sample_seconds + tuning
+            return len(self._methods(chosen)) * plan.ratios * point
+
+        return sizing.fullest(LADDER, takes, self._seconds)
+
+    def _sized(self, method: PruningMethod) -> str:
+        plan, n = self._plan(method), len(self.dataset.validation)
+        parts = [f"{plan.ratios} of {len(RATIOS)} ratios a curve"] if plan != LADDER[0] else []
+        if plan.samples and plan.samples < n:
+            parts.append(f"{plan.samples:,} of {n:,} validation {self.dataset.noun} a point")
+        return sizing.sentence(self._seconds, parts)
+
     def _pin(self, answer: Answer) -> Pin:
         method, ratio = answer.settings.method, answer.settings.ratio
         net = type(self._sweep.model).__name__
         name = f"{net}, {100 * ratio:.4g} % {method.what}, {method.importance}, {method.scope}"
-        name += f", {counted(method.epochs, 'epoch')}" * bool(method.epochs) + ", renewed statistics" * method.renew
+        tuned = counted(method.epochs, "epoch") + f" at {method.lr:g}" * (method.lr != LEARNING_RATE)
+        name += f", {tuned}" * bool(method.epochs) + ", renewed statistics" * method.renew
         name += f", seed {method.seed}" * bool(method.seed)
         return Pin(name, self._sweep.profile(method, ratio), {**asdict(method), "ratio": ratio})
 
@@ -208,16 +286,17 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
             random=baseline(replace(method, importance="random")),
             magnitude=baseline(replace(method, importance="magnitude")),
             dense=self._curve("dense model", size, PruningMethod(), [dense] if dense else []),
-            pins=self._pin_curve(size, dense_size / 10 ** SIZE_AXES[size].decades),
-            pin_names=self._pin_names,
+            pins=self._pin_curve(size, SMALLEST * dense_size)._replace(said=tuple(self._pin_names)),
             dense_size=dense_size,
             chance=100 / self.dataset.n_classes,
         )
 
     def _curve(self, label: str, size: SizeName, method: PruningMethod, points: Iterable[Point]) -> Curve:
         """Points of a method; not those whose latency is asked for and not measured yet."""
-        sized = ((self._size_of(size, method, point), point.accuracy) for point in points)
-        return Curve.of(label, ((x, accuracy) for x, accuracy in sized if x is not None))
+        sized = [(self._size_of(size, method, point), point) for point in points]
+        known = [(x, point) for x, point in sized if x is not None]
+        said = (f"{100 * point.ratio:.4g} % of the {method.what} removed" for _, point in known)
+        return Curve.of(label, ((x, point.accuracy) for x, point in known), said)
 
     def _size_of(self, size: SizeName, method: PruningMethod, point: Point | None) -> float | None:
         """A size of a point in the axis' unit, above 0; None for a latency that is not measured yet."""
@@ -227,23 +306,64 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
             return None if latency is None else latency.value
         dense = getattr(self._sweep.dense, size) / axis.divisor
         own = dense if point is None else getattr(point.sizes, size) / axis.divisor
-        return float(own or dense / 10**axis.decades)  # a log axis has no 0: its left end
+        return float(own or SMALLEST * dense or 1.0)  # a log axis has no 0
 
     def _draw_marks(self, answer: Answer) -> None:
-        here = self._curve("here", answer.settings.size, answer.settings.method, [answer.point])
-        self.here.values = [values[0] for values in here[1:]] if here.x else []
+        self.here.values = self._here(answer, answer.settings)
+
+    def _here(self, answer: Answer, settings: Settings) -> list[float]:
+        here = self._curve("here", settings.size, answer.settings.method, [answer.point])
+        return [values[0] for values in here[1:5]] if here.x else []
+
+    def _difference(self, kept: Answer, answer: Answer) -> Estimate | None:
+        """Image by image, on the whole validation split."""
+        if not answer.point.whole:
+            return None
+        return Estimate.from_pairs(self._right(answer.settings), self._right(kept.settings))
+
+    def _right(self, settings: Settings) -> list[int]:
+        """1 for each validation sample that is named right, else 0; remembered."""
+        key, split, size = (settings.method, settings.ratio), self.dataset.validation, self._sweep.slice_size
+        if key not in self._rights:
+            model = self._sweep.pruned(*key).model
+            logits = torch.cat([training.predict(model, inputs) for inputs in split.inputs.split(size)])  # [n, C]
+            finite = logits.isfinite().all(1)
+            self._rights[key] = ((logits.argmax(1) == split.labels) & finite).int().tolist()
+        return self._rights[key]
+
+    def _model(self, answer: Answer) -> nn.Module:
+        return self._sweep.pruned(answer.settings.method, answer.settings.ratio).model
+
+    def _loading(self, answer: Answer, model: nn.Module) -> str:
+        """The reader has the model that was pruned."""
+        cut = answer.settings.method.what == "channels"
+        return "smaller = prune.load_smaller(model, {})" if cut else "files.load_into(model, {})"
+
+    def _clicked(self, figure: str, curve: str, x: float, y: float) -> None:
+        """Go to a point of a curve: to its ratio, and its importance; to the dense model."""
+        method = replace(self.settings.method, importance=curve) if curve in IMPORTANCES else None
+        if figure == "plane" and curve == "dense model":
+            self.set(ratio=0.0)
+        elif figure == "plane" and method is not None and (points := self.points(method)):
+            size = self.settings.size
+            near = [
+                (abs((self._size_of(size, method, each) or 0) - x), abs(100 * each.accuracy.value - y))
+                for each in points
+            ]
+            self.set(importance=curve, ratio=points[near.index(min(near))].ratio)
 
     def _words(self, answer: Answer) -> str:
         settings, point = answer.settings, answer.point
         method, dense, sizes = settings.method, self._sweep.dense, point.sizes
         first = self._sweep.known(PruningMethod(), 0.0)
         tuned = f", then {counted(method.epochs, 'epoch')} of fine-tuning" if method.epochs else ", no fine-tuning"
+        tuned += f" at a learning rate of {method.lr:g}" * (method.epochs > 0 and method.lr != LEARNING_RATE)
         took = self._sweep.known_latency(method, settings.ratio)
         timed = f"; latency {took.value:.2f} ms ({took.low:.2f} to {took.high:.2f}) at batch 1" if took else ""
         parts = [
             f"<b>{100 * point.ratio:.4g} % of the {method.what} removed</b> ({method.importance}: "
             f"{ORDER[method.importance]}, {method.scope}{tuned}).",
-            f"Accuracy <b>{point.accuracy.percent}</b>, 95 % interval, {point.accuracy.n:,} images"
+            f"Accuracy <b>{point.accuracy.percent}</b>, 95 % interval, {point.accuracy.n:,} {self.dataset.noun}"
             f"{'' if point.whole else ' so far'}{f'; dense {first.accuracy.percent}' if first else ''}.",
             f"Non-zeros <b>{sizes.nonzeros:,}</b> of {dense.nonzeros:,}; file {sizes.file_bytes / 1e3:,.1f} kB of "
             f"{dense.file_bytes / 1e3:,.1f}; {sizes.flops / 1e6:.3g} MFLOPs of {dense.flops / 1e6:.3g}{timed}.",
@@ -252,12 +372,21 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
             without = self._sweep.known(replace(method, renew=False), settings.ratio)
             were = f"; as they were: <b>{without.accuracy.percent}</b>" if without else ""
             parts.append(f"Batch-norm statistics measured anew on training samples{were}.")
-        return " ".join(parts + _cautions(point) + self._trouble)
+        chance, guess = training.chance(self.dataset.validation.labels), math.log(self.dataset.n_classes)
+        if first and first.accuracy.low <= chance and (first.whole or first.accuracy.n >= ENOUGH):
+            parts.append(f"<b>The dense model only guesses: its interval holds chance ({100 * chance:.0f} %).</b>")
+        if method.epochs and point.loss > EXPLODED * guess:
+            loss = f"its loss is {point.loss:.3g}, that of a guess {guess:.2g}"
+            parts.append(f"<b>Fine-tuning went astray ({loss}): take a smaller lr than {method.lr:g}.</b>")
+        sized = self._sized(method)
+        return " ".join(parts + _cautions(point) + [sized] * bool(sized) + self._trouble)
 
 
 def _cautions(point: Point) -> list[str]:
     """What a reader should know before believing the numbers."""
     said = [f"<b>The model {point.broken}: these count as wrong.</b>"] * bool(point.broken)
+    if point.probabilities:
+        said.append("<b>It answers probabilities, not logits: its losses are wrong; leave out its softmax.</b>")
     if point.emptied:
         said.append(f"<b>Nothing is left of {_listed(point.emptied)}: the network is cut there.</b>")
     if point.floored:
@@ -277,15 +406,55 @@ def _listed(names: Sequence[str]) -> str:
 
 def _table(ratio: float, what: What) -> list[Row]:
     row = partial(Control, group="prune")
-    ratios = row("ratio", "stops", ratio, "Share of the weights or channels to remove.", RATIOS, unit="%", wide=True)
+    ratios = row(
+        "ratio",
+        "stops",
+        ratio,
+        "Share of the weights or channels to remove.",
+        RATIOS,
+        unit="%",
+        wide=True,
+        section="01, section 1",
+    )
     return [
-        row("what", "toggle", what, "Set weights to zero, or take whole channels out.", WHATS),
+        row("what", "toggle", what, "Set weights to zero, or take whole channels out.", WHATS, section="01, section 8"),
         replace(ratios, text=lambda stop: f"{100 * stop:.4g} %"),
-        row("importance", "choice", "magnitude", "What decides which go first.", IMPORTANCES),
-        row("scope", "choice", USUAL_SCOPE[what], "Rank in the whole network, or in each layer alone.", SCOPES),
-        row("epochs", "slider", 0, "Passes over the train split after pruning.", (0, 10), "fine-tuning", unit="epochs"),
+        row("importance", "choice", "magnitude", "What decides which go first.", IMPORTANCES, section="01, section 3"),
+        row(
+            "scope",
+            "choice",
+            USUAL_SCOPE[what],
+            "Rank in the whole network, or in each layer alone.",
+            SCOPES,
+            section="01, section 2",
+        ),
+        row(
+            "epochs",
+            "slider",
+            0,
+            "Passes over the train split after pruning.",
+            (0, 10),
+            "fine-tuning",
+            unit="epochs",
+            section="01, section 5",
+        ),
+        row(
+            "lr",
+            "stops",
+            LEARNING_RATE,
+            "Learning rate of fine-tuning: the size of Adam's steps.",
+            RATES,
+            section="01, section 5",
+        ),
         RENEW,
-        row("seed", "number", 0, "Of random importance, and of the order of the samples.", (0, 9999)),
+        row(
+            "seed",
+            "number",
+            0,
+            "Of random importance, and of the order of the samples.",
+            (0, 9999),
+            section="00, section 1",
+        ),
         SIZE_CONTROL,
         *PIN_ROWS,
     ]

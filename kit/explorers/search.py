@@ -15,6 +15,7 @@ from torch import nn
 
 from kit import checks, measure, training
 from kit.data import Dataset
+from kit.explorers import sizing
 from kit.explorers.base import of_answer
 from kit.explorers.controls import Action, Control, Row
 from kit.explorers.marks import Mark
@@ -31,6 +32,28 @@ from kit.search.trials import Method, Trial
 REPEATS: tuple[int, ...] = (4, 8, 16, 32)
 NEW_SEEDS = 1000  # from one set of seeds to the next
 APPEAR_SECONDS = 0.15  # between two paintings of a search that runs
+
+SECONDS = 30.0  # for the landscape
+RUNGS = sizing.rungs(  # smaller from rung to rung, a bit of each in turn
+    ("points", "epochs", "seeds", "samples"),
+    (20, 20, 3, math.inf),
+    (20, 20, 3, 4000),
+    (20, 20, 3, 2000),
+    (20, 20, 2, 2000),
+    (16, 20, 2, 2000),
+    (16, 15, 2, 2000),
+    (14, 15, 2, 2000),
+    (12, 15, 2, 2000),
+    (12, 15, 2, 1500),
+    (12, 15, 2, 1000),
+    (10, 15, 2, 1000),
+    (8, 15, 2, 1000),
+    (8, 10, 2, 1000),
+    (8, 10, 2, 500),
+    (6, 10, 2, 500),
+    (6, 8, 2, 300),
+    (5, 5, 2, 300),
+)
 
 PLANE = Space({"lr": Float(1e-5, 10, log=True), "dropout": Float(0.0, 0.9)})
 
@@ -79,8 +102,13 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
         method: to begin with: "grid", "random", "halving" or "Bayesian".
         trainings: largest budget, in whole trainings, 9 or more.
         landscape: a complete one of `search.landscape`, in place of training one.
-        points: values along each axis of the landscape.
-        epochs: of one whole training.
+        points: values along each axis of the landscape, 20 if there is time.
+        epochs: of one whole training, 20 if there is time.
+        seeds: networks at every cell, 3 if there is time.
+        samples: of the train split to train on, and as large a share of the validation split to score on; all of them
+            if there is time.
+        seconds: for the training of the landscape. Where it would take longer on this machine, what of `points`,
+            `epochs`, `seeds` and `samples` is left open is made smaller, and the words say so. None trains all of it.
 
     Controls, each with its value to read or set from code: `method`, `budget` (epochs), `repeats`, `project` (which
     hyper-parameter the projection shows), `seed`, `pin_name`; buttons `new_seeds_button`, `pin_button`,
@@ -109,19 +137,29 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
         method: str = "random",
         trainings: int = 36,
         landscape: Landscape | None = None,
-        points: int = 20,
-        epochs: int = 20,
+        points: int | None = None,
+        epochs: int | None = None,
+        seeds: int | None = None,
+        samples: int | None = None,
+        seconds: float | None = SECONDS,
     ) -> None:
         training.check_dataset(dataset)
         checks.whole("trainings", trainings, 9)
+        sizing.check_seconds(seconds)
         plane = landscapes.space_of(space, landscape, PLANE)
         if len(plane) != 2:
             raise ValueError(f"space must have two parameters, Float or Int; got {', '.join(plane.names)}.")
         if landscape:
             landscape.check_complete()
         given = ["dataset", *["landscape=landscape"] * bool(landscape), *["space=space"] * bool(space)]
-        sizes = {} if landscape else {"points": points, "epochs": epochs}
-        landscape = landscape or landscapes.blank(plane, **sizes)
+        sizes: dict[str, Any] = {}
+        self._sized = ""
+        if landscape is None:
+            asked = {"points": points, "epochs": epochs, "seeds": seeds, "samples": samples}
+            landscape, sizes, self._sized = sizing.landscape(
+                dataset, plane, asked, RUNGS, seconds, ("points", "epochs")
+            )
+            sizes |= {} if self._sized or seconds == SECONDS else {"seconds": seconds}
         landscape.check_dataset(dataset)
         self.dataset, self._landscape = dataset, landscape
         self._trajectories: dict[tuple[str, int], Trajectory] = {}
@@ -162,7 +200,7 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
     @property
     def model(self) -> nn.Module:
         """The chosen network, trained in full (waits for the search, then trains it once more)."""
-        return self._network(self._latest())
+        return self._model(self._latest())
 
     @property
     def profile(self) -> Profile:
@@ -203,12 +241,17 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
         if not (left := self._landscape.missing):
             return
         self._busy(True)
-        for grown in landscapes.grow(self.dataset, self._landscape, cancel=cancel):
+        total, seeds = self._landscape.curves[..., 0].size, self._landscape.seeds
+        self._say(f"Training {total:,} networks: {seeds} at every cell, with different seeds. {self._sized}".strip())
+
+        def move(networks: float) -> None:
+            self._progress((left - self._landscape.missing + networks) / left)
+
+        how: dict[str, Any] = {"callbacks": [sizing.Networks(move)], "cancel": cancel}
+        for grown in landscapes.grow(self.dataset, self._landscape, **how):
             self._landscape = grown
             self._paint("plane", plots.landscape_panel(grown))
-            self._progress(1 - grown.missing / left)
-            total = grown.curves[..., 0].size
-            self._say(f"Training {total:,} networks: {grown.seeds} at every cell, with different seeds.")
+            move(0)
 
     def _search(self, method: str, seed: int, cancel: Event, on_trial: Callable[..., None] | None = None) -> Trajectory:
         """One search up to the largest budget, remembered."""
@@ -222,7 +265,7 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
             return Grid(math.isqrt(len(self._budgets)), order="shuffled", seed=seed)
         if name == "halving":
             return SuccessiveHalving(9, min_epochs=max(1, self._full // 9), max_epochs=self._full, eta=3, seed=seed)
-        return Random(seed) if name == "random" else Bayes(seed=seed)
+        return Random(seed) if name == "random" else Bayes(seed=seed, bounds=(0, 1))
 
     def _missing(self, answer: Answer) -> tuple[Sequence[tuple[str, int]], int]:
         """Searches still to make: seed by seed, every method in turn."""
@@ -234,12 +277,12 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
 
     def _pin(self, answer: Answer) -> Pin:
         settings, config = answer.settings, answer.found[0].config
-        profile = measure.profile(self._network(answer), self.dataset.validation)
+        profile = measure.profile(self._model(answer), self.dataset.validation)
         name = f"MLP found by {settings.method} search, {settings.budget} epochs: {_said(config)}"
         record = {**config, "method": settings.method, "budget": settings.budget, "seed": settings.seeds[0]}
         return Pin(name, profile, record, "the chosen network, trained in full,")
 
-    def _network(self, answer: Answer) -> nn.Module:
+    def _model(self, answer: Answer) -> nn.Module:
         """The network that the chosen trial read, trained in full."""
         config, objective = answer.found[0].config, self._landscape.objective(answer.settings.seeds[0])
         return landscapes.network(self.dataset, self._landscape, objective.cell(config), objective.seed(config))
@@ -254,10 +297,29 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
             "rungs": lambda: plots.rungs_panel(trials, self._top, settings.method),
         }
 
+    def _here(self, answer: Answer, settings: Settings) -> list[float]:
+        found = answer.trajectory.at(answer.settings.budget)
+        return [] if found is None else [float(answer.settings.budget), *[100 * found[1]] * 3]
+
+    def _difference(self, kept: Answer, answer: Answer) -> Estimate | None:
+        """Repeat by repeat, where the seeds are the same: what is chosen, measured anew."""
+        if kept.settings.seeds != answer.settings.seeds:
+            return None
+        worths = []
+        for each in (answer.settings, kept.settings):
+            tracks = [self._trajectories.get((each.method, seed)) for seed in each.seeds]
+            worths.append([found[1] for track in tracks if track and (found := track.at(each.budget))])
+        return Estimate.from_pairs(*worths) if len(worths[0]) == len(worths[1]) == len(kept.settings.seeds) else None
+
     def _draw_marks(self, answer: Answer) -> None:
         self._draw_dots(answer.trajectory.trials)
         if not self._worker.newer:  # else a hand is ahead of this answer
             self._preview(answer.settings)
+
+    def _clicked(self, figure: str, curve: str, x: float, y: float) -> None:
+        """Go to a point of the race: its method, and its budget."""
+        if figure == "race" and curve in plots.METHODS:
+            self.set(method=curve, budget=int(x))
 
     def _draw_dots(self, trials: Sequence[Trial]) -> None:
         encode, spent = self._landscape.space.encode, itertools.accumulate(float(each.spent) for each in trials)
@@ -279,29 +341,72 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
         if answer.trajectory.at(settings.budget) is None:
             parts.append("None is done so far.")
         else:
-            trial, retested = answer.found
+            (trial, retested), others = answer.found, self._landscape.seeds - 1
             parts.append(
                 f"The best has {_said(trial.config)}; it scored <b>{100 * (trial.value or 0):.1f} %</b> after "
-                f"{counted(trial.epochs or 0, 'epoch')}. Retested on {self._landscape.seeds - 1} other networks "
+                f"{counted(trial.epochs or 0, 'epoch')}. Retested on {counted(others, 'other network')} "
                 f"of its cell, trained in full, it reaches <b>{100 * retested:.1f} %</b>."
             )
         race = plots.race_at(self._known(settings), settings.budget)
         rivals = [f"{name} {each.percent}" for name, each in race.items() if each.n > 1]
         if rivals:
             parts.append(f"Retested, mean over up to {len(settings.seeds)} repeats: {'; '.join(rivals)}.")
-        return " ".join([*parts, *self._trouble])
+        return " ".join([*parts, *[self._sized] * bool(self._sized), *self._trouble])
 
 
 def _table(names: Sequence[str], method: str, budgets: Sequence[int]) -> list[Row]:
     titles, written = [(parameter_title(name), name) for name in names], "{:g} epochs".format
     spend = "Epochs that a search may train."
     return [
-        Control("budget", "stops", budgets[8], spend, budgets, unit="epochs", text=written, wide=True),
-        Control("method", "choice", method, "What proposes the trials.", plots.METHODS, group="search"),
-        Control("repeats", "stops", 8, "How often each method searches in the race.", REPEATS, group="search"),
-        Control("project", "choice", names[0], "Which one the projection shows.", titles, "project on", "picture"),
-        Control("seed", "number", 0, "Of the first repeat: its trials are shown.", (0, 10**9), group="search"),
+        Control(
+            "budget",
+            "stops",
+            budgets[8],
+            spend,
+            budgets,
+            unit="epochs",
+            text=written,
+            wide=True,
+            section="04, section 1",
+        ),
+        Control(
+            "method",
+            "choice",
+            method,
+            "What proposes the trials.",
+            plots.METHODS,
+            group="search",
+            section="04, section 2",
+        ),
+        Control(
+            "repeats",
+            "stops",
+            8,
+            "How often each method searches in the race.",
+            REPEATS,
+            group="search",
+            section="04, section 5",
+        ),
+        Control(
+            "seed",
+            "number",
+            0,
+            "Of the first repeat: its trials are shown.",
+            (0, 10**9),
+            group="search",
+            section="04, section 5",
+        ),
         Action("new_seeds", "New seeds", "random", "Search everything again with seeds that were not used before."),
+        Control(
+            "project",
+            "choice",
+            names[0],
+            "Which one the projection shows.",
+            titles,
+            "project on",
+            "picture",
+            section="04, section 2",
+        ),
         *PIN_ROWS,
     ]
 

@@ -18,7 +18,7 @@ from kit.training import Cancelled
 
 Job = Callable[[Event], None]
 Idle = Callable[[Event], bool]
-Kind = Literal["kept", "latest", "idle"]
+Kind = Literal["kept", "latest", "aside", "idle"]
 
 CLOSED = "This explorer is closed; run its cell again."
 _alive: weakref.WeakSet[Worker] = weakref.WeakSet()
@@ -38,6 +38,7 @@ class Worker:
         self._changed = threading.Condition()
         self._latest: Job | None = None
         self._kept: deque[Job] = deque()
+        self._aside: Job | None = None
         self._running: Kind = "idle"
         self._idling, self._closed = True, False
         self._cancel = Event()  # of what runs
@@ -66,6 +67,17 @@ class Worker:
             self._idling = True
             self._start()
             self._changed.notify_all()
+
+    def aside(self, job: Job) -> None:
+        """Ask for a moment's work between requests and pieces of idle work: it cancels none, and no wait is for it.
+
+        It takes the place of another one that has not begun; where the worker is closed nothing happens.
+        """
+        with self._changed:
+            if not self._closed:
+                self._aside = job
+                self._start()
+                self._changed.notify_all()
 
     @property
     def asked(self) -> bool:
@@ -158,7 +170,9 @@ class Worker:
         torch.set_num_threads(threads)  # as where it was asked: a new thread would take over the one of small work
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._kept or self._latest or self._idling)
+                self._changed.wait_for(
+                    lambda: self._closed or self._kept or self._latest or self._aside or self._idling
+                )
                 if self._closed and not self._kept:
                     return
                 job: Callable[[Event], Any] = self._idle
@@ -166,6 +180,8 @@ class Worker:
                     self._running, job = "kept", self._kept.popleft()
                 elif self._latest is not None:
                     self._running, job, self._latest = "latest", self._latest, None
+                elif self._aside is not None:
+                    self._running, job, self._aside = "aside", self._aside, None
                 self._cancel = cancel = Event()
             self._attempt(self._running, job, cancel)
 

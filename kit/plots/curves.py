@@ -1,4 +1,4 @@
-"""What every figure is made of: panels, measured curves with their bands, axes, and labels that keep apart.
+"""What every figure is made of: panels, measured curves with their bands, axes, and names.
 
 A panel is a whole figure as plain data: traces with their looks, and layout. Each `x_panel(...)` of this package turns
 numbers into one; tests read it without pixels, and an explorer sends only what differs from the panel before.
@@ -7,15 +7,16 @@ numbers into one; tests read it without pixels, and an explorer sends only what 
 from __future__ import annotations
 
 import html
+import itertools
 import math
+import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
-from scipy.optimize import isotonic_regression
 
 from kit.measure import Estimate, SizeName
 from kit.plots import style
@@ -23,8 +24,7 @@ from kit.search.space import Float, Int
 
 Trace = dict[str, Any]
 
-BARE_HOVER = "%{y:.1f} % at %{x:.4~g}<extra></extra>"
-HOVER = "%{y:.1f} % at %{x:.4~g}<extra>%{fullData.name}</extra>"
+HOVER = "%{fullData.name}<br>%{y:.1f} % at %{x:.4~g}<extra></extra>"
 TITLES = {
     "lr": "learning rate",
     "weight_decay": "weight decay",
@@ -42,29 +42,61 @@ class Curve(NamedTuple):
     value: tuple[float, ...] = ()  # per cent, as are the ends of the intervals
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    said: tuple[str, ...] = ()  # what each point is, where that needs saying: shown under the mouse
 
     @classmethod
-    def of(cls, label: str, points: Iterable[tuple[float, Estimate]]) -> Curve:
+    def of(cls, label: str, points: Iterable[tuple[float, Estimate]], said: Iterable[str] = ()) -> Curve:
         """A curve of measured shares, in the order given: pairs of x and an estimate in 0 .. 1."""
         known = [(x, *(100 * share for share in (each.value, each.low, each.high))) for x, each in points]
-        return cls(label, *zip(*known, strict=True)) if known else cls(label)
+        return cls(label, *zip(*known, strict=True))._replace(said=tuple(said)) if known else cls(label)
+
+
+class Label(NamedTuple):
+    """A name in a figure; the page, which knows how wide texts are, finds room for it (`explorers/static/labels.js`).
+
+    It stands beside the point at `x` and `y`; or anywhere along the trace called `curve`; or, where there is a `y`
+    alone, along that height, and with `end` beside the right end of the plot. Where there is no room it is left out.
+    """
+
+    text: str  # plain; a line break makes two lines
+    x: float | None = None  # in units of the axes
+    y: float | None = None
+    curve: str = ""
+    end: bool = False
+    rank: int = 0  # the lowest is placed first
+    colour: str = ""  # of its first letter, a curve's sign
 
 
 @dataclass(frozen=True)
 class Panel:
     """A whole figure: traces and layout as plotly takes them.
 
-    Always as many traces, empty or not, and as many annotations: plotly cannot add one while it changes another.
+    Always as many traces, empty or not: plotly cannot add one while it changes another.
     """
 
     traces: Sequence[Trace]
     layout: dict[str, Any]
     curves: tuple[Curve, ...] = ()  # the numbers that it shows, for a reader who wants them as a table
+    labels: tuple[Label, ...] = ()
 
     @property
     def figure(self) -> go.Figure:
-        """The figure, to show outside of an explorer."""
-        return go.Figure(data=list(self.traces), layout=self.layout)
+        """The figure, to show outside of an explorer: names stand where they belong, also over one another."""
+        return go.Figure(list(self.traces), {**self.layout, "annotations": list(map(self._annotation, self.labels))})
+
+    def _annotation(self, label: Label) -> dict[str, Any]:
+        trace = next((each for each in self.traces if label.curve and each.get("name") == label.curve), {})
+        x, y = label.x, label.y
+        if trace.get("x"):
+            middle = len(trace["x"]) // 2
+            x, y = trace["x"][middle], trace["y"][middle]
+        logarithmic = self.layout["xaxis"].get("type") == "log"
+        place: dict[str, Any] = {"x": math.log10(x) if x and logarithmic else x, "y": y, "yanchor": "bottom"}
+        if x is None:
+            place |= {"xref": "paper", "x": 1.0 * label.end, "xanchor": "left"}
+        if label.end:
+            place["yanchor"] = "middle"
+        return {"text": html.escape(label.text, quote=False).replace("\n", "<br>"), "showarrow": False, **place}
 
 
 # -- traces ------------------------------------------------------------------------------------------------------------
@@ -80,30 +112,43 @@ def band(curve: Curve, look: style.Look, name: str = "") -> Trace:
     }
 
 
-def line(curve: Curve, look: style.Look, **more: Any) -> Trace:
-    """A curve in the look of its technique; `more` as plotly takes it."""
+def line(curve: Curve, look: style.Look, at: str = "at %{x:.4~g}", **more: Any) -> Trace:
+    """A curve in the look of its technique; `at` as in `hover`, `more` as plotly takes it."""
     return {
         **{"name": curve.label, "x": list(curve.x), "y": list(curve.value), "mode": "lines+markers"},
         "line": {"color": look.colour, "dash": look.dash, "width": 2},
         "marker": {"symbol": look.marker, "size": 5, "color": look.colour},
-        "hovertemplate": HOVER,
+        **hover(curve, at),
         **more,
     }
 
 
+def hover(curve: Curve, at: str) -> Trace:
+    """What is said under the mouse: what a point is, its value with its interval, and where it is (`at`)."""
+    columns: list[Sequence[Any]] = [[round(end, 1) for end in ends] for ends in (curve.low, curve.high)]
+    wrapped = (textwrap.wrap(each, 36) for each in curve.said)  # as wide as the smallest figure
+    said = ["<br>".join(html.escape(line, quote=False) for line in lines) for lines in wrapped]  # plotly reads tags
+    columns += [said] * bool(said)
+    what = "%{fullData.name}" + ": %{customdata[2]}" * bool(said)
+    value = "%{y:.1f} % (%{customdata[0]} to %{customdata[1]})"
+    return {
+        "customdata": [list(row) for row in zip(*columns, strict=True)],
+        "hovertemplate": f"{what}<br>{value}<br>{at}<extra></extra>",
+    }
+
+
 def banded(curve: Curve, look: style.Look, **more: Any) -> list[Trace]:
-    """A curve over its interval; `more` as plotly takes it for the curve."""
+    """A curve over its interval; `more` as `line` takes it."""
     return [band(curve, look), line(curve, look, **more)]
 
 
-def points(curve: Curve, look: style.Look, size: int = 10, **more: Any) -> Trace:
-    """Single points with their intervals as error bars; `more` as plotly takes it."""
+def points(curve: Curve, look: style.Look, size: Any = 10, at: str = "at %{x:.4~g}", **more: Any) -> Trace:
+    """Single points with their intervals as error bars; `at` as in `hover`, `more` as plotly takes it."""
     return {
-        **{"name": curve.label, "x": list(curve.x), "y": list(curve.value), "mode": "markers+text"},
+        **{"name": curve.label, "x": list(curve.x), "y": list(curve.value), "mode": "markers"},
         "marker": {"symbol": look.marker, "size": size, "color": look.colour},
         "error_y": error_bars(curve, look.colour),
-        "textfont": {"size": style.SMALL_SIZE},
-        "hovertemplate": HOVER,
+        **hover(curve, at),
         **more,
     }
 
@@ -115,9 +160,9 @@ def error_bars(curve: Curve, colour: str, **more: Any) -> dict[str, Any]:
     return {"type": "data", "symmetric": False, **ends, "color": colour, **more}
 
 
-def bars_right(names: Sequence[str], **more: Any) -> Trace:
-    """Bars that grow to the right, one for each name, with a text at the end; `more` as plotly takes it."""
-    look = {"type": "bar", "orientation": "h", "textposition": "outside", "cliponaxis": False}
+def bars_right(names: Sequence[str | int], **more: Any) -> Trace:
+    """Bars that grow to the right, one for each name or place, with a text at the end; `more` as plotly takes it."""
+    look = {"type": "bar", "orientation": "h", "textposition": "outside", "constraintext": "none", "cliponaxis": False}
     return {**look, "y": list(names), **more}
 
 
@@ -127,43 +172,52 @@ def sticks(places: Sequence[float], heights: Sequence[float]) -> dict[str, list[
     return {"x": x, "y": [each for height in heights for each in (0.0, height, None)]}
 
 
-def pins(curve: Curve, names: Sequence[str], middle: float) -> Trace:
-    """What is pinned on the board, the newest last.
+def pins(curve: Curve, at: str) -> Trace:
+    """What is pinned on the board; the newest, the last, is large and has its interval. `at` as in `hover`."""
+    older, look = len(curve.x) - 1, style.LOOKS["board"]
+    fade = {"symbol": look.marker, "color": look.colour, "size": [6] * older + [10], "opacity": [0.5] * older + [1]}
+    bars = error_bars(curve, look.colour, width=0)  # without caps, which an interval of no width would have
+    for ends in (bars["array"], bars["arrayminus"]):
+        ends[:older] = [0.0] * older
+    return points(curve._replace(label="on the board"), look, at=at, marker=fade, error_y=bars)
 
-    Only the newest name is written, towards `middle` of the x axis: there is no room for all. The others show on hover.
-    """
-    newest = [html.escape(textwrap.shorten(name, 24, placeholder=" …")) for name in names[-1:]]
-    return points(
-        curve._replace(label="on the board"),
-        style.LOOKS["board"],
-        text=[""] * len(names[:-1]) + newest,
-        textposition=[f"bottom {'left' if x > middle else 'right'}" for x in curve.x],
-        hovertext=[html.escape(name) for name in names],  # plotly reads tags in text
-        hovertemplate="%{hovertext}: " + HOVER,
-    )
+
+def newest(pins: Curve) -> list[Label]:
+    """The name of the newest pin; the others show theirs under the mouse: there is no room for all."""
+    places = zip(pins.said, pins.x, pins.value, strict=True)
+    return [Label("\n".join(short_name(name)), x, y, rank=2) for name, x, y in [*places][-1:]]
 
 
 # -- axes --------------------------------------------------------------------------------------------------------------
 
 
 class SizeAxis(NamedTuple):
-    """How a size is written: axis title, divisor to its unit, decades shown below the dense model."""
+    """How a size is written: axis title, divisor to its unit, a point's size under the mouse."""
 
     title: str
     divisor: float
-    decades: float
+    at: str
 
 
 SIZE_AXES: dict[SizeName, SizeAxis] = {
-    "nonzeros": SizeAxis("parameters that are not zero", 1, 3.1),
-    "file_bytes": SizeAxis("file, kB", 1e3, 2.7),
-    "flops": SizeAxis("MFLOPs for one sample", 1e6, 3.1),
-    "latency": SizeAxis("latency, ms", 1, 1.6),
+    "nonzeros": SizeAxis("parameters that are not zero", 1, "%{x:,.0f} parameters not zero"),
+    "file_bytes": SizeAxis("file, kB", 1e3, "file of %{x:,.4~r} kB"),
+    "flops": SizeAxis("MFLOPs for one sample", 1e6, "%{x:,.3~r} MFLOPs"),
+    "latency": SizeAxis("latency, ms", 1, "%{x:.3~r} ms"),
 }
+SMALLEST = 1e-3  # of the dense model: where a size of 0 is drawn, since a log axis has none
 
 
-def size_axis(size: SizeName, bottom: float, top: float) -> dict[str, Any]:
-    """A log axis from `bottom` to `top`, both in the unit of the size."""
+def size_axis(size: SizeName, sizes: Iterable[float]) -> dict[str, Any]:
+    """A log axis on which `sizes` are seen, in its unit.
+
+    The lower end is a tick, 1, 2 or 5 of a decade, so that it seldom moves while a curve grows.
+    """
+    sizes = [*sizes] or [1.0]
+    largest = max(sizes)
+    lowest = 0.9 * min(*sizes, largest / 2)
+    decade = 10.0 ** math.floor(math.log10(lowest))
+    bottom, top = max(step * decade for step in (1, 2, 5) if step * decade <= lowest), 1.6 * largest
     ticks = log_ticks(bottom, top)
     return {
         "type": "log",
@@ -171,12 +225,13 @@ def size_axis(size: SizeName, bottom: float, top: float) -> dict[str, Any]:
         "range": [math.log10(bottom), math.log10(top)],
         "tickvals": ticks,
         "ticktext": [f"{tick / 1000:g}k" if tick >= 1000 else f"{tick:g}" for tick in ticks],
+        "tickangle": 0,
     }
 
 
 def log_ticks(low: float, high: float) -> list[float]:
     """1, 2, 5 of each decade within the range; powers of ten only where that would be crowded."""
-    steps = (1, 2, 5) if high / low < 300 else (1,)
+    steps = (1, 2, 5) if high / low < 100 else (1,)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
 
@@ -191,6 +246,16 @@ def accuracy_axis(
     bottom = max(0.0, math.floor(min([*lows, 99.0]) / step) * step) - 2.0 if (lows := list(lows)) else 0.0
     every = 20 if bottom < 30 else 10 if bottom < 70 else 5
     return {"title": title, "range": [bottom, 104.0], "tickvals": [at for at in range(0, 101, every) if at >= bottom]}
+
+
+def worth_axis(best: float | None) -> dict[str, Any]:
+    """An axis of what was found is worth, per cent: the best 30 points, where searches differ; less enters from below.
+
+    Args:
+        best: what can be reached, share 0 .. 1; None where it is not known.
+    """
+    bottom = 5.0 * math.floor(max(0.0, 100 * (1.0 if best is None else best) - 30) / 5)
+    return {"title": "worth of the chosen one, %", "range": [bottom, 101.5], "tickvals": list(range(0, 101, 10))}
 
 
 def ticked(title: str, low: float, high: float) -> dict[str, Any]:
@@ -258,47 +323,41 @@ def tick(value: float) -> str:
     return f"{value:,.9g}"
 
 
-# -- labels ------------------------------------------------------------------------------------------------------------
+# -- names -------------------------------------------------------------------------------------------------------------
+
+NAME_LETTERS = 26  # a line of a name
 
 
-def spread(
-    heights: Mapping[str, float], gap: float, low: float = -math.inf, high: float = math.inf
-) -> dict[str, float]:
-    """Move labels apart until any two are `gap` apart, as little as possible (least squares), within `low` .. `high`.
-
-    The order stays. The gaps turn into "never falls" once a step of `gap` for each label is taken off: that is
-    isotonic regression.
-    """
-    if not heights:
-        return {}
-    names = sorted(heights, key=heights.__getitem__)
-    steps = gap * np.arange(len(names))
-    placed = isotonic_regression([heights[name] for name in names] - steps).x + steps
-    placed = np.minimum(placed, high - steps[::-1])
-    return dict(zip(names, np.maximum(placed, low + steps).tolist(), strict=True))
+def short_name(name: str) -> tuple[str, ...]:
+    """A name in at most two lines of `NAME_LETTERS` letters, broken at a comma or blank, its middle left out."""
+    if len(name) <= NAME_LETTERS:
+        return (name,)
+    cuts = [at + 1 for at, letter in enumerate(name) if letter in ", " and at < NAME_LETTERS]
+    cut = max(cuts, default=NAME_LETTERS)
+    first, rest = name[:cut].strip(), name[cut:].strip()
+    return (first, rest if len(rest) <= NAME_LETTERS else "…" + rest[1 - NAME_LETTERS :].strip())
 
 
-def end_labels(
-    names: Mapping[str, str], ends: Mapping[str, float], span: tuple[float, float], rows: int = 18
-) -> list[dict[str, Any]]:
-    """Annotations beside the right end of the plot: the name of each line, level with where it ends.
+def short(name: str, letters: int = 16) -> str:
+    """A name in one line: of a long one like `encoder.blocks.12.proj` the first words are cut, then its middle."""
+    parts = re.split(r"([._])", name)
+    for keep, at in itertools.product((3, 1), range(len(parts) - 1)):
+        if sum(map(len, parts)) > letters and parts[at].isalpha():
+            parts[at] = parts[at][:keep]
+    name = "".join(parts)
+    return name if len(name) <= letters else f"{name[: letters // 2 - 1]}…{name[-letters // 2 :]}"
 
-    Args:
-        names: what is written for each line, in its own order; one without an end is written nowhere.
-        ends: where lines end, in units of the y axis.
-        span: lower and upper end of the y axis.
-        rows: lines of text that fit above each other.
-    """
-    bottom, top = span
-    gap = (top - bottom) / rows
-    kept = {name: min(max(end, bottom), top) for name, end in ends.items()}
-    placed = spread(kept, gap, bottom + gap / 3, top - gap / 3)
-    place = {"xref": "paper", "x": 1.01, "xanchor": "left", "yanchor": "middle"}
-    look = {"showarrow": False, "font": {"size": style.FONT_SIZE}}
-    return [
-        {"text": text if name in placed else "", "y": placed.get(name, bottom), **place, **look}
-        for name, text in names.items()
-    ]
+
+def of_curve(curve: Curve, look: style.Look, name: str = "", **more: Any) -> list[Label]:
+    """The name of a curve behind its sign, anywhere along it; none of an empty one. `more` as `Label` takes it."""
+    label = Label(signed(name or curve.label, look), curve=curve.label, colour=look.colour, **more)
+    return [label] * bool(curve.x)
+
+
+def at_end(curve: Curve, look: style.Look, name: str = "", **more: Any) -> list[Label]:
+    """The name of a curve behind its sign, beside its right end; none of an empty one."""
+    text = name or signed(curve.label, look)
+    return [Label(text, y=y, end=True, colour=look.colour, **more) for y in curve.value[-1:]]
 
 
 def signed(name: str, look: style.Look) -> str:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from kit.measure import Estimate
 from kit.plots import curves, style
-from kit.plots.curves import Curve, Panel, Trace
+from kit.plots.curves import Curve, Label, Panel, Trace
 
 HOLDS, MISSES = style.Look(style.BLUE, "circle", "solid"), style.Look(style.VERMILION, "x", "solid")
 
@@ -51,24 +51,18 @@ def intervals_panel(readings: Sequence[Estimate], truth: float | None, fewest: i
     line = [] if truth is None else [100 * truth] * 2
     truth_line = {
         **{"name": "truth", "mode": "lines", "line": {"color": style.NEUTRAL, "width": 2}},
+        "hovertemplate": "truth: %{y:.1f} %<extra></extra>",
         **{"x": [0, len(readings) + 1][: len(line)], "y": line},
     }
     bottom, top = (0.0, 1.0) if truth is None else _reach(truth, fewest)
     low = math.floor(100 * min([bottom, *(reading.low for reading in readings)]) - 2)
     high = math.ceil(100 * max([top, *(reading.high for reading in readings)]) + 2)
-    label = {
-        "text": "".join(f"truth<br>{share:.1f} %" for share in line[:1]),
-        **{"xref": "paper", "x": 1.005, "xanchor": "left", "y": 100 * (truth or 0.0), "showarrow": False},
-        **{"align": "left", "font": {"size": style.FONT_SIZE}},
-    }
+    labels = tuple(Label(f"truth\n{share:.1f} %", y=share, end=True) for share in line[:1])
     ticks = [1, *range(5, draws + 1, 5)]
     x = {"title": "reading", "range": [0.2, draws + 0.8], "showgrid": False, "tickvals": ticks}
-    y, title = (
-        curves.ticked("accuracy, %", low, high),
-        "readings with their 95 % intervals: ● holds the truth, ✖ misses it",
-    )
-    layout = style.layout(f"{draws} {title}", 360, x, y, right=66, annotations=[label])
-    return Panel([truth_line, _bars(holding, HOLDS, 6), _bars(missing, MISSES, 10)], layout, (holding, missing))
+    y, title = curves.ticked("accuracy, %", low, high), f"{draws} readings: ● interval holds the truth, ✖ misses it"
+    layout, shown = style.layout(title, 330, x, y, right=60), (holding, missing)
+    return Panel([truth_line, _bars(holding, HOLDS, 6), _bars(missing, MISSES, 10)], layout, shown, labels)
 
 
 def _reach(truth: float, n: int) -> tuple[float, float]:
@@ -79,5 +73,4 @@ def _reach(truth: float, n: int) -> tuple[float, float]:
 
 def _bars(curve: Curve, look: style.Look, size: int) -> Trace:
     error = curves.error_bars(curve, look.colour, thickness=2, width=3)
-    hover = "reading %{x}: %{y:.1f} %<extra>%{fullData.name}</extra>"
-    return curves.points(curve, look, size, mode="markers", error_y=error, hovertemplate=hover)
+    return curves.points(curve, look, size, "reading %{x}", error_y=error)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 
 from kit.measure import SizeName
 from kit.plots import curves, style
-from kit.plots.curves import SIZE_AXES, Curve, Panel
+from kit.plots.curves import SIZE_AXES, Curve, Label, Panel
 from kit.prune import prunable
 
 BINS = 61
 MAX_FILTERS = 64
+ROWS = 9  # of layers, for which a detail figure has room
+DECADES: dict[SizeName, float] = {"nonzeros": 3, "file_bytes": 1}  # at least on the axis: there most curves will go
 
 
 def plane_panel(
@@ -27,7 +30,6 @@ def plane_panel(
     magnitude: Curve,
     dense: Curve,
     pins: Curve,
-    pin_names: Sequence[str],
     dense_size: float,
     chance: float,
 ) -> Panel:
@@ -39,40 +41,27 @@ def plane_panel(
         random: the curve of random importance; empty where that is the chosen one.
         magnitude: the curve of magnitude, to compare another importance with; empty where it is the chosen one.
         dense: the dense model; one point, or none while it is not measured.
-        pins: what is pinned on the board.
-        pin_names: their names, in order.
+        pins: what is pinned on the board, the newest last.
         dense_size: of the dense model.
         chance: accuracy of guessing, per cent.
     """
-    looks, thin_line = style.LOOKS, {"color": style.LOOKS["magnitude"].colour, "width": 1.5}
+    looks, thin_line, at = style.LOOKS, {"color": style.LOOKS["magnitude"].colour, "width": 1.5}, SIZE_AXES[size].at
+    thin_point = {"color": style.LOOKS["magnitude"].colour, "size": 3}
     traces = [
-        *curves.banded(random, looks["random"]),
-        *curves.banded(own, looks[own.label]),
-        curves.points(dense, looks["dense"], 13, text=["dense"], textposition="top center", error_y={}),
-        curves.pins(pins, pin_names, dense_size / 30),
-        curves.line(magnitude, looks["magnitude"], mode="lines", line=thin_line, opacity=0.6),
+        *curves.banded(random, looks["random"], at=at),
+        *curves.banded(own, looks[own.label], at=at),
+        curves.points(dense, looks["dense"], 13, at, error_y={}),
+        curves.pins(pins, at),
+        curves.line(magnitude, looks["magnitude"], at, line=thin_line, marker=thin_point, opacity=0.6),
     ]
-    bottom = min([dense_size / 10 ** SIZE_AXES[size].decades, *(0.8 * x for x in pins.x)])
-    x = curves.size_axis(size, bottom, max([dense_size, *pins.x]) * 1.6)
-    guessing = {"xref": "paper", "x": 0.005, "y": chance, "xanchor": "left", "yanchor": "bottom"}
-    names = (_name(*pair, bottom) for pair in ((own, random, 1), (random, own, -1), (magnitude, own, 1)))
-    marks = [{"showarrow": False, **mark} for mark in ({"text": "guessing", **guessing}, *names)]
-    title, y = "Accuracy against size: where are you (x), and what did it cost?", curves.accuracy_axis()
-    layout = style.layout(title, 400, x, {**y, "range": [0, 109]}, shapes=[curves.level(chance)], annotations=marks)
-    return Panel(traces, layout, (own, random, magnitude, dense, pins))
-
-
-def _name(curve: Curve, other: Curve, side: int, bottom: float) -> dict[str, Any]:
-    """A curve's name, where it lies furthest above (side 1) or below (-1) the other curve."""
-    if not curve.x:
-        return {"text": "", "x": math.log10(bottom), "y": 0.0, "yshift": 0}
-    there = np.array(curve.value)
-    if other.x:
-        order = np.argsort(other.x)
-        there = np.interp(curve.x, np.take(other.x, order), np.take(other.value, order))
-    at = int(np.argmax(side * (np.array(curve.value) - there)))
-    place = {"x": math.log10(curve.x[at]), "y": curve.value[at], "yshift": 14 * side}
-    return {"text": curve.label, **place, "font": {"size": style.FONT_SIZE}}
+    sizes = [size for curve in (own, random, magnitude, dense, pins) for size in curve.x]
+    x = curves.size_axis(size, [*sizes, dense_size, dense_size / 10 ** DECADES.get(size, 0)])
+    named = [label for curve in (own, random, magnitude) for label in curves.of_curve(curve, looks[curve.label])]
+    named += [Label("dense", *point) for point in zip(dense.x, dense.value, strict=True)]
+    labels = *named, *curves.newest(pins), Label("guessing", y=chance, rank=3)
+    title, y = "Accuracy against size (✖ you are here)", curves.accuracy_axis()
+    layout = style.layout(title, 330, x, {**y, "range": [0, 109]}, shapes=[curves.level(chance)])
+    return Panel(traces, layout, (own, random, magnitude, dense, pins), labels)
 
 
 def kept_panel(dense: nn.Module, kept: Mapping[str, float]) -> Panel:
@@ -82,21 +71,57 @@ def kept_panel(dense: nn.Module, kept: Mapping[str, float]) -> Panel:
         dense: names the layers and their sizes.
         kept: share 0 .. 1 of each weight's numbers that are still there, by its name; what is missing counts as 0.
     """
-    sizes = {name: weight.numel() for name, weight in prunable(dense).items()}
-    shares = [100 * kept.get(name, 0.0) for name in sizes]
+    rows = layer_rows({name: weight.numel() for name, weight in prunable(dense).items()})
+    shares = [100 * row.share(kept) for row in rows]
     bar = curves.bars_right(
-        [f"{name.removesuffix('.weight')}<br>{total:,}" for name, total in sizes.items()],
+        range(len(rows)),
         **{"x": shares, "text": [curves.percent(share) for share in shares], "marker": {"color": style.BLUE}},
-        hovertemplate="%{y}: %{x:.2f} % kept<extra></extra>",
+        hovertext=[row.said for row in rows],
+        hovertemplate="%{hovertext}<br>%{x:.2f} % kept<extra></extra>",
     )
-    x = {"title": "kept, % of its weights", "range": [0, 125], "tickvals": [0, 25, 50, 75, 100]}
-    y = {"autorange": "reversed", "showgrid": False, "automargin": True}  # names of layers may be long
-    return Panel([bar], style.layout("What each layer keeps", detail_height(len(sizes)), x, y))
+    x = {"title": "kept, %", "range": [0, 140], "tickvals": [0, 50, 100]}
+    layout = style.layout("What each layer keeps", 220, x, row_axis(rows), margin=row_margin(rows))
+    return Panel([bar], layout)
 
 
-def detail_height(layers: int) -> int:
-    """Height in pixels of the detail figures: 34 a layer, and never less than 270."""
-    return max(270, 110 + 34 * layers)
+class LayerRow(NamedTuple):
+    """One row of a figure: a layer, or many together."""
+
+    name: str
+    sizes: dict[str, int]  # numbers in each weight, by its name
+
+    def share(self, shares: Mapping[str, float]) -> float:
+        """The mean of shares of the weights, by their names, each as heavy as it is large; one missing counts as 0."""
+        return sum(shares.get(name, 0.0) * size for name, size in self.sizes.items()) / sum(self.sizes.values())
+
+    @property
+    def said(self) -> str:
+        """What it is, under the mouse."""
+        return f"{html.escape(self.name)}: {sum(self.sizes.values()):,} weights"
+
+
+def layer_rows(sizes: Mapping[str, int]) -> list[LayerRow]:
+    """The layers from input to output; of many the largest, and then one row for all others.
+
+    Args:
+        sizes: numbers in each weight, by its name.
+    """
+    largest = sorted(sizes, key=lambda name: -sizes[name])[: ROWS if len(sizes) <= ROWS else ROWS - 1]
+    rows = [LayerRow(name.removesuffix(".weight"), {name: size}) for name, size in sizes.items() if name in largest]
+    others = {name: size for name, size in sizes.items() if name not in largest}
+    return rows + [LayerRow(f"{len(others)} smaller ones", others)] * bool(others)
+
+
+def row_axis(rows: Sequence[LayerRow]) -> dict[str, Any]:
+    """A y axis with the names of rows, the first on top; long ones are cut in their middle."""
+    names = [html.escape(curves.short(row.name)) for row in rows]
+    ticks = {"tickvals": list(range(len(rows))), "ticktext": names}
+    return {"range": [len(rows) - 0.4, -0.6], "showgrid": False, **ticks}
+
+
+def row_margin(rows: Sequence[LayerRow]) -> dict[str, int]:
+    """Margins that hold the names of rows."""
+    return {**style.MARGIN, "l": 14 + 7 * max(len(curves.short(row.name)) for row in rows)}
 
 
 def weights_panel(dense: nn.Module, pruned: nn.Module, thresholds: Sequence[float] = ()) -> Panel:
@@ -119,14 +144,16 @@ def weights_panel(dense: nn.Module, pruned: nn.Module, thresholds: Sequence[floa
     places = [x for threshold in sorted(set(thresholds)) for x in (-threshold, threshold)]
     blue, line = {"color": style.BLUE, "line": {"width": 0}}, {"type": "scatter", "mode": "lines"}
     grey, dashed = {"shape": "hvh", "color": style.NEUTRAL}, {"color": style.VERMILION, "dash": "dash"}
+    said = {"hovertemplate": "%{fullData.name}: %{y:,} weights near %{x:.3~g}<extra></extra>"}
+    went = {"hovertemplate": "threshold %{x:.3~g}<extra></extra>"}
     traces = [
-        {"type": "bar", "name": "now", "x": centres, "y": now, "marker": blue},
-        {**line, "name": "dense", "x": centres, "y": was, "line": grey},
-        {**line, "name": "threshold", **curves.sticks(places, [float(top)] * len(places)), "line": dashed},
+        {"type": "bar", "name": "now", "x": centres, "y": now, "marker": blue, **said},
+        {**line, "name": "dense", "x": centres, "y": was, "line": grey, **said},
+        {**line, "name": "threshold", **curves.sticks(places, [float(top)] * len(places)), "line": dashed, **went},
     ]
     x = {"title": "value of a weight", "range": [centres[0] * 1.02, centres[-1] * 1.02]}
     y = {"title": "weights in the bin", "range": [0, 1.05 * top]}
-    return Panel(traces, style.layout("Weights: grey before, blue now", 270, x, y, bargap=0))
+    return Panel(traces, style.layout("Weights: grey before, blue now", 220, x, y, bargap=0))
 
 
 def filters_panel(
@@ -166,11 +193,11 @@ def filters_panel(
             "marker": {"symbol": "x-thin", "size": 5, "line": {"width": 1, "color": "#404040"}},
         },
     ]
-    number = f"first {len(tiles)} of " * (len(tiles) < len(before)) + f"{len(before)}"
+    number = f"{len(tiles)} of " * (len(tiles) < len(before)) + curves.counted(len(before), "filter")
     hidden = {"showgrid": False, "showticklabels": False, "showline": False, "ticks": "", "constrain": "domain"}
-    title = f"{layer}: its {number} filters, x = gone"
+    title = f"{html.escape(curves.short(layer, 12))}: {number} (✖ gone)"
     y = {**hidden, "autorange": "reversed", "scaleanchor": "x"}
-    return Panel(traces, style.layout(title, 270, hidden, y, margin={"l": 8, "r": 8, "t": 34, "b": 8}))
+    return Panel(traces, style.layout(title, 220, hidden, y, margin={"l": 8, "r": 8, "t": 30, "b": 8}))
 
 
 def _outputs_first(model: nn.Module, name: str) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 
 from kit.measure import Estimate
 from kit.plots import curves, style
-from kit.plots.curves import Curve, Panel
+from kit.plots.curves import Curve, Label, Panel
 from kit.search.landscape import Landscape
 from kit.search.replay import Trajectory
 from kit.search.space import Choice
@@ -18,7 +18,7 @@ from kit.search.trials import Trial
 
 METHODS = ("grid", "random", "halving", "Bayesian")
 COLOURS = "Cividis"  # even in brightness, and the same for colour-blind readers
-DETAIL_HEIGHT = 320
+DETAIL_HEIGHT = 220
 RUNGS = 4  # bars that are always there, empty or not
 
 
@@ -54,28 +54,22 @@ def race_panel(
         full: epochs of one whole training.
         best: what the best cell of the landscape reaches, share 0 .. 1; None while it is not known.
     """
-    hover = "%{x} epochs: %{y:.1f} %<extra>%{fullData.name}</extra>"
     races = [(budget, race_at(trajectories, budget)) for budget in budgets]
     courses = [Curve.of(name, ((budget, race[name]) for budget, race in races if name in race)) for name in METHODS]
     traces: list[dict[str, Any]] = []
     for course in courses:
         look = style.LOOKS[course.label]
         marker = {"symbol": look.marker, "size": 6, "color": look.colour}
-        traces += curves.banded(course, look, marker=marker, hovertemplate=hover)
-    top, ends = budgets[-1], {course.label: course.value[-1] for course in courses if course.x}
-    if best is not None:
-        ends["best cell"] = 100 * best
-    level, dotted = ends.get("best cell"), {"dash": "dot", "color": style.NEUTRAL, "width": 1}
-    x, y = ([], []) if level is None else ([0, top], [level] * 2)
-    traces.append({"name": "best cell", "x": x, "y": y, "mode": "lines", "line": dotted, "hovertemplate": hover})
-    # The best 30 points, where methods differ; what is worth less enters from below.
-    bottom, ceiling = 5.0 * math.floor(max(0.0, ends.get("best cell", 100.0) - 30) / 5), 101.5
-    names = {name: curves.signed(name, style.LOOKS[name]) for name in METHODS} | {"best cell": "★ best cell"}
-    budget = curves.count_axis(top / full, f"budget, epochs trained ({full} are one whole training)")
+        traces += curves.banded(course, look, at="after %{x} epochs", marker=marker)
+    labels = [label for course in courses for label in curves.at_end(course, style.LOOKS[course.label])]
+    top, dotted = budgets[-1], {"dash": "dot", "color": style.NEUTRAL, "width": 1}
+    x, y = ([], []) if best is None else ([0, top], [100 * best] * 2)
+    traces.append({"name": "best cell", "x": x, "y": y, "mode": "lines", "line": dotted, "hovertemplate": curves.HOVER})
+    labels += [Label("★ best cell", y=height, end=True, rank=1) for height in y[-1:]]
+    budget = curves.count_axis(top / full, f"budget, epochs ({full} are a whole training)")
     budget |= {"range": [0, top * 1.01], "dtick": budget["dtick"] * full}
-    worth = {"title": "worth of the chosen one, %", "range": [bottom, ceiling], "tickvals": list(range(0, 101, 5))}
-    labels, title = curves.end_labels(names, ends, (bottom, ceiling)), "What would each method have found by then?"
-    return Panel(traces, style.layout(title, 400, budget, worth, right=104, annotations=labels), tuple(courses))
+    layout = style.layout("What would each method have found?", 330, budget, curves.worth_axis(best), right=96)
+    return Panel(traces, layout, tuple(courses), tuple(labels))
 
 
 def landscape_panel(landscape: Landscape) -> Panel:
@@ -118,14 +112,20 @@ def projection_panel(landscape: Landscape, name: str, trials: Sequence[Trial], m
     marker = {"color": look.colour, "symbol": look.marker, "size": 8, "line": {"width": 1, "color": "#fff"}}
     hover, cells = "%{y:.1f} %<extra></extra>", {"x": _places(landscape, at)[: len(ridge)], "y": ridge}
     traces: list[dict[str, Any]] = [
-        {"name": "best cell at each value", **cells, "mode": "lines", "line": grey},
-        {"name": "sticks", **curves.sticks(xs, ys), "mode": "lines", "line": thin},
+        {
+            "name": "best cell at each value",
+            **cells,
+            "mode": "lines",
+            "line": grey,
+            "hovertemplate": "best cell: " + hover,
+        },
+        {"name": "sticks", **curves.sticks(xs, ys), "mode": "lines", "line": thin, "hoverinfo": "skip"},
         {"name": "trials", "x": xs, "y": ys, "mode": "markers", "hovertemplate": hover, "marker": marker},
     ]
     x = _axis(landscape, name)
     count, different = len(dots), len({round(place, 9) for place, _ in dots})
     title = f"{curves.counted(count, 'trial')}, {curves.counted(different, 'value')} of {x['title']}"
-    y = {"title": "accuracy in the search, %", "range": [0, 104], "tickvals": [0, 20, 40, 60, 80, 100]}
+    y = {"title": "accuracy, %", "range": [0, 104], "tickvals": [0, 20, 40, 60, 80, 100]}
     return Panel(traces, style.layout(title, DETAIL_HEIGHT, {**x, "range": [-0.02, 1.02]}, y))
 
 
@@ -148,8 +148,8 @@ def rungs_panel(trials: Sequence[Trial], top: int, method: str) -> Panel:
         marker={"color": style.LOOKS[method].colour},
         hovertemplate="%{y}: %{x} epochs spent<extra></extra>",
     )
-    x, y = {"title": "epochs spent", "range": [0, 1.3 * top]}, {"showgrid": False, "type": "category"}
-    margin, title = {"l": 76, "r": 12, "t": 34, "b": 44}, "Where the budget went: trials trained to ..."
+    x, y = {"title": "epochs spent", "range": [0, 1.3 * top]}, {"showgrid": False, "type": "category", "ticks": ""}
+    margin, title = {**style.MARGIN, "l": 76}, "Trials, by how long they trained"
     return Panel([bar], style.layout(title, DETAIL_HEIGHT, x, y, margin=margin))
 
 

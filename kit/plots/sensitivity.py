@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from kit.measure import Estimate
 from kit.plots import curves, style
-from kit.plots.curves import Curve, Panel, Trace
-from kit.plots.prune import detail_height
+from kit.plots.curves import Curve, Panel, Trace, short
+from kit.plots.prune import layer_rows, row_axis, row_margin
 from kit.prune import Sensitivity
 
 MANY = len(style.LAYER_LOOKS)  # layers beyond this: thin grey curves, the two extremes labelled
@@ -19,6 +18,7 @@ TOP = 106.0  # of the y axis, per cent
 WAYS = ("allocation", "layer", "global")
 WAY_LABELS = {"allocation": "allocation", "layer": "uniform", "global": "global", "dense": "dense"}
 _UNIFORM, _GLOBAL = style.Look(style.NEUTRAL, "square", "solid"), style.Look(style.BLUE, "circle", "solid")
+_EXTREMES = style.LAYER_LOOKS[1], style.LAYER_LOOKS[0]  # of the most and the least sensitive of many layers
 _WAY_LOOKS = (style.LOOKS["here"], _UNIFORM, _GLOBAL, style.LOOKS["dense"])
 
 
@@ -46,7 +46,7 @@ def looks(layers: Sequence[Curve]) -> list[style.Look | None]:
     if len(layers) <= MANY:
         return list(style.LAYER_LOOKS[: len(layers)])
     most, least = extremes(layers)
-    chosen = {most: style.LAYER_LOOKS[1], least: style.LAYER_LOOKS[0]}
+    chosen = dict(zip((most, least), _EXTREMES, strict=True))
     return [chosen.get(at) for at in range(len(layers))]
 
 
@@ -62,25 +62,39 @@ def sensitivity_panel(scan: Sensitivity, allocation: Mapping[str, float]) -> Pan
     for curve, look in zip(layers, looks(layers), strict=True):
         banded = curve if look else Curve(curve.label)
         traces += [curves.band(banded, look or style.LOOKS["other"]), _line(curve, look)]
-    names = {curve.label: short(curve.label) for curve in layers}
-    if len(layers) > MANY:
-        most, least = (layers[at].label for at in extremes(layers))
-        names = {most: f"{short(most)} (most sensitive)", least: f"{short(least)} (least)"}
-    ends = {curve.label: curve.value[-1] for curve in layers if curve.label in names and curve.x}
-    longest = max(len(short(curve.label)) for curve in layers) + 17 * (len(layers) > MANY)
-    title = "One layer pruned alone: which can lose how much? ✖ = its ratio in the allocation"
-    x = {"title": "removed from this layer, % of its weights", "range": [-1, 100], "tickvals": [*range(0, 101, 20)]}
-    y, labels = {**curves.accuracy_axis(), "range": [0, TOP]}, curves.end_labels(names, ends, (0.0, TOP))
-    layout = style.layout(title, 390, x, y, right=24 + 7 * longest, annotations=labels)
-    return Panel([*traces, _allocated(layers, allocation)], layout, layers)
+    labels, right = [], style.MARGIN["r"]
+    if len(layers) > MANY:  # inside, where there is room for more words
+        words = zip(extremes(layers), (" (most sensitive)", " (least)"), strict=True)
+        named = [
+            (layers[at], short(layers[at].label) + word, look)
+            for (at, word), look in zip(words, _EXTREMES, strict=True)
+        ]
+        labels = [label for curve, name, look in named for label in curves.of_curve(curve, look, name)]
+    else:
+        pairs = zip(layers, style.LAYER_LOOKS, strict=False)
+        labels = [
+            each
+            for curve, look in pairs
+            for each in curves.at_end(curve, look, curves.signed(short(curve.label), look))
+        ]
+        right = 34 + 7 * max(len(short(curve.label)) for curve in layers)
+    x = {"title": "removed from this layer, %", "range": [-1, 100], "tickvals": [*range(0, 101, 20)]}
+    layout = style.layout(
+        "One layer pruned alone (✖ its ratio in the allocation)",
+        330,
+        x,
+        {**curves.accuracy_axis(), "range": [0, TOP]},
+        right=right,
+    )
+    return Panel([*traces, _allocated(layers, allocation)], layout, layers, tuple(labels))
 
 
 def _line(curve: Curve, look: style.Look | None) -> Trace:
-    hover = "%{x:.3~g} % removed: %{y:.1f} %<extra>%{fullData.name}</extra>"
+    at = "%{x:.3~g} % removed"
     if look:
-        return curves.line(curve, look, hovertemplate=hover)
+        return curves.line(curve, look, at)
     thin = {"color": style.NEUTRAL, "dash": "solid", "width": 1}
-    return curves.line(curve, style.LOOKS["other"], mode="lines", line=thin, hovertemplate=hover)
+    return curves.line(curve, style.LOOKS["other"], at, mode="lines", line=thin)
 
 
 def _allocated(layers: Sequence[Curve], allocation: Mapping[str, float]) -> Trace:
@@ -97,37 +111,34 @@ def _allocated(layers: Sequence[Curve], allocation: Mapping[str, float]) -> Trac
 
 
 def allocation_panel(sizes: Mapping[str, int], allocation: Mapping[str, float], target: float) -> Panel:
-    """Two bars a layer: what the allocation takes from it (red), and what the uniform ratio takes (grey, hatched).
+    """A bar a layer: what the allocation takes from it; a dashed line: the uniform ratio.
 
     Args:
         sizes: numbers in each weight, by its name.
         allocation: a ratio (0 .. 1) for each weight name; empty while there is none.
         target: the uniform ratio.
     """
-    names = [short(name.removesuffix(".weight")) for name in sizes]
-    hatched: dict[str, Any] = {"color": style.NEUTRAL, "pattern": {"shape": "/", "solidity": 0.35}}
-    red: dict[str, Any] = {"color": style.LOOKS["here"].colour}
-    written = [f"{layer}<br>{size:,}" for layer, size in zip(names, sizes.values(), strict=True)]
-    bars = {"uniform": ([target] * len(sizes), hatched), "allocation": ([*allocation.values()], red)}
-    traces = [
-        curves.bars_right(
-            written,
-            **{"name": name, "marker": marker, "x": [100 * share for share in shares]},
-            text=[f"{100 * share:.0f} %" for share in shares],
-            hovertemplate="%{y}: %{x:.2f} % removed<extra>%{fullData.name}</extra>",
-        )
-        for name, (shares, marker) in bars.items()
-    ]
-    layout = style.layout(
-        "Removed from each layer: allocation (red), uniform (hatched)",
-        detail_height(len(sizes)),
-        {"title": "removed, % of its weights", "range": [0, 125], "tickvals": [0, 25, 50, 75, 100]},
-        {"autorange": "reversed", "showgrid": False},
-        margin={"l": 16 + 7 * max(8, *map(len, names)), "r": 12, "t": 34, "b": 44},
-        bargap=0.2,
-        bargroupgap=0.05,
+    rows = layer_rows(sizes)
+    shares = [100 * row.share(allocation) for row in rows] if allocation else []
+    bar = curves.bars_right(
+        range(len(rows)),
+        **{"name": "allocation", "marker": {"color": style.LOOKS["here"].colour}, "x": shares},
+        text=[f"{share:.0f} %" for share in shares],
+        **{"textposition": "auto", "insidetextanchor": "middle", "textangle": 0},  # clear of the dashed line
+        hovertext=[row.said for row in rows],
+        hovertemplate="%{hovertext}<br>%{x:.2f} % removed<extra></extra>",
     )
-    return Panel(traces, layout)
+    uniform = {
+        **{"type": "scatter", "name": "uniform", "mode": "lines", "line": {"color": style.NEUTRAL, "dash": "dash"}},
+        **{
+            "x": [100 * target] * 2,
+            "y": [-0.6, len(rows) - 0.4],
+            "hovertemplate": "uniform: %{x:.4~g} %<extra></extra>",
+        },
+    }
+    x = {"title": "removed, %", "range": [0, 140], "tickvals": [0, 50, 100]}
+    title = "Removed from each layer (dashed: uniform)"
+    return Panel([uniform, bar], style.layout(title, 220, x, row_axis(rows), margin=row_margin(rows)))
 
 
 def ways_panel(accuracies: Mapping[str, Estimate]) -> Panel:
@@ -142,16 +153,12 @@ def ways_panel(accuracies: Mapping[str, Estimate]) -> Panel:
             **{"name": curve.label, "mode": "markers", "x": list(curve.value), "y": [curve.label] * len(curve.x)},
             "marker": {"symbol": look.marker, "size": 11, "color": look.colour},
             "error_x": curves.error_bars(curve, look.colour, thickness=2.5, width=7),
-            "hovertemplate": "%{y}: %{x:.1f} %<extra></extra>",
+            "hovertemplate": "%{y}: %{x:.1f} % (%{customdata[0]:.1f} to %{customdata[1]:.1f})<extra></extra>",
+            "customdata": [list(ends) for ends in zip(curve.low, curve.high, strict=True)],
         }
         for curve, look in zip(found, _WAY_LOOKS, strict=True)
     ]
     x = {"title": "validation accuracy, %", "range": [0, 103], "tickvals": [0, 25, 50, 75, 100]}
     y = {"type": "category", "categoryorder": "array", "categoryarray": [*WAY_LABELS.values()], "range": [3.6, -0.6]}
-    margin, title = {"l": 84, "r": 12, "t": 34, "b": 44}, "The same overall ratio, shared out in three ways"
-    return Panel(traces, style.layout(title, 270, x, y, margin=margin))
-
-
-def short(name: str, letters: int = 18) -> str:
-    """A layer's name, its middle left out where it is long."""
-    return name if len(name) <= letters else f"{name[: letters // 2 - 1]}…{name[-letters // 2 :]}"
+    title = "One overall ratio, shared out three ways"
+    return Panel(traces, style.layout(title, 220, x, y, margin={**style.MARGIN, "l": 84}))

@@ -12,6 +12,7 @@ from typing import Any
 
 FONT_SIZE = 13  # axis titles, labels in the plot
 SMALL_SIZE = 12  # ticks
+MARGIN = {"l": 56, "r": 12, "t": 30, "b": 42}  # pixels
 NEUTRAL = "#808080"  # reads on white and on black alike
 
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
@@ -77,21 +78,22 @@ def layout(
 
     Args:
         title: one line over the plot.
-        height: in pixels; the width follows the page.
+        height: in pixels, outside of an explorer; the width follows the page.
         x: settings of the x axis; its title may be a plain text.
         y: settings of the y axis.
         right: margin in pixels, wider where names stand beside the plot.
         **more: further settings, which win.
     """
-    head = {"text": title, "font": {"size": FONT_SIZE + 1}, "x": 0.0, "xanchor": "left", "pad": {"l": 8}}
+    head = {"text": title, "font": {"size": FONT_SIZE}, "x": 0.0, "xanchor": "left", "pad": {"l": 8}}
     if more.get("showlegend"):  # a row between title and plot
         head |= {"y": 1, "yanchor": "top", "pad": {"t": 10, "l": 8}}
     return {
         **{"template": "none", "height": height, "autosize": True, "title": head},
-        "margin": {"l": 56, "r": right, "t": 34, "b": 44},
+        "margin": {**MARGIN, "r": right},
         "font": {"size": SMALL_SIZE, "color": NEUTRAL},
         **{"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"},
         **{"showlegend": False, "hovermode": "closest", "uirevision": "keep"},  # a reader's zoom survives an update
+        "hoverlabel": {"namelength": -1, "align": "left"},
         **{"xaxis": _axis(x), "yaxis": _axis(y), **more},
     }
 
@@ -99,7 +101,7 @@ def layout(
 def legend_above(top: int) -> dict[str, Any]:
     """Layout settings for a legend in a row between title and plot; `top` is the margin over the plot, in pixels."""
     row = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.0, "yanchor": "bottom", "itemclick": False}
-    return {"showlegend": True, "legend": row, "margin": {"l": 56, "r": 12, "t": top, "b": 44}}
+    return {"showlegend": True, "legend": row, "margin": {**MARGIN, "t": top}}
 
 
 def _axis(settings: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from kit.prune.structured import (
     channels,
     remove_channels,
 )
-from kit.prune.sweep import WHATS, Point, Pruned, PruningMethod, Sizes, Sweep, What
+from kit.prune.sweep import LEARNING_RATE, WHATS, Point, Pruned, PruningMethod, Sizes, Sweep, What
 from kit.prune.unstructured import (
     SCOPES,
     HoldMasks,

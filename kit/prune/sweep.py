@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from threading import Event, Lock
 from typing import Any, Literal, get_args
 
@@ -21,6 +22,7 @@ from kit.prune.unstructured import SCOPES, Ranking, Scope, apply_masks, check_re
 What = Literal["weights", "channels"]
 WHATS: tuple[What, ...] = get_args(What)
 
+LEARNING_RATE = 1e-3  # of fine-tuning, where nobody says
 MODEL_BYTES = 256_000_000  # pruned models kept by a sweep
 
 
@@ -36,6 +38,7 @@ class PruningMethod:
         seed: of "random" and of the sample order in fine-tuning.
         renew: whether batch-norm statistics are measured anew in the end, on 1024 training samples and without their
             labels; those of the dense model fit a pruned one badly (`training.renew_statistics`).
+        lr: learning rate of fine-tuning, with Adam; above 0.
 
     Raises:
         TypeError, ValueError: an attribute outside of these.
@@ -47,6 +50,7 @@ class PruningMethod:
     epochs: int = 0
     seed: int = 0
     renew: bool = False
+    lr: float = LEARNING_RATE
 
     def __post_init__(self) -> None:
         """Refuse unknown words and negative numbers."""
@@ -55,6 +59,7 @@ class PruningMethod:
         checks.whole("epochs", self.epochs)
         checks.whole("seed", self.seed)
         checks.instance("renew", self.renew, bool)
+        checks.number("lr", self.lr, above=0)
 
 
 @dataclass(frozen=True)
@@ -98,13 +103,15 @@ class Point:
 
     Attributes:
         ratio: share removed.
-        accuracy: on the validation split, or on its first slice (see `whole`).
+        accuracy: on the validation split, or on its first slices (see `whole`).
         whole: whether `accuracy` rests on all validation samples.
         sizes: of the model.
         emptied: weights of which nothing is left.
         floored: channel groups kept from being emptied.
         nonfinite: samples for which the model answers NaN or infinity; they count as wrong.
         skipped: as in `Pruned`.
+        loss: mean cross-entropy of the same samples, nats.
+        probabilities: whether the model answers such, not logits; see `training.Evaluation`.
     """
 
     ratio: float
@@ -115,6 +122,8 @@ class Point:
     floored: tuple[str, ...]
     nonfinite: int = 0
     skipped: tuple[tuple[str, str], ...] = ()
+    loss: float = field(default=math.nan, compare=False)
+    probabilities: bool = False
 
     @property
     def broken(self) -> str:
@@ -190,12 +199,18 @@ class Sweep:
         if method.what == "channels":
             removal = remove_channels(self.model, ratio=ratio, dataset=self.dataset, cancel=cancel, **how)
         else:
-            kept_weights = self.ranking(method, cancel).masks(ratio)
+            kept_weights = self.ranking(method, cancel).masks(ratio) if ratio else {}  # of a big model it takes seconds
             removal = ChannelRemoval(apply_masks(self.model, kept_weights), {}, ())
         smaller = removal.model
         kept = {name: int(mask.sum()) / self._weights[name] for name, mask in masks(smaller).items()}
         if method.epochs:
-            how = {"epochs": method.epochs, "seed": method.seed, "callbacks": callbacks, "cancel": cancel}
+            how = {
+                "epochs": method.epochs,
+                "seed": method.seed,
+                "lr": method.lr,
+                "callbacks": callbacks,
+                "cancel": cancel,
+            }
             smaller = fine_tune(smaller, self.dataset, **how)
         return Pruned(smaller, kept, removal.floored, removal.kept, removal.skipped)
 
@@ -235,21 +250,26 @@ class Sweep:
         callbacks: Sequence[training.Callback] = (),
         cancel: Event | None = None,
         on_slice: Callable[[Point], None] | None = None,
+        enough: int | None = None,
     ) -> Point:
         """Prune and measure on the validation split, slice by slice; remembered. Arguments are those of `pruned`.
 
-        `on_slice` is called with each answer before the last, which rests on the slices so far.
+        `on_slice` is called with each answer before the last, which rests on the slices so far. After `enough` samples
+        no more are measured; without it, they are all the next time.
         """
         key = _key(method, ratio)
-        if key in self._points:
-            return self._points[key]
+        if (found := self._points.get(key)) and (found.whole or (enough and found.accuracy.n >= enough)):
+            return found
         pruned = self.pruned(method, ratio, callbacks=callbacks, cancel=cancel)
         sizes, split = self._sizes(pruned.model), self.dataset.validation
         for counts in training.evaluate_slices(pruned.model, split, batch_size=self.slice_size, cancel=cancel):
             accuracy = Estimate.from_counts(counts.correct, counts.total)
             layers: dict[str, Any] = {"emptied": pruned.emptied, "floored": pruned.floored, "skipped": pruned.skipped}
             whole = counts.total == len(split)
-            point = Point(ratio, accuracy, whole, sizes, nonfinite=counts.nonfinite, **layers)
+            layers |= {"nonfinite": counts.nonfinite, "loss": counts.loss, "probabilities": counts.probabilities}
+            point = Point(ratio, accuracy, whole, sizes, **layers)
+            if enough and counts.total >= enough:
+                break
             if on_slice is not None and not point.whole:
                 on_slice(point)
         self._points[key] = point
@@ -287,7 +307,8 @@ class Sweep:
 
 
 def _key(method: PruningMethod, ratio: float) -> Key:
-    """Nothing removed, trained or renewed is the dense model, whatever the method."""
+    """Nothing removed, trained or renewed is the dense model, whatever the method; lr is that of a training."""
     checks.instance("method", method, PruningMethod)
     checks.share("ratio, the share to remove,", ratio, one=False)
+    method = method if method.epochs else replace(method, lr=LEARNING_RATE)
     return (PruningMethod(), 0.0) if ratio == 0 and not (method.epochs or method.renew) else (method, ratio)

@@ -23,6 +23,7 @@ Scope = Literal["global", "layer"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 Masks = dict[str, Tensor]
 
+MANY = 1_000_000  # weights: fewer are sorted in a moment anyhow
 RENEW_SAMPLES = 1024  # training samples on which batch-norm statistics are measured anew
 
 
@@ -57,11 +58,20 @@ def rank(scores: Mapping[str, Tensor], scope: Scope = "global") -> Ranking:
     checks.one_of("scope", scope, SCOPES)
     ranks, lengths = {}, {}
     for names in [list(scores)] if scope == "global" else [[name] for name in scores]:
-        order = torch.cat([scores[name].flatten() for name in names]).argsort(stable=True)  # [length of the queue]
+        order = _ascending(torch.cat([scores[name].flatten() for name in names]))  # [length of the queue]
         places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
         for name, part in zip(names, places.split([scores[name].numel() for name in names]), strict=True):
             ranks[name], lengths[name] = part.view_as(scores[name]), len(order)
     return Ranking(ranks, lengths)
+
+
+def _ascending(scores: Tensor) -> Tensor:
+    """As `scores.argsort(stable=True)`, three times as fast for many float32 of 0 or more. [n] -> [n]."""
+    if scores.dtype != torch.float32 or len(scores) < MANY or bool((scores.view(torch.int32) < 0).any()):
+        return scores.argsort(stable=True)
+    keys = (scores.view(torch.int32).long() << 32) | torch.arange(len(scores))  # bits ascend as the numbers do
+    keys.numpy().sort()
+    return keys & 0xFFFFFFFF
 
 
 def weights(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from scipy.special import expit
 
 from kit import checks, cores
 from kit.search.acquisition import ACQUISITIONS, Acquisition, AcquisitionFunction, function
@@ -32,6 +33,7 @@ CLIMB_STEPS = 30
 APART = 0.1  # between the starts of two climbs, so that they do not all climb one hill
 MAX_TABLE = 10_000  # values of which a table is kept
 BIG = 1e100  # larger values are cut to it, so that no sum overflows
+EDGE = 1e-2  # added to a share and to its rest before the logarithm, which is infinite at known bounds
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class Bayes:
         liar: the value that a trial under way is given, until it is told: the best, mean or worst one so far
             (Ginsbourger et al. 2010, constant liar). So a batch of proposals spreads out.
         seed: of the first trials, of the candidates and of the functions that are drawn.
+        bounds: the lowest and the highest value that there can be, such as (0, 1) of an accuracy. The process is then
+            one of log-odds, so it believes in nothing outside, and a step from 98 % to 99 % is as large as one from
+            50 % to 67 %. None takes the values as they are.
 
     A failed trial counts as the worst value so far, so that the search keeps away from it. A finite space is never
     asked twice for one configuration. An attribute out of range is a ValueError, one that is no number a TypeError.
@@ -58,12 +63,19 @@ class Bayes:
     xi: float | None = None
     liar: Liar = "best"
     seed: int = 0
+    bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot search."""
         checks.one_of("acquisition", self.acquisition, ACQUISITIONS)
         checks.one_of("liar", self.liar, get_args(Liar))
         checks.whole("seed", self.seed)
+        if self.bounds is not None:
+            if not isinstance(self.bounds, tuple) or len(self.bounds) != 2:
+                raise TypeError(f"bounds must be a pair of numbers or None; got {self.bounds!r}.")
+            low, high = (checks.number("bounds", each) for each in self.bounds)
+            if not 0 < high - low < math.inf:
+                raise ValueError(f"bounds must be a lower and a higher number; got {self.bounds!r}.")
         if self.start is not None:
             checks.whole("start", self.start, 1)
         for name in ("beta", "xi"):
@@ -79,7 +91,7 @@ class Bayes:
 
     @cores.one_thread()
     def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
-        """As in `trials.Method`."""
+        """As in `trials.Method`; a ValueError where a trial gave a value out of `bounds`."""
         start = min(8, 2 * (len(space) + 1)) if self.start is None else self.start
         if len(trials) < start or all(trial.value is None for trial in trials):
             return Sobol(self.seed).propose(space, trials, maximise=maximise)
@@ -112,7 +124,8 @@ class Bayes:
         encoding = _Encoding(space)
         told = [trial for trial in trials if trial.told]
         asked = [trial for trial in trials if not trial.told][-MAX_SEEN // 2 :]
-        found = _bounded(np.array(losses(told, maximise=maximise)), clip=clip)
+        scale = Scale(self.bounds, maximise)
+        found = _bounded(scale.losses(told), clip=clip)
         x = encoding.tried(told)
         kernel = _fitted(x, found, least_spread) if kernel is None else kernel
         kept = _kept(found, MAX_SEEN - len(asked))
@@ -121,15 +134,54 @@ class Bayes:
             lie = {"best": y.min(), "mean": y.mean(), "worst": y.max()}[self.liar]
             x = np.vstack([x, encoding.tried(asked)])
             y = np.concatenate([y, np.full(len(asked), lie)])
-        return Model(self, encoding, Posterior(kernel, x, y), centre, spread, maximise, len(trials))
+        return Model(self, encoding, Posterior(kernel, x, y), centre, spread, scale, len(trials))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How the process sees values: less is better, and of known bounds they are log-odds.
+
+    Attributes:
+        bounds: as in `Bayes`.
+        maximise: whether more is better.
+    """
+
+    bounds: tuple[float, float] | None
+    maximise: bool
+
+    def losses(self, trials: Sequence[Trial]) -> np.ndarray:
+        """One for each trial, infinity unless it is done; a ValueError for a value out of bounds. -> [n].
+
+        A share p of the range becomes log((p + e) / (1 - p + e)), e being `EDGE`: the empirical log-odds (Cox 1970),
+        which are finite at the ends, and keep the order of all values.
+        """
+        found = np.array(losses(trials, maximise=self.maximise))
+        if self.bounds is None:
+            return found
+        (low, high), sign = self.bounds, -1 if self.maximise else 1
+        for trial in trials:
+            if trial.value is not None and not low <= trial.value <= high:
+                came = f"trial {trial.number} gave {trial.value!r}"
+                raise ValueError(f"bounds must hold every value; {came}, which lies outside of {low:g} .. {high:g}.")
+        done = np.isfinite(found)
+        share = (sign * np.where(done, found, sign * low) - low) / (high - low)
+        return np.where(done, sign * np.log((share + EDGE) / (1 - share + EDGE)), math.inf)
+
+    def values(self, found: np.ndarray) -> np.ndarray:
+        """Losses back to the objective's own values."""
+        found = -found if self.maximise else found
+        if self.bounds is None:
+            return found
+        low, high = self.bounds
+        return low + (high - low) * np.clip((1 + 2 * EDGE) * expit(found) - EDGE, 0, 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
     """A Gaussian process that has seen the trials of a search, and says where to try next.
 
-    Inside, less is better, and values are standardised: y = (loss - centre) / spread, a loss being the value, or its
-    negative where more is better. What the methods give is in the objective's own values.
+    Inside, less is better, and values are standardised: y = (loss - centre) / spread. A loss is the value, or of known
+    bounds its log-odds; where more is better, the negative of that.
 
     Attributes:
         method: whose acquisition function, exploration and seed are used.
@@ -137,7 +189,7 @@ class Model:
         posterior: the process, of the standardised losses.
         centre: mean of the losses.
         spread: their standard deviation, or what they were divided by in its place.
-        maximise: whether more is better.
+        scale: between values and losses.
         number: trials so far.
     """
 
@@ -146,37 +198,47 @@ class Model:
     posterior: Posterior
     centre: float
     spread: float
-    maximise: bool
+    scale: Scale
     number: int
 
     @cores.one_thread()
-    def predict(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the objective, without its noise. [m, d] in the unit cube -> [m], [m]."""
+    def band(self, places: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The objective without its noise, in its own values: its median, and what lies `width` deviations around it.
+
+        [m, d] in the unit cube -> middle, low and high, [m] each. Without bounds the median is the mean.
+        """
         mean, std = self.posterior.predict(self._features(places))
-        return self._own(self.centre + self.spread * mean), self.spread * std
+        side = width if self.scale.maximise else -width
+        return self.own(mean), self.own(mean + side * std), self.own(mean - side * std)
 
     @cores.one_thread()
     def samples(self, places: np.ndarray, count: int, seed: int | Sequence[int]) -> np.ndarray:
-        """Functions that go with what was seen. [m, d] -> [count, m]."""
-        return self._own(self.centre + self.spread * self.posterior.samples(self._features(places), count, seed))
+        """Functions that go with what was seen, in the objective's values. [m, d] -> [count, m]."""
+        return self.own(self.posterior.samples(self._features(places), count, seed))
 
     @cores.one_thread()
     def scores(self, places: np.ndarray) -> np.ndarray:
         """The acquisition function, more is better. [m, d] -> [m].
 
-        It is a logarithm for `ei` and `pi`, where the value itself may underflow. For `ucb` and `thompson` it is the
-        bound or the function that is drawn, in the objective's values; its negative where less is better.
+        It is that of the standardised losses: a logarithm for `ei` and `pi`, where the value itself may underflow; for
+        `ucb` and `thompson` the negative of the bound or of the function that is drawn.
         """
+        features = self._features(places)
         if self.method.acquisition == "thompson":
-            return -self.centre - self.spread * self._drawn(self._features(places))
-        scores = self._function()(*self.posterior.predict(self._features(places)))[0]
-        return self.spread * scores - self.centre if self.method.acquisition == "ucb" else scores
+            return -self._drawn(features)
+        return self._function()(*self.posterior.predict(features))[0]
 
-    def plain(self, score: float) -> float:
-        """What a score means: an improvement in the objective's values, a probability, or a value."""
-        if self.method.acquisition in ("ei", "pi"):
-            return math.exp(score) * (self.spread if self.method.acquisition == "ei" else 1.0)
-        return score if self.maximise else -score
+    def plain(self, scores: np.ndarray) -> np.ndarray:
+        """What scores mean: a probability, or a value; for `ei` how much better than the best mean that makes it."""
+        if self.method.acquisition == "pi":
+            return np.exp(scores)
+        if self.method.acquisition == "ei":
+            return np.abs(self.own(self.best - np.exp(scores)) - self.own(np.array(self.best)))
+        return self.own(-scores)
+
+    def own(self, found: np.ndarray) -> np.ndarray:
+        """Standardised losses back to the objective's own values."""
+        return self.scale.values(self.centre + self.spread * found)
 
     @cores.one_thread()
     def best_places(self) -> list[np.ndarray]:
@@ -190,9 +252,13 @@ class Model:
         climbed = [_climb(self.encoding, self.posterior, function, start) for start in _apart(promising)]
         return [place for _, place in sorted(climbed, key=lambda pair: -pair[0])] + list(promising)
 
+    @functools.cached_property
+    def best(self) -> float:
+        """The smallest mean of the process at what was tried, standardised: a single value may be luck."""
+        return float(self.posterior.predict(self.posterior.x)[0].min())
+
     def _function(self) -> AcquisitionFunction:
-        best = float(self.posterior.predict(self.posterior.x)[0].min())  # by the model: a single value may be luck
-        return function(self.method.acquisition, best, self.method.exploration)
+        return function(self.method.acquisition, self.best, self.method.exploration)
 
     def _drawn(self, features: np.ndarray) -> np.ndarray:
         """Thompson's function: another one after each trial. [m, n_features] -> [m]."""
@@ -200,9 +266,6 @@ class Model:
 
     def _features(self, places: np.ndarray) -> np.ndarray:
         return self.encoding.features(self.encoding.snap(places))
-
-    def _own(self, found: np.ndarray) -> np.ndarray:
-        return -found if self.maximise else found
 
 
 class _Encoding:

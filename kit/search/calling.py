@@ -20,7 +20,13 @@ Outcome = dict[str, Any]  # of the attributes of a trial, those that a call says
 
 
 class Call:
-    """Calls an objective, and says what the call makes of its trials; arguments as in `Study.run`."""
+    """Calls an objective, and says what the call makes of its trials; arguments as in `Study.run`.
+
+    Attributes:
+        raised: what the latest call raised; None where it came to its end, or was left behind.
+    """
+
+    raised: Exception | None = None
 
     def __init__(self, objective: Objective, limit: float | None, cancel: Event | None, *, batched: bool) -> None:
         self._objective, self._limit, self._cancel, self._batched = objective, limit, cancel, batched
@@ -32,7 +38,7 @@ class Call:
         """One outcome for each configuration."""
         if epochs is not None and not self._takes_epochs:
             raise TypeError(f"objective must have a parameter epochs: its trials are trained for {epochs} epochs here.")
-        stop = Event()
+        self.raised, stop = None, Event()
         keywords: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
         if self._takes_cancel:
             keywords["cancel"] = stop
@@ -67,6 +73,7 @@ class Call:
         result = answer[0]
         if isinstance(result, BaseException) and not isinstance(result, Exception):
             raise result  # KeyboardInterrupt, SystemExit: meant for the program, not for one trial
+        self.raised = result if isinstance(result, Exception) else None
         if not self._batched or isinstance(result, Exception):
             return [judged(result) for _ in configs]
         if not isinstance(result, list) or len(result) != len(configs):

@@ -5,7 +5,7 @@
 | begin | `duel = Duel(landscape, start=3)` |
 | see your trials | `duel.trials(repeat)` |
 | try a cell, or what a view proposes | `duel.attempt(repeat, cell)`; `duel.follow(repeat, question)` |
-| take the last trial back, or all | `duel.undo(repeat)`; `duel.forget()` |
+| take the last trial back | `duel.undo(repeat)` |
 | see what the model makes of them | `duel.view(repeat, Question("ei", 0.01, kernel))` |
 | compare | `duel.race(repeat, cancel)` |
 
@@ -37,7 +37,8 @@ if TYPE_CHECKING:  # which loads torch: a duel takes anything that answers like 
     from kit.search.landscape import Landscape
 
 RUNS = 32  # of random search
-LEAST_SPREAD = 0.01  # accuracies that are nearly equal must not make the model sure of everything else
+BOUNDS = (0.0, 1.0)  # of an accuracy
+LEAST_SPREAD = 0.1  # of log-odds: accuracies that are nearly equal must not make the model sure of everything else
 
 
 class Question(NamedTuple):
@@ -60,7 +61,7 @@ class View:
 
     Attributes:
         trials: yours, the first ones included.
-        model: it speaks in the objective's values, at places of the unit interval, [m, 1].
+        model: of the log-odds of the accuracy, at places of the unit interval, [m, 1].
         scores: the acquisition function along the duel's `along`, [m].
         proposal: the cell to try next; None where all are tried.
         peak: the score there; None where all are tried.
@@ -125,15 +126,19 @@ class Duel:
         return int(np.abs(self.places - self.parameter.encode(value)).argmin())
 
     def attempt(self, repeat: int, cell: int) -> Trial:
-        """Try a cell: read one network of it; a ValueError where the cell is tried already."""
-        checks.whole("cell", cell, 0, len(self.places) - 1)
-        if cell in self._tried(repeat):
-            what = f"{self.name} {self.landscape.axes[0][cell]:.3g}"
-            raise ValueError(f"{what} is tried already, and the same network would answer again: choose another.")
+        """Try a cell: read one network of it; refuses as `check_free`."""
+        self.check_free(repeat, cell)
         config, game = self.landscape.config((cell,)), self._game(repeat)
         value = game.objective(config)
         game.yours.append(Trial(len(game.yours), config, "done", value=value, scores=(value,)))
         return game.yours[-1]
+
+    def check_free(self, repeat: int, cell: int) -> None:
+        """Refuse a cell that is tried already, or is none (a ValueError)."""
+        checks.whole("cell", cell, 0, len(self.places) - 1)
+        if cell in self._tried(repeat):
+            what = f"{self.name} {self.landscape.axes[0][cell]:.3g}"
+            raise ValueError(f"{what} is tried already, and the same network would answer again: choose another.")
 
     def follow(self, repeat: int, question: Question) -> Trial:
         """Try what the model proposes; a ValueError where all cells are tried."""
@@ -149,16 +154,11 @@ class Duel:
             raise ValueError(f"nothing to take back: the first {self.start} trials are not yours.")
         return yours.pop()
 
-    def forget(self) -> None:
-        """Take all of your trials back, in every repeat; the others keep theirs."""
-        for game in self._games.values():
-            del game.yours[self.start :]
-
     def view(self, repeat: int, question: Question) -> View:
         """What the model makes of your trials; the same trials and question give the same view."""
         trials, tried = self.trials(repeat), self._tried(repeat)
         name, explore, kernel = question
-        space, method = self.landscape.space, Bayes(name, beta=explore, xi=explore, seed=repeat)
+        space, method = self.landscape.space, Bayes(name, beta=explore, xi=explore, seed=repeat, bounds=BOUNDS)
         model = method.model(space, trials, maximise=True, kernel=kernel, clip=False, least_spread=LEAST_SPREAD)
         scores = model.scores(np.concatenate([self.along, self.places])[:, None])
         along, of_cells = np.split(scores, [len(self.along)])
@@ -178,7 +178,8 @@ class Duel:
         """
         game, yours = self._game(repeat), self.trials(repeat)
         end = room(len(yours))
-        searches: list[tuple[Study, Method, int]] = [(game.machine, Bayes(start=self.start, seed=repeat), len(yours))]
+        machine = Bayes(start=self.start, seed=repeat, bounds=BOUNDS)
+        searches: list[tuple[Study, Method, int]] = [(game.machine, machine, len(yours))]
         searches += [(study, Random(RUNS * repeat + number), end) for number, study in enumerate(game.randoms)]
         for study, method, budget in searches:
             if len(study.trials) < budget:  # else it would propose, and that in vain

@@ -27,7 +27,9 @@ from kit.search.space import Choice, Config, Space
 from kit.search.study import Study
 from kit.search.trials import Method, Trial
 
-CHUNK = 128  # networks that are trained at once while a landscape grows
+CHUNK = 128  # networks that are trained at once while a landscape grows, at most
+CHUNK_WORK = 2e10  # and as many as take about so many floating-point operations: less than a second
+FEWEST = 4  # but no fewer: there are two cores at least
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Landscape:
         curves: validation accuracy, [seeds, *axes, epochs]; NaN where not trained, 0 from where a network diverged on.
         hidden: units of the one hidden layer, where `width` is not an axis.
         trained_on: key of the data set; empty while nothing is trained.
+        samples: how many of the data set are trained on (`Dataset.part`); 0 is all.
     """
 
     space: Space
@@ -47,11 +50,22 @@ class Landscape:
     curves: np.ndarray
     hidden: int = 16
     trained_on: str = ""
+    samples: int = 0
+
+    def part(self, dataset: Dataset) -> Dataset:
+        """What of a data set the networks are trained and scored on."""
+        return dataset.part(self.samples) if self.samples else dataset
+
+    def work(self, dataset: Dataset) -> float:
+        """Floating-point operations of one network, roughly: six a weight and sample in training, two in scoring."""
+        trained, scored = dataset.sizes_of(self.samples or len(dataset.train))
+        weights = self.widest * (dataset.train.inputs[0].numel() + dataset.n_classes)
+        return weights * self.epochs * (6.0 * trained + 2.0 * scored)
 
     def check_dataset(self, dataset: Dataset) -> None:
         """Refuse another data set than the landscape was trained on (a ValueError), or none (a TypeError)."""
         training.check_dataset(dataset)
-        if self.trained_on not in ("", dataset.key):
+        if self.trained_on and self.trained_on != dataset.key:  # of a large one the key takes a moment
             raise ValueError(f"dataset must be that of the landscape, {self.trained_on}; got {dataset.key}.")
 
     def check_complete(self) -> None:
@@ -182,7 +196,7 @@ def network(dataset: Dataset, landscape: Landscape, cell: Sequence[int], seed: i
         checks.whole("cell", at, 0, len(axis) - 1)
     checks.whole("seed", seed, 0, landscape.seeds - 1)
     one = cohort.Cohort(template(dataset, landscape.widest), [cohort.Member(seed=seed, **landscape.config(cell))])
-    cohort.fit(one, dataset.train, epochs=landscape.epochs)
+    cohort.fit(one, landscape.part(dataset).train, epochs=landscape.epochs)
     trained = one.model(0)
     assert isinstance(trained, models.MLP)
     return trained
@@ -194,12 +208,19 @@ def train(dataset: Dataset, space: Space, *, cancel: Event | None = None, **size
     return last
 
 
-def grow(dataset: Dataset, start: Landscape, *, cancel: Event | None = None) -> Iterator[Landscape]:
+def grow(
+    dataset: Dataset,
+    start: Landscape,
+    *,
+    callbacks: Sequence[training.Callback] = (),
+    cancel: Event | None = None,
+) -> Iterator[Landscape]:
     """Train what a landscape lacks, some at a time, evenly spread; the landscape after each part.
 
     Args:
         dataset: train fits, validation scores; test is not read.
         start: `blank(...)`, or what an earlier growing left.
+        callbacks: of each part, which is a cohort.
         cancel: looked at before each batch.
 
     Raises:
@@ -207,14 +228,15 @@ def grow(dataset: Dataset, start: Landscape, *, cancel: Event | None = None) -> 
         ValueError: another data set than the one before.
     """
     start.check_dataset(dataset)
-    curves = start.curves
+    curves, studied = start.curves, start.part(dataset)
     waiting = [place for place in _spread(curves.shape[:-1]) if np.isnan(curves[place]).all()]
-    for at in range(0, len(waiting), CHUNK):
-        part = waiting[at : at + CHUNK]
+    together = min(CHUNK, max(FEWEST, int(CHUNK_WORK / start.work(dataset))))
+    for at in range(0, len(waiting), together):
+        part = waiting[at : at + together]
         members = [cohort.Member(seed=seed, **start.config(cell)) for seed, *cell in part]
         networks = cohort.Cohort(template(dataset, start.widest), members)
-        record = _Record(dataset)
-        cohort.fit(networks, dataset.train, epochs=start.epochs, callbacks=[record], cancel=cancel)
+        record = _Record(studied)
+        cohort.fit(networks, studied.train, epochs=start.epochs, callbacks=[record, *callbacks], cancel=cancel)
         curves = curves.copy()
         for place, curve in zip(part, np.stack(record.accuracies, 1), strict=True):
             curves[place] = np.nan_to_num(curve)  # one that diverged knows nothing; NaN would mean not trained
@@ -223,7 +245,9 @@ def grow(dataset: Dataset, start: Landscape, *, cancel: Event | None = None) -> 
         yield start
 
 
-def blank(space: Space, *, points: int = 20, seeds: int = 3, epochs: int = 20, hidden: int = 16) -> Landscape:
+def blank(
+    space: Space, *, points: int = 20, seeds: int = 3, epochs: int = 20, hidden: int = 16, samples: int = 0
+) -> Landscape:
     """A landscape of which nothing is trained.
 
     Args:
@@ -232,6 +256,7 @@ def blank(space: Space, *, points: int = 20, seeds: int = 3, epochs: int = 20, h
         seeds: networks of each cell, 2 or more, so that a cell has a spread.
         epochs: of each network, 1 or more.
         hidden: units of the one hidden layer, where `width` is not an axis.
+        samples: to train on; 0 is all.
 
     Raises:
         ValueError: an argument out of range, or a space with a value that no network can have.
@@ -245,12 +270,13 @@ def blank(space: Space, *, points: int = 20, seeds: int = 3, epochs: int = 20, h
     checks.whole("seeds", seeds, 2)
     checks.whole("epochs", epochs, 1)
     checks.whole("hidden", hidden, 1)
+    checks.whole("samples", samples)
     places = np.linspace(0, 1, points).tolist()
     axes = tuple(tuple(dict.fromkeys(map(each.decode, places))) for each in space.parameters.values())
     for name, axis in zip(space.names, axes, strict=True):
         for end in (axis[0], axis[-1]):  # what no network can have is said before any is trained
             cohort.Member(**dict[str, Any]({name: end}))
-    return Landscape(space, axes, np.full((seeds, *map(len, axes), epochs), np.nan), hidden)
+    return Landscape(space, axes, np.full((seeds, *map(len, axes), epochs), np.nan), hidden, samples=samples)
 
 
 def space_of(space: Space | None, landscape: Landscape | None, default: Space) -> Space:

@@ -187,12 +187,14 @@ class Study:
         epochs: int | None = None,
         batch: int | None = None,
         limit: float | None = None,
+        failures: int | None = 3,
         on_trial: Callable[[Trial], None] | None = None,
         cancel: Event | None = None,
     ) -> Study:
         """Ask, try and tell until the budget is spent or the method is exhausted; what is enqueued comes first.
 
-        An objective that raises, gives no finite number, or takes too long spoils its own trial only.
+        An objective that raises, gives no finite number, or takes too long spoils its own trial only; one that fails
+        from the first trial on stops the search.
 
         Args:
             objective: called with a configuration; gives a number, or several (one for each fold or seed) whose mean
@@ -209,6 +211,7 @@ class Study:
                 epochs, and gives a list of results.
             limit: seconds that one call may take. A call that takes longer is left behind in its thread (Python
                 cannot end a thread), and its trials are marked "timed out".
+            failures: so many trials that fail stop this run, where none was done before; None goes on all the same.
             on_trial: called after each trial is told.
             cancel: looked at between calls; trials that are under way then are lost, not failed.
 
@@ -218,6 +221,7 @@ class Study:
         Raises:
             ValueError: a budget that is too small for one trial, or another argument out of range.
             TypeError: an objective that cannot be called with a configuration.
+            RuntimeError: it failed from the first trial on; its own error is the cause.
             StudyError: the file cannot be used, or no longer has a trial that is under way.
         """
         _check_method(method)
@@ -229,7 +233,7 @@ class Study:
             raise TypeError(f"cancel must be a threading.Event; got {cancel!r}.")
         checks.one_of("unit", unit, get_args(Unit))
         checks.whole("budget", budget, 1)
-        _check_counts(epochs=epochs, batch=batch)
+        _check_counts(epochs=epochs, batch=batch, failures=failures)
         if limit is not None:
             checks.number("limit", limit, above=0)
         call = Call(objective, limit, cancel, batched=batch is not None)
@@ -242,7 +246,7 @@ class Study:
                 raise ValueError(f"budget must be {price} {unit} or more, for one trial; got {budget}.")
             return price <= budget - sum(_cost(trial, unit) for trial in trials)
 
-        resumes = bool(getattr(objective, "resumes", False))
+        resumes, failed, done = bool(getattr(objective, "resumes", False)), 0, False
         while cancel is None or not cancel.is_set():
             untold: dict[int, Trial] = {}
             try:
@@ -258,8 +262,12 @@ class Study:
                     for trial, outcome in zip(alike, outcomes, strict=True):
                         told = self._finish(trial.number, {**outcome, "seconds": seconds}, trial)
                         del untold[trial.number]
+                        done, failed = done or told.status == "done", failed + (told.status == "failed")
                         if on_trial is not None:
                             on_trial(told)
+                    if not done and failures is not None and failed >= failures:
+                        what = f"objective failed in each of {failed} trials, at last: {told.error.rstrip('.')}"
+                        raise RuntimeError(f"{what}; mend it, or go on with failures=None.") from call.raised
             finally:  # interrupted
                 for number, trial in untold.items():
                     with suppress(StudyError, ValueError):  # of a file that is gone or locked: the first error is told

@@ -71,6 +71,7 @@ def show(opened: Open, scratch: Write) -> Iterator[Show]:
             notebook = pages.enter_context(opened(scratch(*cells)))
             notebook.run_all()
             explorer = notebook.explorers()[0]
+            explorer.locator(".kit-figure-0 .main-svg").first.wait_for(state="attached")
             notebook.wait_still(explorer)
             return notebook, explorer
 

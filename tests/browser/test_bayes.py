@@ -22,7 +22,7 @@ explorer
 STATE = """(element) => {
     const plot = element.querySelector('.js-plotly-plot'), named = name => plot.data.find(trace => trace.name === name);
     return {
-        mean: [...named('mean of the model').y], band: [...named('95 % band of the model').y],
+        mean: [...named('middle of the model').y], band: [...named('95 % band of the model').y],
         trials: named('your trials').x.length, low: plot._fullLayout.yaxis.range[0],
     };
 }"""
@@ -58,14 +58,13 @@ def test_keys_move_the_model_and_clicks_try(show: Show) -> None:
     mouse = notebook.page.mouse
     mouse.click(*point(explorer, 0.1, 0.3))
     wait_for_trials(notebook, explorer, 1)
-    assert "4 trials (3 to start with, 1 of yours)" in notebook.status(explorer)
+    assert "4 trials (3 to start with, 1 of yours, 0 of" in notebook.status(explorer)
     notebook.press("place", "End", explorer)
     explorer.locator("button", has_text="Try here").click()
     wait_for_trials(notebook, explorer, 2)
     explorer.locator("button", has_text="Follow the machine").click()
     wait_for_trials(notebook, explorer, 3)
-    explorer.locator("button", has_text="Undo").click()
-    wait_for_trials(notebook, explorer, 2)
+    assert "6 trials (3 to start with, 2 of yours, 1 of the machine's)" in notebook.status(explorer)
 
     mouse.click(*point(explorer, 0.1, 0.3))  # the same cell: refused in words
     explorer.locator(".kit-status .kit-error", has_text="is tried already").wait_for()

@@ -42,7 +42,7 @@ def opened_picture(data: bytes) -> Image.Image:
 
 def tabs(image: Image.Image) -> list[float]:
     """How bright the buttons "weights" and "channels" are, beside their words; the chosen one is darker."""
-    return [float(np.asarray(image.crop((left, 10, left + 12, 26))).mean()) for left in (8, 116)]
+    return [float(np.asarray(image.crop((left, 30, left + 12, 44))).mean()) for left in (8, 116)]
 
 
 def test_each_picture_shows_its_explorer_as_its_cell_left_it(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from tests.notebooks.kernels import NOTEBOOKS, ROOT, kernel_environment, network
 CELL_SECONDS = 480
 KEPT_CELL_METADATA = ("jupyter", "tags")  # `jupyter` holds what is folded away, such as a solution
 README_PICTURE = ROOT / "data" / "pictures" / "pruning_explorer.png"
-SHOWN_IN_README = ("01_pruning.ipynb", 1)  # its second picture: 90 % removed, where it begins to hurt
+SHOWN_IN_README = ("01_pruning.ipynb", 0)  # its first picture: 90 % removed, where it begins to hurt
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},

@@ -19,15 +19,11 @@ function move(group, axes, x = 0, y = 0) {
   group.setAttribute("transform", `translate(${axes.xaxis._offset + x},${axes.yaxis._offset + y})`);
 }
 
-// Text on the side of a vertical line where there is room.
-function beside(text, at, length, y) {
-  const left = at > length / 2;
-  set(text, {x: left ? -6 : 6, "text-anchor": left ? "end" : "start", y});
-}
-
+// Each returns what it covers, in pixels from the corner of the plot: `boxes`; and where its `text` may stand: along
+// `path`.
 const DRAW = {
-  // values: x, y, low, high. A cross with its interval.
-  point(group, axes, {values: [x, y, low, high], colour}) {
+  // values: x, y, low, high. A cross with its interval; a `text` stands beside it.
+  point(group, axes, {values: [x, y, low, high], text, colour}) {
     const {xaxis, yaxis} = axes, across = xaxis.d2p(x), at = yaxis.d2p(y);
     if (!group.children.length) {
       make(group, "line", {stroke: colour, "stroke-width": 2.5});
@@ -42,10 +38,13 @@ const DRAW = {
     const [stem, ...caps] = group.children, ends = [yaxis.d2p(high) - at, yaxis.d2p(low) - at];
     set(stem, {y1: ends[0], y2: ends[1]});
     ends.forEach((end, i) => set(caps[i], {transform: `translate(0,${end})`}));
+    if (!inside) return {boxes: []};
+    const boxes = [[across - 8, at - 8, across + 8, at + 8], [across - 7, at + ends[0], across + 7, at + ends[1]]];
+    return {boxes, text, path: [[across, at - 10], [across, at + 10]]};
   },
 
-  // values: heights at x = 0, 1, 2 ...; each is also written over its bar, as per cent.
-  bars(group, axes, {values, colour}) {
+  // values: heights at x = 0, 1, 2 ...; each is also written over its bar, as per cent, and over a point that is there.
+  bars(group, axes, {values, colour}, [points]) {
     const {xaxis, yaxis} = axes, floor = yaxis.d2p(0), wide = 0.8 * (xaxis.d2p(1) - xaxis.d2p(0));
     move(group, axes);
     while (group.children.length > 2 * values.length) group.lastChild.remove();
@@ -56,7 +55,8 @@ const DRAW = {
     values.forEach((height, i) => {
       const [bar, text] = [group.children[2 * i], group.children[2 * i + 1]], top = yaxis.d2p(height);
       set(bar, {x: xaxis.d2p(i) - wide / 2, width: wide, y: top, height: Math.max(0, floor - top)});
-      set(text, {x: xaxis.d2p(i), y: top - 4});
+      const point = points ? yaxis.d2p(points.y[i]) : NaN, over = point > top - 16 && point < top + 2 ? point : top;
+      set(text, {x: xaxis.d2p(i), y: Math.min(top, over) - 4});
       text.textContent = (100 * height).toFixed(0);
     });
   },
@@ -94,31 +94,25 @@ const DRAW = {
     group.setAttribute("data-shown", shown);
   },
 
-  // A vertical line at `at`, with `text` near its lower end.
-  cursor(group, axes, {at: x, text: word, colour}) {
-    const {xaxis, yaxis} = axes, at = xaxis.d2p(x);
-    if (!group.children.length) {
-      make(group, "line", {stroke: colour, "stroke-width": 2});
-      make(group, "text", {"font-size": 13, dy: "1em"});
-    }
-    const [line, text] = group.children;
+  // A vertical line at `at`, with `text` beside it.
+  cursor(group, axes, {at: x, text, colour}) {
+    const {xaxis, yaxis} = axes, at = xaxis.d2p(x), length = yaxis._length;
+    if (!group.children.length) make(group, "line", {stroke: colour, "stroke-width": 2});
     move(group, axes, at);
-    set(line, {y2: yaxis._length});
-    beside(text, at, xaxis._length, yaxis._length - 22);
-    text.textContent = word;
+    set(group.firstChild, {y2: length});
+    return {boxes: [[at - 1, 0, at + 1, length]], text, path: [[at, length], [at, 0]]};
   },
 
   // values: x, y, low, high. A vertical line with the interval that is expected there, cut at the ends of the axis.
-  expected(group, axes, {values: [x, y, low, high], text: word, colour}) {
+  expected(group, axes, {values: [x, y, low, high], text, colour}) {
     const {xaxis, yaxis} = axes, at = xaxis.d2p(x), length = yaxis._length;
     if (!group.children.length) {
       make(group, "line", {stroke: colour, "stroke-width": 1, "stroke-dasharray": "2 3"});
       make(group, "line", {stroke: colour, "stroke-width": 2});
       for (let end = 0; end < 2; end++) make(group, "path", {d: CAP, stroke: colour, "stroke-width": 2});
       make(group, "circle", {r: 4, fill: colour});
-      make(group, "text", {"font-size": 12, dy: -5});
     }
-    const [whole, stem, top, bottom, dot, text] = group.children;
+    const [whole, stem, top, bottom, dot] = group.children;
     const inside = height => Math.min(Math.max(yaxis.d2p(height), 0), length);
     move(group, axes, at);
     group.style.display = at >= 0 && at <= xaxis._length ? "" : "none";
@@ -126,54 +120,9 @@ const DRAW = {
     set(stem, {y1: inside(high), y2: inside(low)});
     for (const [cap, height] of [[top, high], [bottom, low]]) set(cap, {transform: `translate(0,${inside(height)})`});
     set(dot, {cy: inside(y)});
-    beside(text, at, xaxis._length, length);
-    text.textContent = word;
+    return {boxes: [[at - 6, inside(high), at + 6, inside(low)]], text, path: [[at, length], [at, 0]]};
   },
 };
-
-// Clicks on a figure are sent as [how many so far, x of the latest]. Listened to from outside of plotly, which covers
-// the page while a button is down.
-function listen(model, plotOf) {
-  const STILL = 4;  // pixels: what moves further is a drag, which zooms
-  const DOUBLE = 300;  // milliseconds: two clicks within them take a zoom back
-  let began = null, waiting = null;
-  const place = event => {
-    const plot = plotOf();
-    if (!plot || !plot._fullLayout || !plot._fullLayout.xaxis) return null;
-    const {xaxis, yaxis} = plot._fullLayout, frame = plot.getBoundingClientRect();
-    const x = event.clientX - frame.left - xaxis._offset, y = event.clientY - frame.top - yaxis._offset;
-    const inside = x >= 0 && x <= xaxis._length && y >= 0 && y <= yaxis._length;
-    return {x, inside, within: plot.contains(event.target), xaxis, yaxis};
-  };
-  const zoomed = axis => axis._rangeInitial0 !== undefined &&
-    (axis.range[0] !== axis._rangeInitial0 || axis.range[1] !== axis._rangeInitial1);
-  const handlers = {
-    pointerdown(event) {
-      const at = event.button === 0 && place(event);
-      began = at && at.inside && at.within ? [event.clientX, event.clientY] : null;
-    },
-    pointerup(event) {
-      const still = began && Math.hypot(event.clientX - began[0], event.clientY - began[1]) < STILL;
-      began = null;
-      const at = still && place(event);
-      if (!at || !at.inside) return;
-      if (waiting !== null) { clearTimeout(waiting); waiting = null; return; }  // the second of two
-      const send = () => {
-        waiting = null;
-        const [count = 0] = model.get("clicked");
-        model.set("clicked", [count + 1, at.xaxis.p2d(at.x)]);
-        model.save_changes();
-      };
-      if (zoomed(at.xaxis) || zoomed(at.yaxis)) waiting = setTimeout(send, DOUBLE); else send();
-    },
-    pointercancel() { began = null; },
-  };
-  for (const [name, handler] of Object.entries(handlers)) document.addEventListener(name, handler, true);
-  return () => {
-    clearTimeout(waiting);
-    for (const [name, handler] of Object.entries(handlers)) document.removeEventListener(name, handler, true);
-  };
-}
 
 export default {
   render({model, el}) {
@@ -181,20 +130,26 @@ export default {
     let plot = null, group = null, stopped = false;
     const plotOf = () => {
       const box = el.closest(".kit-explorer");
-      return box && box.querySelectorAll(".js-plotly-plot")[model.get("figure")];
+      return box && box.querySelector(`.kit-figure-${model.get("figure")} .js-plotly-plot`);
     };
     const draw = () => {
       const axes = plot && plot._fullLayout;
       const state = Object.fromEntries(["values", "at", "text", "colour"].map(name => [name, model.get(name)]));
       const empty = kind !== "cursor" && kind !== "trials" && !state.values.length;
-      if (!axes || !axes.xaxis || empty) { if (group) group.style.display = "none"; return; }
+      if (!axes || !axes.xaxis || empty) { tell(null); if (group) group.style.display = "none"; return; }
       if (!group || !plot.contains(group)) {
         group = document.createElementNS(SVG, "g");
         group.setAttribute("class", `kit-${kind}`);
         plot.querySelector(".main-svg .cartesianlayer").after(group);
       }
       group.style.display = "";
-      DRAW[kind](group, axes, state);
+      tell(DRAW[kind](group, axes, state, plot._fullData.filter(trace => trace.mode === "markers")));
+    };
+    // What it covers and what it is called: names in the figure keep off it (`labels.js`, which draws its name, too).
+    const tell = covers => {
+      if (!plot) return;
+      (plot.kitMarks ??= new Map()).set(model, covers || {});
+      plot.dispatchEvent(new Event("kit-mark"));
     };
     const find = () => {
       if (stopped) return;
@@ -204,8 +159,12 @@ export default {
       draw();
     };
     model.on("change", draw);
-    const forget = model.get("clickable") ? listen(model, plotOf) : () => {};
     find();
-    return () => { stopped = true; forget(); model.off("change", draw); if (group) group.remove(); };
+    return () => {
+      stopped = true;
+      model.off("change", draw);
+      if (plot && plot.kitMarks) plot.kitMarks.delete(model);
+      if (group) group.remove();
+    };
   },
 };
