@@ -540,6 +540,16 @@ def follows(explorer: PinningExplorer, names: list[str]) -> bool:
 
 
 class Pinning:
+    def test_what_is_said_of_a_pin_keeps_the_comparison_with_a(self, explorer: PinningExplorer, case: Case) -> None:
+        explorer.keep()
+        settle(explorer, **case.moves[0])
+        explorer.pin("compared")
+        explorer.wait(PATIENCE)
+        assert words(explorer).startswith("Pinned ") and words(explorer).endswith(explorer.in_words)
+        assert "A (" in explorer.in_words
+        explorer.keep()
+        explorer.wait(PATIENCE)
+
     def test_the_model_is_saved_and_loaded_as_the_words_say(
         self, explorer: PinningExplorer, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -35,7 +34,7 @@ from kit.explorers.cells import take_over
 from kit.explorers.controls import STOP, Row
 from kit.explorers.layout import WHOLE, LiveFigure, ProgressBar, bundle_with, dashboard, inside, spoken
 from kit.explorers.marks import Mark
-from kit.explorers.tools import Tooled
+from kit.explorers.tools import Tooled, plain
 from kit.explorers.worker import CLOSED, Job, Worker
 from kit.plots.curves import Panel
 
@@ -131,7 +130,7 @@ class Explorer(Tooled, Generic[S, A]):
     @property
     def in_words(self) -> str:
         """What the latest answer says, as plain text (waits for it)."""
-        return html.unescape(re.sub(r"<[^>]+>", "", self._said(self._latest())))
+        return plain(self._said(self._latest()))
 
     def code(self) -> str:
         """One line of Python that makes this explorer with its controls as they stand now, seeds included."""
@@ -279,6 +278,12 @@ class Explorer(Tooled, Generic[S, A]):
         self._say(self._said(answer))
         self._spoken = self.status.value
 
+    def _say_anew(self, answer: A) -> None:
+        """Say what is known by now, but not over what was said of a pin, a stop or an error."""
+        if self.status.value == self._spoken:
+            self._say(self._said(answer))
+            self._spoken = self.status.value
+
     def _mark(self, answer: A) -> None:
         self._draw_marks(answer)
         self.ghost.values = [] if self._kept is None else self._here(self._kept.answer, answer.settings)
@@ -387,9 +392,7 @@ class Explorer(Tooled, Generic[S, A]):
         if not more or time.monotonic() - self._painted_at > PAINT_SECONDS:
             self._painted_at = time.monotonic()
             self._paint_all(answer, self._curves)
-            if self.status.value == self._spoken:  # not over what was said of a pin, a stop or an error
-                self._say(self._said(answer))
-                self._spoken = self.status.value
+            self._say_anew(answer)
             self._count(total - len(missing), total)
         if not self._worker.asked:
             self.stop_button.disabled = not more

@@ -225,10 +225,6 @@ class View(widgets.VBox):
         super().__init__([css, above, row, below, status], layout=WHOLE)
         self.add_class("kit-explorer").add_class("kit-view")
 
-    def dim(self, busy: bool) -> None:
-        """Dim the figures, or no longer."""
-        (self.add_class if busy else self.remove_class)("kit-busy")
-
     def close(self) -> None:
         """Take the view away; the explorer and its widgets stay."""
         for each in self._own:

@@ -240,7 +240,7 @@ class PinningExplorer(OnBoard[S, A]):
         self.unpin_button.disabled = not self._mine
         if (answer := self._answered) is not None:
             self._paint_all(answer, self._curves)
-            self._say(f"{sentence} {self._words(answer)}")
+            self._say(f"{sentence} {self._said(answer)}")
 
     def _pinned(self) -> list[dict[str, Any]]:
         return board.frame(self.dataset.key).to_dict("records")
@@ -253,9 +253,7 @@ class PinningExplorer(OnBoard[S, A]):
             self._pins, self._board_trouble = pins, ""
             if (answer := self._answered) is not None:
                 self._paint_all(answer, self._curves)
-                if self.status.value == self._spoken:  # not over what was said of a pin, a stop or an error
-                    self._say(self._words(answer))
-                    self._spoken = self.status.value
+                self._say_anew(answer)
 
     def _pin_curve(self, size: SizeName, floor: float = 0.0) -> Curve:
         """The pins as points, oldest first; a size of 0 is drawn at `floor`, in the axis' unit."""

@@ -101,7 +101,8 @@ class Tooled(Controlled):
         view = View(title, rows, works, shown, self.status, [self.desk, *marks])
         take_over(view)
         self._views = [each for each in self._views if each.comm is not None] + [view]
-        view.dim("kit-busy" in self._dom_classes)
+        if "kit-busy" in self._dom_classes:
+            view.add_class("kit-busy")
         return view
 
     @contextmanager
@@ -185,12 +186,12 @@ class Tooled(Controlled):
         """A few lines in words: what it is, what the controls say, what the latest answer says."""
         settable = [(row, getattr(self, name).value) for name, row in self._settable() if row.moves]
         said = ", ".join(f"{row.title} {row.said(value)}" for row, value in settable)
-        return "\n".join([self.title, said, _plain(self.status.value) or "There is no answer yet."])
+        return "\n".join([self.title, said, plain(self.status.value) or "There is no answer yet."])
 
     # -- for subclasses ------------------------------------------------------------------------------------------------
 
     def _state(self) -> Any:
-        """All that a reader can change, as one value to compare and to come back to."""
+        """All that a reader can change: the values of controls by name, and what there is besides."""
         return self._values()
 
     def _restore(self, state: Any) -> None:
@@ -243,11 +244,10 @@ class Tooled(Controlled):
             return ""
         if kept.answer.settings == answer.settings:
             return "<b>This is A.</b> "
-        is_plain = isinstance(kept.state, Mapping)
         changed = [
             f"{row.title} {html.escape(row.said(kept.state[name]))}"
             for name, row in self._settable()
-            if row.moves and is_plain and kept.state.get(name) != getattr(self, name).value
+            if row.moves and kept.state[name] != getattr(self, name).value
         ]
         there = f"<b>A</b> ({', '.join(changed)})" if changed else "<b>A</b>"
         if (gain := self._difference(kept.answer, answer)) is None:
@@ -278,8 +278,9 @@ class Tooled(Controlled):
         return f"<p>{first}</p><p>{HINTS}</p><table>{rows}{tools}</table>"
 
 
-_OFFERED = (*(widgets.Button, widgets.HTML), widgets.widget_description.DescriptionWidget)
+_OFFERED = (widgets.Button, widgets.HTML, widgets.widget_description.DescriptionWidget)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Words without their HTML."""
     return html.unescape(re.sub(r"<[^>]+>", "", text)).strip()
