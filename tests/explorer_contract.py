@@ -543,6 +543,7 @@ class Pinning:
     def test_what_is_said_of_a_pin_keeps_the_comparison_with_a(self, explorer: PinningExplorer, case: Case) -> None:
         explorer.keep()
         settle(explorer, **case.moves[0])
+        explorer.wait_curves(PATIENCE)  # what the words say is then complete
         explorer.pin("compared")
         explorer.wait(PATIENCE)
         assert words(explorer).startswith("Pinned ") and words(explorer).endswith(explorer.in_words)
@@ -593,6 +594,7 @@ class Pinning:
             assert settings == json.loads(json.dumps(explorer._pin(explorer._answered).settings))
 
     def test_a_name_is_taken_once_or_replaced(self, explorer: PinningExplorer, case: Case) -> None:
+        explorer.wait_curves(PATIENCE)
         explorer.pin("mine")
         explorer.wait(PATIENCE)
         explorer.pin("mine")
@@ -617,6 +619,7 @@ class Pinning:
 
     def test_a_taken_name_is_replaced_when_a_hand_presses_again(self, explorer: PinningExplorer, case: Case) -> None:
         def press(name: str) -> None:
+            explorer.wait_curves(PATIENCE)
             explorer.pin_name.value = name
             explorer.pin_button.click()
             explorer.wait(PATIENCE)
@@ -653,7 +656,7 @@ class Pinning:
         (first, second), kept = board.frame()["settings"], board.frame()
         settle(explorer, **case.moves[0])
         explorer.pin("b", replace=True)
-        explorer.wait(PATIENCE)
+        explorer.wait_curves(PATIENCE)
         assert not explorer.unpin_button.disabled and list(board.frame()["settings"]) != [first, second]
         explorer.unpin_button.click()
         explorer.wait(PATIENCE)
