@@ -153,7 +153,7 @@ def test_each_acquisition_keeps_its_own_exploration_and_the_fit_does_not_ask_the
     settle(explorer, exploration=4)
     settle(explorer, acquisition="thompson")
     assert explorer.exploration.disabled and "not used" in explorer.meaning.value
-    assert "the function drawn by chance has its top" in words(explorer)
+    assert "the sampled function has its top" in words(explorer)
     function = arrays(explorer, 0, "wanted")[1]
     settle(explorer, length=0.1)
     settle(explorer, length=0.15)

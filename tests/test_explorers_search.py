@@ -145,6 +145,7 @@ def assert_shows(explorer: SearchExplorer) -> None:
     said = words(explorer)
     assert said.startswith(f"{settings.method}, {budget} epochs (as many as {budget // FULL} whole training")
     assert f": {count} trial{'s' * (count > 1)}." in said
+    assert ("The grid is 3 x 3, for the largest budget, in shuffled order." in said) == (settings.method == "grid")
     assert f"it scored {100 * explorer.value:.1f} % after {best.epochs} epoch{'s' * (best.epochs != 1)}." in said
     assert (
         f"on {landscape.seeds - 1} other networks of its cell, trained in full, it reaches {100 * worth:.1f} %." in said

@@ -168,8 +168,10 @@ def test_what_is_missing_is_copied_and_trusted(folders: tuple[Path, Path]) -> No
         assert (mine / name).read_bytes() == (originals / name).read_bytes()
         assert nbformat.sign.NotebookNotary().check_signature(nbformat.read(mine / name, as_version=4))
     (mine / "00_a.ipynb").unlink()
+    (originals / "glossary.md").write_text("words")
     assert copies.bring(originals, mine) == []
     assert (mine / "00_a.ipynb").exists()
+    assert (mine / "glossary.md").read_text() == "words", "what the notebooks link to comes along"
 
 
 def test_what_the_reader_changed_is_left_alone(folders: tuple[Path, Path]) -> None:

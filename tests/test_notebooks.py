@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import tempfile
 from io import BytesIO
@@ -69,6 +70,15 @@ def test_readme_lists_every_notebook() -> None:
     assert not missing, f"README.md's table has no row for {', '.join(missing)}."
 
 
+def test_glossary_is_in_order_and_its_links_lead_somewhere() -> None:
+    text = (NOTEBOOKS / "glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^\*\*(.+?)\*\*: .+ \[\w+\]\(\w+\.ipynb\)$", text, re.MULTILINE)
+    assert len(terms) == text.count("\n**") >= 60, "each entry is one line: term, words, notebooks"
+    assert terms == sorted(set(terms), key=str.casefold)
+    for name in re.findall(r"\]\((.+?)\)", text):
+        assert (NOTEBOOKS / name).exists(), f"glossary.md links to {name}, which is not there."
+
+
 def test_paths_are_seen_and_what_is_no_path_is_left_alone() -> None:
     for text in ("/home/me/kit", "in /tmp/x", r"C:\Users", "'/Users/me'", str(ROOT)):
         assert ABSOLUTE_PATH.search(text), text
@@ -107,7 +117,8 @@ def test_clean_removes_the_noise_and_keeps_the_rest() -> None:
 def test_refresh_runs_photographs_cleans_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "00_small.ipynb"
     show = "import ipywidgets, os\nprint(os.path.basename(os.getcwd()) != '')\nipywidgets.IntSlider()"
-    nbformat.write(new_notebook(cells=[new_code_cell(show)]), path)
+    draw = "import matplotlib.pyplot as plt\nplt.imshow([[0, 1], [2, 3]])\nplt.show()"
+    nbformat.write(new_notebook(cells=[new_code_cell(show), new_code_cell(draw)]), path)
     assert not refresh.is_clean(path)
 
     def take(notebook: nbformat.NotebookNode, path: Path, text: str) -> list[bytes]:
@@ -119,6 +130,8 @@ def test_refresh_runs_photographs_cleans_and_writes(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(stills, "take", take)
     assert refresh.refresh(path)
     assert refresh.is_clean(path)
+    (drawn,) = nbformat.read(path, as_version=4).cells[1].outputs
+    assert Image.open(BytesIO(base64.b64decode(drawn.data["image/png"]))).mode == "P"  # a palette: small
     stream, result = refresh.read(path).cells[0].outputs
     assert stream.text == "True\n"
     assert result.data == {"text/plain": "IntSlider(value=0)", "image/png": "aGk="}

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 from kit.measure import Estimate
 from kit.plots import bayes as plots
@@ -131,3 +133,38 @@ def test_the_race_is_drawn_on_an_even_axis() -> None:
     assert panel.layout["xaxis"]["range"][1] > 12
     for each in (panel, drawn(plots.race_panel(None, 0.9))):  # an empty race has all its parts
         assert len({(trace["line"]["dash"], trace["marker"]["symbol"]) for trace in each.traces[1:]}) == 3
+
+
+@pytest.mark.parametrize("column", [True, False])
+def test_a_still_belief_shows_its_95_per_cent_band_and_its_trials_by_number(column: bool) -> None:
+    along, mean, std = np.linspace(0, 1, 5), np.arange(5.0), np.full(5, 0.5)
+    tried = np.array([0.2, 0.7]), np.array([1.0, 3.0])
+    axes = Figure().subplots()
+    places = (along[:, None], (tried[0][:, None], tried[1])) if column else (along, tried)
+    plots.draw_belief(axes, places[0], mean, std, places[1], samples=np.ones((2, 5)), truth=mean + 1)
+    (band,) = axes.collections
+    assert band.get_paths()[0].get_extents().bounds == pytest.approx((0, -0.98, 1, 4 + 2 * 0.98), abs=1e-4)
+    *samples, truth, middle, crosses = axes.lines
+    assert [line.get_linestyle() for line in (*samples, truth, middle)] == ["--", "--", ":", "-"]
+    assert np.array_equal(truth.get_ydata(), mean + 1) and np.array_equal(middle.get_ydata(), mean)
+    assert np.array_equal(crosses.get_xydata(), np.transpose(tried)) and crosses.get_marker() == "x"
+    assert [(each.get_text(), each.xy) for each in axes.texts if isinstance(each, Annotation)] == [
+        ("1", (0.2, 1.0)),
+        ("2", (0.7, 3.0)),
+    ]
+    crowd = Figure().subplots()
+    plots.draw_belief(crowd, along, mean, std, (np.array([0.2, 0.7, 0.22, 0.22]), np.array([1.0, 3.0, 1.2, 4.0])))
+    assert [text.get_text() for text in crowd.texts] == ["1, 3", "2", "4"]  # a text where crosses lie close together
+    empty = Figure().subplots()
+    plots.draw_belief(empty, along, mean, std, (np.empty((0, 1)), np.empty(0)))
+    assert len(empty.lines) == 2 and not empty.texts
+
+
+def test_a_still_promise_has_its_star_at_the_largest_value_and_room_for_it() -> None:
+    axes, along, worth = Figure().subplots(), np.linspace(0, 1, 5)[:, None], np.array([-1.0, 0, 3, 2, 0])
+    plots.draw_promise(axes, along, worth)
+    curve, star, at = axes.lines
+    assert np.array_equal(curve.get_ydata(), worth)
+    assert np.array_equal(star.get_xydata(), [[0.5, 3.0]]) and star.get_marker() == "*"
+    assert np.array_equal(at.get_xdata(), [0.5, 0.5])
+    assert axes.get_ylim()[0] < -1 and axes.get_ylim()[1] > 3.5

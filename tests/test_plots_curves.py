@@ -169,8 +169,8 @@ def test_long_names_are_cut_where_they_say_least(name: str, short: str, lines: t
 
 
 def test_the_worth_of_what_is_found_has_an_even_axis_of_the_best_30_points() -> None:
-    assert [curves.worth_axis(best)["range"][0] for best in (None, 0.97, 0.6, 0.2)] == [70, 65, 30, 0]
-    axis = curves.worth_axis(0.97)
+    assert [curves.incumbent_axis(best)["range"][0] for best in (None, 0.97, 0.6, 0.2)] == [70, 65, 30, 0]
+    axis = curves.incumbent_axis(0.97)
     assert axis.get("type", "linear") == "linear" and set(np.diff(axis["tickvals"])) == {10} and axis["range"][1] > 100
 
 

@@ -358,6 +358,14 @@ def test_taylor_leaves_gradients_modes_and_statistics_alone(digits: Dataset) -> 
     assert same(net, before)
 
 
+def test_random_knows_nothing_of_weights_that_were_drawn_by_the_same_seed() -> None:
+    net = models.MLP((64, 64, 10), seed=3)
+    scores = prune.score_weights(net, "random", seed=3)
+    for name, weight in prune.prunable(net).items():
+        both = torch.stack([scores[name].flatten(), weight.detach().flatten()])
+        assert abs(torch.corrcoef(both)[0, 1]) < 5 / weight.numel() ** 0.5
+
+
 def test_random_depends_on_the_seed_only(trained: nn.Module) -> None:
     first, again, other = (prune.score_weights(trained, "random", seed=seed) for seed in (1, 1, 2))
     elsewhere = prune.score_weights(models.ConvNet(channels=(8, 16), hidden=32, seed=9), "random", seed=1)

@@ -372,6 +372,16 @@ def test_fresh_is_the_mean_of_the_other_networks() -> None:
             assert objective.retest(config) == pytest.approx(sum(others) / 5)
 
 
+def test_a_search_that_comes_back_to_a_cell_never_reads_what_its_retest_measures() -> None:
+    made = made_up()
+    for repeat in range(20):
+        objective, read = made.objective(repeat), set[tuple[int, ...]]()
+        for place in np.random.default_rng(repeat).random((40, 2)):  # several in each of the nine cells
+            config = made.space.decode(place)
+            read.add((objective.seed(config), *objective.cell(config)))
+        assert len(read) == len({place[1:] for place in read})
+
+
 def test_another_repeat_reads_other_networks() -> None:
     made = made_up()
     configs = [made.config(cell) for cell in np.ndindex(3, 3)]

@@ -6,9 +6,16 @@ never an exception, so that a notebook runs from top to bottom without its answe
 
 # ruff: noqa: F401  (the names that the room offers)
 
-from kit.exercises.bayes import improvement, next_place, one_point_posterior
-from kit.exercises.distill import missing_factor, soft_gradient, temperature_for, wrong_reduction
-from kit.exercises.prune import ratio_for_a_tenth, repaired_listing, smallest_mask, sparse_break_even
-from kit.exercises.search import chance_to_hit, halving_cost, promoted, trials_needed
-from kit.exercises.start import images_needed, pareto_front
+from kit.exercises.bayes import beat_the_loop, noisy_loop, one_point_posterior, posterior_of_means
+from kit.exercises.distill import better_student, reverse_gradient, temperature_for, translated_alpha, wrong_soft_loss
+from kit.exercises.prune import (
+    own_ratios,
+    ratio_for_a_tenth,
+    repaired_listing,
+    smallest_mask,
+    sparse_break_even,
+    taylor_scores,
+)
+from kit.exercises.search import asha_turn, beat_hyperband, halving_cost, hit_probabilities, trials_needed
+from kit.exercises.start import images_needed, pareto_front, stop_early
 from kit.exercises.verdict import Verdict

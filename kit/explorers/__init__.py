@@ -4,6 +4,7 @@
 
 from kit.explorers.bayes import BayesExplorer
 from kit.explorers.board import BoardExplorer
+from kit.explorers.claim import claim
 from kit.explorers.distill import DistillationExplorer
 from kit.explorers.interval import IntervalExplorer
 from kit.explorers.picker import FilePicker
@@ -12,3 +13,4 @@ from kit.explorers.prune import PruningExplorer
 from kit.explorers.search import SearchExplorer
 from kit.explorers.sensitivity import SensitivityExplorer
 from kit.explorers.table import table
+from kit.plots.claim import Pairs

@@ -24,7 +24,7 @@ EXPLORATIONS: tuple[float, ...] = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1.5, 2
 MEANING = {  # of `exploration`, by its name with an acquisition function
     "xi": "xi: gain that is asked for, in standard deviations of the log-odds",
     "beta": "beta: optimism, in standard deviations over the mean",
-    "": "not used: the function drawn by chance explores",
+    "": "not used: the sampled function explores",
 }
 WHY = {  # a place is proposed: whether the mean there is high, and whether the model is unsure
     (True, True): "the mean is high and it is still unsure",
@@ -198,7 +198,7 @@ def _proposal(duel: Duel, answer: Answer) -> str:
         return "All cells are tried: nothing is left to propose."
     value, (loss, std) = duel.landscape.axes[0][at], view.model.posterior.predict(duel.places[:, None])
     why = WHY[bool(loss[at] <= np.quantile(loss, 0.25)), bool(std[at] >= np.median(std))]
-    drawn = "the function drawn by chance has its top, and " * (acquisition == "thompson")
+    drawn = "the sampled function has its top, and " * (acquisition == "thompson")
     return (
         f"By {ACQUISITIONS[acquisition].label} the model proposes <b>{html.escape(duel.name)} {value:.3g}</b>, where "
         f"{drawn}{why}: it expects <b>{plots.expected(duel, view, value).percent}</b>."

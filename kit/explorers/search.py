@@ -165,6 +165,7 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
         self._trajectories: dict[tuple[str, int], Trajectory] = {}
         self._full, self._top = landscape.epochs, landscape.epochs * trainings
         self._budgets = range(self._full, self._top + 1, self._full)
+        self._side = math.isqrt(trainings)  # values of each parameter in the grid
         self.dots, self.cursor = Mark("trials", figure=1), Mark("cursor", text="budget")
         table, title = _table(plane.names, method, self._budgets), f"SearchExplorer: {' and '.join(plane.names)}"
         call = given, {"method": method, "trainings": trainings, **sizes}
@@ -262,7 +263,7 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
 
     def _method(self, name: str, seed: int) -> Method:
         if name == "grid":
-            return Grid(math.isqrt(len(self._budgets)), order="shuffled", seed=seed)
+            return Grid(self._side, order="shuffled", seed=seed)
         if name == "halving":
             return SuccessiveHalving(9, min_epochs=max(1, self._full // 9), max_epochs=self._full, eta=3, seed=seed)
         return Random(seed) if name == "random" else Bayes(seed=seed, bounds=(0, 1))
@@ -338,6 +339,8 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
             f"<b>{settings.method}, {settings.budget} epochs</b> (as many as {counted(wholes, 'whole training')}): "
             f"{counted(len(answer.trials), 'trial')}."
         ]
+        if settings.method == "grid":
+            parts.append(f"The grid is {self._side} x {self._side}, for the largest budget, in shuffled order.")
         if answer.trajectory.at(settings.budget) is None:
             parts.append("None is done so far.")
         else:

@@ -109,7 +109,7 @@ class Tooled(Controlled):
     def at(self, **values: Any) -> Iterator[Self]:
         """Move controls for the length of a block, then leave everything as the reader had it.
 
-        `with explorer.at(ratio=0.9): ...` begins where the explorer began, but for these, and waits for the answer;
+        `with explorer.at(ratio=0.9): ...` begins where the explorer began, except for these, and waits for the answer;
         further moves in the block are taken back too. Errors as in `set` and `wait`.
         """
         state, history = self._state(), self._history

@@ -1,4 +1,4 @@
-"""Notebooks to work in: copies of the originals, so that what a reader saves changes nothing that git keeps."""
+"""Notebooks to work in, with their glossary: copies, so that what a reader saves changes nothing that git keeps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def bring(originals: Path, copies: Path, *, refresh: bool = False) -> list[str]:
     copies.mkdir(parents=True, exist_ok=True)
     record = _read(copies / RECORD)
     kept, outdated = [], []
-    for original in notebooks:
+    for original in [*notebooks, *originals.glob("*.md")]:
         copy, now = copies / original.name, _digest(original)
         have = _digest(copy) if copy.exists() else None
         if have == now:
@@ -49,7 +49,8 @@ def bring(originals: Path, copies: Path, *, refresh: bool = False) -> list[str]:
                 continue
             kept.append(_put_aside(copy))
         shutil.copyfile(original, copy)
-        NotebookNotary().sign(nbformat.read(copy, as_version=4))  # as `jupyter trust`: what it shows may be shown again
+        if original in notebooks:  # as `jupyter trust`: what it shows may be shown again
+            NotebookNotary().sign(nbformat.read(copy, as_version=4))
         record[original.name] = now
     (copies / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
     return [

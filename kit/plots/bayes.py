@@ -1,6 +1,7 @@
 """Figures of Bayesian optimisation in one dimension: what the model believes, what a trial promises, the race.
 
-Accuracies come as shares 0 .. 1 and are drawn as per cent.
+Accuracies come as shares 0 .. 1 and are drawn as per cent. `draw_belief` and `draw_promise` are still pictures, for
+matplotlib's axes, in the numbers as they are.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from kit.measure import Z95, Estimate
 from kit.plots import curves, style
@@ -158,9 +160,64 @@ def race_panel(race: Race | None, best: float) -> Panel:
     step = 2 if race.end <= 24 else 5 if race.end <= 60 else 20
     x = {"title": "trials", "range": [0.6, race.end + 0.4], "dtick": step}
     labels = [label for name in worths for label in curves.at_end(worths[name], style.LOOKS[name])]
-    title = "The race: worth of what is found"
-    layout = style.layout(title, DETAIL_HEIGHT, x, curves.worth_axis(best), right=84)
+    title = "The race: incumbents, measured anew"
+    layout = style.layout(title, DETAIL_HEIGHT, x, curves.incumbent_axis(best), right=84)
     return Panel(traces, layout, tuple(worths.values()), tuple(labels))
+
+
+def draw_belief(
+    axes: Axes,
+    along: np.ndarray,
+    mean: np.ndarray,
+    std: np.ndarray,
+    tried: tuple[np.ndarray, np.ndarray],
+    *,
+    samples: np.ndarray | None = None,
+    truth: np.ndarray | None = None,
+) -> None:
+    """A belief in one dimension: its mean, its 95 % band, the numbered trials (one text for those close together).
+
+    Args:
+        axes: to draw on.
+        along: places, [m] or [m, 1].
+        mean: of the belief there, [m].
+        std: its standard deviation, [m].
+        tried: places [n] or [n, 1] and values [n] of the trials, in their order; n may be 0.
+        samples: functions drawn from the belief, [k, m].
+        truth: the function that is looked for, [m].
+    """
+    blue, you, along = style.LOOKS["Bayesian"], style.LOOKS["you"], np.ravel(along)
+    axes.fill_between(along, mean - Z95 * std, mean + Z95 * std, color=blue.colour, alpha=0.2, linewidth=0)
+    if samples is not None:
+        axes.plot(along, samples.T, "--", color=style.SKY, linewidth=1)
+    if truth is not None:
+        axes.plot(along, truth, ":", color=TRUTH.colour, linewidth=1.5)
+    axes.plot(along, mean, color=blue.colour, linewidth=2)
+    x, y = np.ravel(tried[0]), tried[1]
+    axes.plot(x, y, you.marker, color=you.colour, markersize=6, markeredgewidth=2)
+    wide, high = np.ptp(along), np.ptp([mean - Z95 * std, mean + Z95 * std])
+    groups: list[list[tuple[int, float, float]]] = []  # trials that lie too close for a text each
+    for trial in zip(range(1, len(x) + 1), x.tolist(), y.tolist(), strict=True):
+        for group in groups:
+            if any(abs(trial[1] - at) < 0.05 * wide and abs(trial[2] - value) < 0.25 * high for _, at, value in group):
+                group.append(trial)
+                break
+        else:
+            groups.append([trial])
+    for group in groups:
+        numbers, places, values = zip(*group, strict=True)
+        top, text = (sum(places) / len(group), max(values)), ", ".join(map(str, numbers))
+        axes.annotate(text, top, xytext=(0, 6), textcoords="offset points", ha="center", fontsize="small")
+
+
+def draw_promise(axes: Axes, along: np.ndarray, worth: np.ndarray) -> None:
+    """An acquisition function, [m] at places [m] or [m, 1], with a star where it is largest: the next trial."""
+    look, along, best = style.LOOKS["proposal"], np.ravel(along), int(worth.argmax())
+    axes.fill_between(along, min(0.0, worth.min()), worth, color=look.colour, alpha=0.25, linewidth=0)
+    axes.plot(along, worth, color=look.colour)
+    axes.plot(along[best], worth[best], "*", color=look.colour, markersize=12)
+    axes.axvline(along[best], linestyle=(0, (4, 4)), color=look.colour, linewidth=1)
+    axes.margins(y=0.2)  # room for the star
 
 
 def _believed(view: View, places: np.ndarray) -> list[Estimate]:

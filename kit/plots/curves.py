@@ -248,14 +248,14 @@ def accuracy_axis(
     return {"title": title, "range": [bottom, 104.0], "tickvals": [at for at in range(0, 101, every) if at >= bottom]}
 
 
-def worth_axis(best: float | None) -> dict[str, Any]:
-    """An axis of what was found is worth, per cent: the best 30 points, where searches differ; less enters from below.
+def incumbent_axis(best: float | None) -> dict[str, Any]:
+    """An axis of incumbents' accuracy, per cent: the best 30 points, where searches differ; less enters from below.
 
     Args:
         best: what can be reached, share 0 .. 1; None where it is not known.
     """
     bottom = 5.0 * math.floor(max(0.0, 100 * (1.0 if best is None else best) - 30) / 5)
-    return {"title": "worth of the chosen one, %", "range": [bottom, 101.5], "tickvals": list(range(0, 101, 10))}
+    return {"title": "incumbent's accuracy, %", "range": [bottom, 101.5], "tickvals": list(range(0, 101, 10))}
 
 
 def ticked(title: str, low: float, high: float) -> dict[str, Any]:

@@ -23,7 +23,7 @@ RUNGS = 4  # bars that are always there, empty or not
 
 
 def race_at(trajectories: Mapping[str, Sequence[Trajectory]], budget: int) -> dict[str, Estimate]:
-    """What each method's choices are worth under a budget: their mean, measured anew, with its interval.
+    """Accuracy of each method's incumbents under a budget: their mean, measured anew, with its interval.
 
     One repeat alone knows nothing of its spread, and has an interval of no width.
 
@@ -46,7 +46,7 @@ def race_at(trajectories: Mapping[str, Sequence[Trajectory]], budget: int) -> di
 def race_panel(
     trajectories: Mapping[str, Sequence[Trajectory]], budgets: Sequence[int], full: int, best: float | None = None
 ) -> Panel:
-    """What each method's choice is worth (per cent, mean over repeats, 95 % band) against the budget (epochs).
+    """Accuracy of each incumbent, measured anew (per cent, mean over repeats, 95 % band), against the budget (epochs).
 
     Args:
         trajectories: by method, one per repeat.
@@ -68,7 +68,7 @@ def race_panel(
     labels += [Label("★ best cell", y=height, end=True, rank=1) for height in y[-1:]]
     budget = curves.count_axis(top / full, f"budget, epochs ({full} are a whole training)")
     budget |= {"range": [0, top * 1.01], "dtick": budget["dtick"] * full}
-    layout = style.layout("What would each method have found?", 330, budget, curves.worth_axis(best), right=96)
+    layout = style.layout("What would each method have found?", 330, budget, curves.incumbent_axis(best), right=96)
     return Panel(traces, layout, tuple(courses), tuple(labels))
 
 

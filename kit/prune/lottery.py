@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Event
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -112,6 +113,6 @@ def lottery(
 
 def shuffled(masks: Mapping[str, Tensor], seed: int) -> Masks:
     """Random masks that keep as many weights of each layer as `masks` do."""
-    generator = torch.Generator().manual_seed(checks.whole("seed", seed))
-    orders = {name: torch.randperm(mask.numel(), generator=generator) for name, mask in masks.items()}
+    rng = np.random.default_rng(checks.whole("seed", seed))  # not torch's stream, which drew the first weights
+    orders = {name: torch.from_numpy(rng.permutation(mask.numel())) for name, mask in masks.items()}
     return {name: mask.flatten()[orders[name]].view_as(mask) for name, mask in masks.items()}

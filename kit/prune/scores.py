@@ -6,6 +6,7 @@ from collections.abc import Collection
 from threading import Event
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -96,8 +97,10 @@ def score_weights(
     if kind == "magnitude":
         return {name: w.abs() for name, w in weights.items()}
     if kind == "random":
-        generator = torch.Generator().manual_seed(seed)
-        return {name: _zeros_first(torch.rand(w.shape, generator=generator), w) for name, w in weights.items()}
+        # Not torch's stream: first weights are drawn from that, often by the same seed, and would be ranked.
+        rng = np.random.default_rng(seed)
+        drawn = {name: torch.from_numpy(rng.random(w.shape, np.float32)) for name, w in weights.items()}
+        return {name: _zeros_first(drawn[name], w) for name, w in weights.items()}
     if dataset is None:
         raise ValueError("importance 'taylor' needs a dataset to take gradients on; got None.")
     gradients = _gradients(model, dataset, also, cancel)

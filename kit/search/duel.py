@@ -1,4 +1,4 @@
-"""You against the machine: one hyper-parameter, searched by hand beside a model, raced against it and against chance.
+"""You against the machine: one hyper-parameter, searched by hand beside a model, raced against it and random search.
 
 | to | call |
 |---|---|
@@ -98,7 +98,7 @@ class Duel:
     Args:
         landscape: complete, of one Float; `space`, `axes`, `config` and `objective` of it are used.
         start: quasi-random trials that you and the machine begin with, from 2 to half of the cells.
-        along: places of the unit interval, [m], at which views score too; a function that is drawn by chance is the
+        along: places of the unit interval, [m], at which views score too; a function drawn at random is the
             same one at these and at the cells.
 
     Raises:
@@ -199,7 +199,7 @@ class Duel:
 
 
 class _Game:
-    """One repeat: your trials, the machine's search, and those by chance; the first two begin alike."""
+    """One repeat: your trials, the machine's search, and random trials; the first two begin alike."""
 
     def __init__(self, duel: Duel, repeat: int) -> None:
         self.objective = duel.landscape.objective(repeat)

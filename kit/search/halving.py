@@ -59,7 +59,7 @@ class Rungs:
         return tuple(reversed(found))
 
     def _new(self, space: Space, trials: Sequence[Trial], epochs: int, bracket: int | None = None) -> Proposal | None:
-        """A new configuration by chance: the same as random search draws, one after the other."""
+        """A new random configuration: the same as random search draws, one after the other."""
         proposal = drawn(space, [trial for trial in trials if trial.continues is None], self.seed)
         return proposal and proposal._replace(epochs=epochs, bracket=bracket)
 

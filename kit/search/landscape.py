@@ -104,7 +104,7 @@ class Landscape:
         return int(max(self.axes[self.space.names.index("width")])) if "width" in self.space.names else self.hidden
 
     def objective(self, repeat: int = 0) -> LandscapeObjective:
-        """Search it: each trial reads one network of its cell; another `repeat` reads other networks."""
+        """Search it: trials of a cell read the same one of its networks; another `repeat` reads other networks."""
         return LandscapeObjective(self, repeat)
 
 
@@ -129,8 +129,9 @@ class LandscapeObjective:
 
     def seed(self, config: Config) -> int:
         """Which network of the cell a trial reads."""
-        # Five digits: trials that differ in rounding only are the same, and other trials in one cell are not.
-        return drawn_seed(self.repeat, {name: f"{value:.5g}" for name, value in config.items()}) % self.landscape.seeds
+        # The same for all trials of a cell: a search that comes back must not read what its retest is to measure.
+        place = dict(zip(self.landscape.space.names, self.cell(config), strict=True))
+        return drawn_seed(self.repeat, place) % self.landscape.seeds
 
     def __call__(self, config: Config, *, epochs: int | None = None) -> float:
         """The accuracy; a ValueError for more epochs than were trained."""
@@ -139,7 +140,7 @@ class LandscapeObjective:
         return float(self.landscape.curves[(self.seed(config), *self.cell(config), epochs - 1)])
 
     def retest(self, config: Config) -> float:
-        """What the cell's other networks reach: a measurement that the search did not choose by."""
+        """What the cell's other networks reach: the mean of what no trial of this repeat has read."""
         last = self.landscape.curves[..., -1]  # [seeds, *axes]
         at = np.ravel_multi_index(self.cell(config), last.shape[1:])
         return float(np.delete(last.reshape(len(last), -1)[:, at], self.seed(config)).mean())

@@ -1,4 +1,4 @@
-"""Random search: pure chance, or chance spread evenly (Sobol points)."""
+"""Random search: independent draws, or quasi-random Sobol points."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Random:
 
 @dataclass(frozen=True)
 class Sobol:
-    """Quasi-random points: each next one falls into the largest gap, so that they cover the cube more evenly.
+    """Quasi-random points: every dyadic box of the cube gets its share of them, so that they cover it more evenly.
 
     Attributes:
         seed: of the scrambling, which makes each point uniform by itself.
 
-    Source: Sobol (1967); Owen (1998), Scrambling Sobol and Niederreiter-Xing points. The points are SciPy's.
+    Source: Sobol (1967); Matousek (1998), On the L2-discrepancy for anchored boxes. The points are SciPy's.
     """
 
     seed: int = 0
@@ -67,7 +67,7 @@ class Sobol:
 
 
 def drawn(space: Space, trials: Sequence[Trial], seed: int) -> Proposal | None:
-    """A configuration by chance that is not tried; None where all are."""
+    """A random configuration that is not tried; None where all are."""
     d, rng = len(space), np.random.default_rng([seed, len(trials)])
     config = space.decode(rng.random(d))
     if space.count == np.inf and all(trial.config != config for trial in trials):

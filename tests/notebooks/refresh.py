@@ -11,6 +11,7 @@ fails is not written, and the exit code is 1; without a Chromium none is.
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import os
 import subprocess
@@ -29,7 +30,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager
 from playwright.sync_api import Error as PageError
 
-from kit.lab import WIDGET_VIEW
+from kit.lab import STILL, WIDGET_VIEW
 from tests.browser.chromium import missing_chromium
 from tests.notebooks import stills
 from tests.notebooks.kernels import NOTEBOOKS, ROOT, kernel_environment, network_attempts
@@ -131,6 +132,9 @@ def run(path: Path) -> nbformat.NotebookNode:
         attempts = network_attempts(scratch)
     if attempts:
         raise RuntimeError(f"{path.name} tried to reach the network: {'; '.join(attempts)}")
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        if picture := output.get("data", {}).get(STILL):
+            output["data"][STILL] = base64.b64encode(stills.compact(base64.b64decode(picture))).decode()
     return notebook
 
 
