@@ -92,6 +92,12 @@ class Estimate:
         """In words, as per cent with one decimal: `97.4 % (95.9 to 98.4)`."""
         return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
+    @property
+    def points(self) -> str:
+        """A difference of two shares in words: `+1.2 points (-0.4 to +2.8)`; never -0.0."""
+        value, low, high = (f"{round(100 * each, 1) + 0.0:+.1f}" for each in (self.value, self.low, self.high))
+        return f"{value} points ({low} to {high})"
+
 
 @dataclass(frozen=True)
 class Profile:

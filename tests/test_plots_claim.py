@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from kit.measure import Estimate
 from kit.plots.claim import Pairs, claim_figure
 
 FIRST, SECOND = [0.9, 0.92, 0.91, 0.95], [0.88, 0.91, 0.9, 0.9]  # differences 2, 1, 1, 5 points
@@ -80,6 +81,10 @@ def test_the_picture_says_the_numbers_and_the_claim() -> None:
     assert left < -30 and right > 10  # what is claimed is in sight
     regions = [path.get_paths()[0].get_extents() for path in effects.collections if path.get_alpha()]
     assert [round(each.x0) for each in regions] == [-30, 0] and round(regions[1].x1) == 10
+
+
+def test_a_difference_is_never_written_as_minus_nothing() -> None:
+    assert Estimate(-0.0002, -0.0124, 0.0121, 9).points == "+0.0 points (-1.2 to +1.2)"
 
 
 def test_other_units_are_shown_as_they_are() -> None:

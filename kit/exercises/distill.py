@@ -146,8 +146,9 @@ def better_student(answer: Callable[[Split], Recipe], students: Students, *, see
         _check_allowed(recipe, rival, torch.cat([rest.inputs[100:], dataset.validation.inputs, dataset.test.inputs]))
         own, kits = (group.accuracies for group in students.train([recipe, rival], seeds))
         gain = Estimate.from_pairs(own, kits)
-        points = f"{100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
-        scores.append(f"{Estimate.from_values(own).percent} against {Estimate.from_values(kits).percent}: {points}")
+        scores.append(
+            f"{Estimate.from_values(own).percent} against {Estimate.from_values(kits).percent}: {gain.points}"
+        )
         ahead.append(gain.low > 0)
     score = f"Yours against the kit's, {len(seeds)} students each. One hundred: {scores[0]}; another: {scores[1]}."
     if not all(ahead):

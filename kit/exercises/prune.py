@@ -121,9 +121,8 @@ def own_ratios(answer: Mapping[str, float] | None) -> str:
     own = [_accuracy(prune.weights(net, ratio=ratios)) for net, _ in _judges()]
     rival = [accuracy for _, accuracy in _judges()]
     ahead = Estimate.from_pairs(own, rival)
-    low, value, high = (f"{100 * each:+.1f}" for each in (ahead.low, ahead.value, ahead.high))
     means = f"you {100 * sum(own) / len(own):.0f} %, one threshold {100 * sum(rival) / len(rival):.0f} %"
-    score = f"Over {ahead.n} new networks: {means}; difference {value} points ({low} to {high})."
+    score = f"Over {ahead.n} new networks: {means}; difference {ahead.points}."
     if ahead.low <= 0:
         raise Wrong(f"{score} The threshold is beaten when the whole interval is above 0.")
     return f"{score} Beaten. Can you do better still?"

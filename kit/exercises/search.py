@@ -208,10 +208,8 @@ def beat_hyperband(answer: Callable[[Train, Space, int], Config], landscape: Lan
         rivals.append(found[1])
     lead, worths = Estimate.from_pairs(yours, rivals), (Estimate.from_values(yours), Estimate.from_values(rivals))
     own, rival_worth = (f"{100 * each.value:.1f} %" for each in worths)
-    points = f"{100 * lead.value:+.1f} points ({100 * lead.low:+.1f} to {100 * lead.high:+.1f})"
-    score = (
-        f"Over {len(REPEATS)} searches your choice is worth {own}, that of the kit's Hyperband {rival_worth}: {points}."
-    )
+    worth = f"your choice is worth {own}, that of the kit's Hyperband {rival_worth}"
+    score = f"Over {len(REPEATS)} searches {worth}: {lead.points}."
     if lead.low <= 0:
         raise Wrong(f"{score} The rival is beaten where the whole interval is above 0.")
     return f"{score} The whole interval is above 0: the rival is beaten."

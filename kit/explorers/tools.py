@@ -252,9 +252,7 @@ class Tooled(Controlled):
         there = f"<b>A</b> ({', '.join(changed)})" if changed else "<b>A</b>"
         if (gain := self._difference(kept.answer, answer)) is None:
             return f"{there}: {self._words(kept.answer).split('. ')[0].rstrip('.')}. <b>Now:</b> "
-        value, low, high = (f"{round(100 * each, 1) + 0.0:+.1f}" for each in (gain.value, gain.low, gain.high))
-        points = f"{value} points ({low} to {high})"  # never -0.0
-        return f"Against {there}: <b>{points}</b>, paired, n = {gain.n:,}. "
+        return f"Against {there}: <b>{gain.points}</b>, paired, n = {gain.n:,}. "
 
     def _settable(self) -> Iterator[tuple[str, Control]]:
         return ((name, row) for name, row in self._table.items() if name in self._starts)

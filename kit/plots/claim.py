@@ -79,9 +79,11 @@ class Pairs:
 
 
 def written(difference: Estimate, unit: str) -> str:
-    """A difference with its interval: `+1.2 points (0.4 to 2.0)`."""
+    """A difference with its interval: `+1.2 points (+0.4 to +2.0)`."""
+    if unit == "%":
+        return difference.points
     value, low, high = (_number(each, unit) for each in (difference.value, difference.low, difference.high))
-    return f"{value}{' points' if unit == '%' else f' {unit}'.rstrip()} ({low} to {high})"
+    return f"{f'{value} {unit}'.rstrip()} ({low} to {high})"
 
 
 def _number(value: float, unit: str) -> str:
