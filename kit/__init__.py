@@ -4,8 +4,8 @@ The rooms of this package:
 
     checks       refuse a bad argument early, in one sentence
     cores        small work on one thread, independent pieces side by side
-    data         data sets in three splits: the digits, your own arrays, or a file of them
-    models       small networks to work on: MLP, ConvNet, ResNet
+    data         data sets in three splits: digits, MNIST, your own arrays, or a file of them
+    models       small networks to work on: MLP, ConvNet, LeNet, ResNet
     inference    ask any model for its logits; its modes, its copy, its batch statistics
     training     fit and evaluate; fires callbacks, never draws
     files        weights on disk, dense or sparse, written and read back equal
@@ -15,6 +15,7 @@ The rooms of this package:
     measure      an accuracy with its interval; size, FLOPs and latency of a model
     board        the trade-off board: every model that you pin, on one plane, kept on disk
     prune        take weights or channels away; a new model each time
+    compress     fold, factor, share, quantise and encode weights; merge several networks into one
     search       choose hyper-parameters: grid, random, halving, Bayesian; one loop, one record a trial
     distill      teach a small network by a big one's answers; whole cohorts of students at once
     plots        numbers in, figure out
@@ -43,6 +44,7 @@ __all__ = [
     "board",
     "checks",
     "cohort",
+    "compress",
     "cores",
     "data",
     "distill",

@@ -109,7 +109,7 @@ class Profile:
         nonzeros: those that are not zero.
         dense_bytes: memory of parameters and buffers.
         file_bytes: length of the kit's sparse file, really written and read back equal (in it, a tensor with too few
-            zeros stays dense).
+            zeros stays dense); of the compressed file, where `compress.profile` measured.
         flops: floating-point operations for one sample, a multiply-add counted as two.
         latency: milliseconds for one batch, median with its 95 % interval.
         batch_size: samples in that batch.
@@ -133,7 +133,7 @@ class Profile:
             f"accuracy: {right.percent}, on {right.n:,} samples",
             *[f"the model {self.broken}"] * bool(self.broken),
             f"parameters: {self.parameters:,}, of which {self.nonzeros:,} are not zero",
-            f"bytes: {self.dense_bytes / 1e3:,.1f} kB in memory, {self.file_bytes / 1e3:,.1f} kB in the sparse file",
+            f"bytes: {self.dense_bytes / 1e3:,.1f} kB in memory, {self.file_bytes / 1e3:,.1f} kB in the file",
             f"FLOPs: {self.flops / 1e6:,.3g} million for one sample",
             f"latency: {took.value:.3g} ms ({took.low:.3g} to {took.high:.3g}) for a batch of {self.batch_size:,}",
         ]

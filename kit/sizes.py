@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kit import files
 from kit.inference import mode, predict
+
+_sparse = partial(files.encode, sparse=True)
 
 
 def parameters(model: nn.Module) -> int:
@@ -45,13 +48,17 @@ def dense_bytes(model: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def file_bytes(model: nn.Module) -> int:
-    """Length of the kit's sparse file of the model (`kit.files`).
+def file_bytes(
+    model: nn.Module,
+    encode: Callable[[Mapping[str, Tensor]], bytes] = _sparse,
+    decode: Callable[[bytes], Mapping[str, Tensor]] = files.decode,
+) -> int:
+    """Length of the file of the model: of the kit's sparse one (`kit.files`), or of another format's.
 
     Raises:
         RuntimeError: what was read back differs (never seen; it would mean a broken format).
     """
-    back = files.decode(data := files.encode(state := _state(model), sparse=True))
+    back = decode(data := encode(state := _state(model)))
     for name, tensor in state.items():
         if not torch.equal(torch.nan_to_num(back[name]), torch.nan_to_num(tensor)):
             raise RuntimeError(f"the file written for {name} does not read back equal.")

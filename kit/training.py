@@ -200,7 +200,7 @@ def minimise(
         raise ValueError("model has no parameter to train; at least one must have requires_grad=True.")
     kind: Any = torch.optim.Adam if optimiser == "adam" else partial(torch.optim.SGD, momentum=0.9)
     stepper = kind(parameters, lr=lr, weight_decay=weight_decay)
-    generator, drawing = torch.Generator().manual_seed(seed), _drawing(seed)
+    generator, step = torch.Generator().manual_seed(seed), drawing(seed)
     began, steps, losses = time.perf_counter(), 0, []
 
     def progress(epoch: int, batch: int, batches: int, loss: float) -> Progress:
@@ -213,7 +213,7 @@ def minimise(
             total, seen = 0.0, 0
             for batch, chunk in enumerate(chunks, start=1):
                 check_cancel(cancel, f"in epoch {epoch + 1} of {epochs}, before batch {batch}")
-                with drawing():
+                with step():
                     now = loss(ask(model, inputs[chunk]), chunk)
                     stepper.zero_grad()
                     now.backward()
@@ -231,7 +231,7 @@ def minimise(
     return History(tuple(losses), time.perf_counter() - began, steps)
 
 
-def _drawing(seed: int) -> Callable[[], AbstractContextManager[None]]:
+def drawing(seed: int) -> Callable[[], AbstractContextManager[None]]:
     """What surrounds each step of a fit, so that dropout draws by `seed`: PyTorch's can only draw globally.
 
     The global generator is put back after each step, not after the fit: a fit may run beside the notebook, which seeds

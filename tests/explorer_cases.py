@@ -10,8 +10,10 @@ from kit.data import Dataset
 from kit.explorers import (
     BayesExplorer,
     BoardExplorer,
+    CompressionExplorer,
     DistillationExplorer,
     IntervalExplorer,
+    MergeExplorer,
     PruningExplorer,
     SearchExplorer,
     SensitivityExplorer,
@@ -27,6 +29,10 @@ def small_net() -> models.MLP:
     net = models.MLP((64, 12, 10))
     models.initialise(net, seed=0)
     return net
+
+
+def other_net() -> models.MLP:
+    return models.MLP((64, 12, 10), seed=1)
 
 
 def few(digits: Dataset) -> Dataset:
@@ -54,6 +60,15 @@ CASES = [
         "pruning",
         lambda digits, _: PruningExplorer(small_net(), digits),
         ({"ratio": 0.9}, {"what": "channels", "importance": "random", "seed": 3}),
+        off_stop=("ratio", 0.51),
+        pins=True,
+        grows=True,
+        given=lambda digits, _: {"model": small_net(), "dataset": digits},
+    ),
+    Case(
+        "compression",
+        lambda digits, _: CompressionExplorer(small_net(), digits),
+        ({"ratio": 0.8, "bits": 3}, {"kind": "uniform", "huffman": False, "energy": 0.9, "epochs": 1, "seed": 3}),
         off_stop=("ratio", 0.51),
         pins=True,
         grows=True,
@@ -97,5 +112,14 @@ CASES = [
         ({"ratio": 0.9}, {"importance": "random", "ratio": 0.2}),
         off_stop=("ratio", 0.51),
         given=lambda digits, _: {"model": small_net(), "dataset": digits},
+    ),
+    Case(
+        "merge",
+        lambda digits, _: MergeExplorer(small_net(), other_net(), few(digits), epochs=1),
+        ({"t": 0.2}, {"t": 0.8, "aligned": True, "show": "loss"}),
+        off_stop=("t", 0.33),
+        pins=True,
+        grows=True,
+        given=lambda digits, _: {"a": small_net(), "b": other_net(), "dataset": few(digits)},
     ),
 ]

@@ -29,7 +29,7 @@ import pytest
 import torch
 from ipywidgets.widgets.widget import _instances
 
-from kit import board, files, models, prune
+from kit import board, compress, files, models, prune
 from kit.data import Dataset
 from kit.explorers.base import Explorer
 from kit.explorers.controls import NumberField
@@ -552,7 +552,12 @@ class Pinning:
         explorer.wait(PATIENCE)
 
     def test_the_model_is_saved_and_loaded_as_the_words_say(
-        self, explorer: PinningExplorer, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        explorer: PinningExplorer,
+        case: Case,
+        trained: ConvNet,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.chdir(tmp_path)
         for move in case.moves:
@@ -560,8 +565,9 @@ class Pinning:
             explorer.save_model_button.click()
             explorer.wait(PATIENCE)
             load = re.findall(r"<code>(.*?)</code>", explorer.status.value)[0]
-            dense = copy.deepcopy(getattr(getattr(explorer, "_sweep", None), "model", None))  # the reader has it
-            names: dict[str, Any] = {"models": models, "prune": prune, "files": files, "model": dense}
+            given = case.given(explorer.dataset, trained).get("model")  # the reader has it
+            names: dict[str, Any] = {"models": models, "prune": prune, "files": files, "compress": compress}
+            names["model"] = copy.deepcopy(given)
             exec(html.unescape(load), names)
             loaded, state = names.get("smaller", names["model"]).state_dict(), explorer.model.state_dict()
             assert loaded.keys() == state.keys() and all(torch.equal(loaded[name], state[name]) for name in state)

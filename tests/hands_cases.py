@@ -13,8 +13,10 @@ from kit.data import Dataset
 from kit.explorers import (
     BayesExplorer,
     BoardExplorer,
+    CompressionExplorer,
     DistillationExplorer,
     IntervalExplorer,
+    MergeExplorer,
     PruningExplorer,
     SearchExplorer,
     SensitivityExplorer,
@@ -36,6 +38,11 @@ def _normed(model: MLP) -> nn.Module:
 
 def _normed_given(dataset: Dataset, model: MLP) -> Mapping[str, Any]:
     return {"model": _normed(model), "dataset": dataset}
+
+
+def _two(dataset: Dataset, model: MLP) -> dict[str, Any]:
+    """Both with batch statistics."""
+    return {"a": _normed(model), "b": _normed(MLP(model.sizes, seed=1)), "dataset": dataset}
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,12 @@ CASES = [
         _normed_given,
     ),
     HandCase(
+        "compression",
+        lambda dataset, model: CompressionExplorer(_normed(model), dataset),
+        {"epochs": 0},
+        _normed_given,
+    ),
+    HandCase(
         "distillation", lambda dataset, model: DistillationExplorer(model, dataset, width=4), {"seeds": 4, "epochs": 5}
     ),
     HandCase(
@@ -81,4 +94,5 @@ CASES = [
     HandCase("interval", lambda dataset, model: IntervalExplorer(model, dataset)),
     HandCase("board", _board),
     HandCase("sensitivity", lambda dataset, model: SensitivityExplorer(_normed(model), dataset), given=_normed_given),
+    HandCase("merge", lambda dataset, model: MergeExplorer(**_two(dataset, model), epochs=1), given=_two),
 ]

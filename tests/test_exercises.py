@@ -19,7 +19,7 @@ import torch.nn.utils.prune as torch_prune
 from scipy.stats import norm
 from torch import nn
 
-from kit import data, distill, exercises, models, training
+from kit import compress, data, distill, exercises, models, training
 from kit.exercises import Verdict
 from kit.exercises.bayes import _loop as loop
 from tests.landscapes import hill
@@ -46,6 +46,7 @@ OTHERS = {
     "wrong_soft_loss": ["soft_loss"],
     "temperature_for": ["temperature"],
     "better_student": ["better_student", "students"],
+    "shorter_blocks": ["code"],
 }
 # What a check takes beside the answer.
 BESIDE: dict[str, list[Any]] = {"beat_hyperband": [hill()]}
@@ -59,7 +60,7 @@ def test_every_exercise_has_a_solution_here() -> None:
 @pytest.mark.parametrize("name", CHECKS)
 def test_the_notebooks_solution_passes(name: str, request: pytest.FixtureRequest) -> None:
     names: dict[str, Any] = {"torch": torch, "torch_prune": torch_prune, "F": F, "norm": norm, "np": np}
-    names["distill"] = distill
+    names |= {"compress": compress, "distill": distill}
     if name == "better_student":
         names["students"] = request.getfixturevalue("students")
     exec(solutions()[name], names)
@@ -80,7 +81,13 @@ def test_asha_turn_takes_a_list_for_a_pair() -> None:
 @pytest.mark.parametrize("stub", [None, ...])
 def test_an_untouched_stub_is_no_error(name: str, stub: Any) -> None:
     check: Callable[[Any], Verdict] = getattr(exercises, name)
-    takes_a_value = name in ("sparse_break_even", "ratio_for_a_tenth", "temperature_for", "own_ratios")
+    takes_a_value = name in (
+        "sparse_break_even",
+        "ratio_for_a_tenth",
+        "temperature_for",
+        "own_ratios",
+        "shorter_blocks",
+    )
     verdict = check(stub if takes_a_value else lambda *_: stub, *BESIDE.get(name, []))
     assert not verdict.right
     assert "three dots" in verdict.message

@@ -198,7 +198,7 @@ def test_a_profile_is_printed_in_words() -> None:
     wanted = [
         "accuracy: 72.2 % (68.3 to 75.8), on 540 samples",
         "parameters: 12,345, of which 1,234 are not zero",
-        "bytes: 49.4 kB in memory, 5.7 kB in the sparse file",
+        "bytes: 49.4 kB in memory, 5.7 kB in the file",
         "FLOPs: 0.0245 million for one sample",
         "latency: 0.123 ms (0.1 to 0.2) for a batch of 8",
     ]

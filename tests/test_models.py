@@ -29,6 +29,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         (models.ConvNet(image_size=28), (1, 28, 28), 10),
         (models.ConvNet(3, (7, 10), (4, 5), 6, 3), (3, 7, 10), 3),
         (models.ConvNet(image_size=2), (1, 2, 2), 10),
+        (models.lenet_300_100(), (1, 28, 28), 10),
+        (models.LeNet5(), (1, 28, 28), 10),
         (models.ResNet(), (1, 8, 8), 10),
         (models.ResNet(3, (4, 6, 8), 2, 5), (3, 9, 12), 5),
         (models.ResNet(widths=(4,), blocks=3), (1, 1, 1), 10),
@@ -42,13 +44,16 @@ def test_logits_have_one_number_a_class(model: nn.Module, shape: tuple[int, ...]
     assert not torch.equal(logits[0], logits[1])
 
 
-@pytest.mark.parametrize("build", [models.MLP, models.ConvNet, models.ResNet])
-def test_the_seed_decides(build: Callable[..., nn.Module]) -> None:
+@pytest.mark.parametrize(
+    ("build", "side"),
+    [(models.MLP, 8), (models.ConvNet, 8), (models.ResNet, 8), (models.lenet_300_100, 28), (models.LeNet5, 28)],
+)
+def test_the_seed_decides(build: Callable[..., nn.Module], side: int) -> None:
     """And layers are not linear together: the chapter's listing had no activation, so it was one affine map."""
     assert same(build(seed=3), build(seed=3))
     assert not same(build(seed=3), model := build(seed=4).eval())
     assert all(p.requires_grad and not p.is_meta for p in model.parameters())
-    a, b = torch.rand(2, 1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    a, b = torch.rand(2, 1, 1, side, side, generator=torch.Generator().manual_seed(0))
     assert not torch.allclose(model((a + b) / 2), (model(a) + model(b)) / 2, atol=1e-4)
 
 
@@ -68,6 +73,24 @@ def test_networks_are_the_written_formulas() -> None:
         assert y.shape == (3, width)
         y = y if index == 2 else y.clamp_min(0)
     assert torch.allclose(mlp(x), y, atol=1e-6)
+
+
+def test_lenets_are_those_of_the_literature() -> None:
+    """Counts and shapes as the papers on compression give them; the convolutions as sums over windows."""
+    small, net = models.lenet_300_100(seed=2), models.LeNet5(seed=2)
+    counted = list(net.parameters())
+    counts = [[p.numel() for p in parameters] for parameters in (small.parameters(), counted)]
+    assert counts[0] == [784 * 300, 300, 300 * 100, 100, 100 * 10, 10] and sum(counts[0]) == 266_610
+    assert counts[1] == [20 * 25, 20, 50 * 20 * 25, 50, 800 * 500, 500, 500 * 10, 10] and sum(counts[1]) == 431_080
+    assert same(small, models.MLP((784, 300, 100, 10), seed=2))
+    y = x = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    for weight, bias in zip(counted[:4:2], counted[1:4:2], strict=True):
+        windows = y.unfold(2, 5, 1).unfold(3, 5, 1)  # [3, channels, h - 4, w - 4, 5, 5]
+        y = torch.einsum("nchwij,ocij->nohw", windows, weight) + bias[:, None, None]
+        y = y.clamp_min(0).unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5))
+    assert y.shape == (3, 50, 4, 4)
+    y = (y.flatten(1) @ net.fc1.weight.T + net.fc1.bias).clamp_min(0) @ net.fc2.weight.T + net.fc2.bias
+    assert torch.allclose(net(x), y, atol=1e-5)
 
 
 @pytest.mark.parametrize("layer", [nn.Linear(40, 300), nn.Conv2d(6, 80, 3), nn.Conv2d(8, 40, 5, groups=4, bias=False)])
@@ -117,6 +140,8 @@ def test_resnet_blocks_add_their_input() -> None:
         (models.ConvNet(), (1, 9, 8), r"the model takes images of 1 x 8 x 8 .* got \(1, 9, 8\)"),
         (models.ConvNet(), (3, 8, 8), r"images of 1 x 8 x 8 .* got \(3, 8, 8\)"),
         (models.ConvNet(), (8, 8), r"images of 1 x 8 x 8 .* got \(8, 8\)"),
+        (models.lenet_300_100(), (1, 8, 8), r"the model takes samples of 784 numbers; got shape \(1, 8, 8\)"),
+        (models.LeNet5(), (1, 28, 32), r"images of 1 x 28 x 28 .* got \(1, 28, 32\)"),
         (models.ResNet(3), (1, 8, 8), r"images of 3 x any x any .* got \(1, 8, 8\)"),
     ],
 )
@@ -165,6 +190,7 @@ def test_bad_sizes_are_refused(build: Callable[[], nn.Module], sentence: str) ->
         *((models.MLP, name) for name in ("sizes", "seed")),
         *((models.ConvNet, name) for name in ("in_channels", "image_size", "channels", "hidden", "n_classes", "seed")),
         *((models.ResNet, name) for name in ("in_channels", "widths", "blocks", "n_classes", "seed")),
+        *((build, "seed") for build in (models.lenet_300_100, models.LeNet5)),
         (partial(models.initialise, nn.Linear(2, 2)), "seed"),
     ],
 )

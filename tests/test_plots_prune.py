@@ -165,6 +165,20 @@ def test_filters_show_the_weights_and_cross_the_zeros(trained: ConvNet, digits: 
     assert np.allclose(values, weight_of(trained, "conv1.weight")[:, 0] * stays[:, None, None])
 
 
+def test_of_large_filters_as_many_are_shown_as_one_can_see() -> None:
+    """Rows of 28 x 28: 64 of them were 50,000 numbers in a picture of 200 pixels, and its crosses all of it."""
+    net = models.MLP((784, 20, 10))
+    pruned = prune.weights(net, ratio=0.5, scope="layer")
+    panel = plots.filters_panel(net, pruned, (1, 28, 28))
+    values, gone = tiles(panel, 28, 28)
+    weight = weight_of(pruned, "layers.0.weight")[:8].reshape(-1, 28, 28)
+    assert np.allclose(values, weight) and (gone == (weight == 0)).all()
+    assert panel.layout["title"]["text"] == "layers.0: 8 of 20 filters (✖ gone)"
+    width = len(panel.traces[0]["z"][0])
+    assert panel.traces[1]["marker"]["size"] * width <= 200
+    assert len(tiles(plots.filters_panel(huge := nn.Linear(9000, 3), huge, (9000,)), 1, 9000)[0]) == 1
+
+
 def test_inputs_that_are_no_image_are_shown_as_rows_and_channels_are_averaged() -> None:
     net = nn.Linear(5, 3)
     assert np.allclose(tiles(plots.filters_panel(net, net, (5,)), 1, 5)[0], weight_of(net, "weight")[:, None])

@@ -212,6 +212,7 @@ def test_made_weights_are_pruned_as_what_they_are(few: Dataset, wrap: Callable[[
     net.train()
     pruned: Any = prune.weights(net, ratio=0.0)
     assert torch.allclose(pruned.eval()(x), want, atol=1e-5) and type(pruned[1]) is nn.Linear
+    pruned.load_state_dict(pruned.state_dict())
     assert {name for name, _ in pruned.named_parameters()} == {f"{at}.{kind}" for at in (1, 3) for kind in LINEAR}
     assert [p.requires_grad for p in pruned[1].parameters()] == [False] * 2
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items()) and net.training

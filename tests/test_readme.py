@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from kit import board, data, training
 from kit.data import Dataset
 from kit.explorers.base import Explorer
-from kit.models import ConvNet
+from kit.models import ConvNet, ResNet
 from tests.nets import same
 from tests.notebooks.kernels import ROOT
 
@@ -76,6 +76,10 @@ def test_what_it_saves_comes_back(ran: Any) -> None:
     small, thin = ((folder / f"{name}.safetensors").stat().st_size for name in ("smaller", "thinner"))
     dense = names["measure"].dense_bytes(names["my_model"])
     assert small < 0.5 * dense and thin < 0.5 * dense
+    fresh, made = names["MyNet"](), names["small"]
+    names["compress"].load_into(fresh, folder / "small.kit")
+    assert same(fresh, made.model)
+    assert (folder / "small.kit").read_bytes() == made.data and len(made.data) < 0.1 * dense
 
 
 def test_what_its_comments_offer_instead_runs_too(ran: Any) -> None:
@@ -85,6 +89,15 @@ def test_what_its_comments_offer_instead_runs_too(ran: Any) -> None:
     with np.load(folder / "mine.npz") as file:
         again = data.from_arrays(np.moveaxis(file["inputs"], 3, 1), file["labels"])
     assert again.fingerprint == mine.fingerprint
+    compress, model = names["compress"], names["my_model"]
+    assert "or share(my_model, 16), low_rank(my_model, budget=0.3)" in block
+    assert "align(b," in block and "to=a, dataset=mine)" in block
+    offered = [compress.share(model, 16), compress.low_rank(model, budget=0.3).model]
+    offered += [
+        compress.fold(ResNet(widths=(4,)), mine).model,
+        compress.align(names["other"], to=model, dataset=mine).model,
+    ]
+    assert all(training.predict(each, mine.validation.inputs).isfinite().all() for each in offered)
     assert "prune.weights(my_model, ratio=0.9)" in block
     assert same(names["prune"].weights(names["my_model"], ratio=0.9), names["smaller"])
     names["files"].write(names["my_model"], folder / "mine.safetensors", sparse=False)

@@ -22,7 +22,7 @@ KIT = ROOT / "kit"
 NOTHING: frozenset[str] = frozenset()
 LEARNING = frozenset({"data", "models", "inference", "training"})
 MEASURING = LEARNING | {"files", "sizes", "cohort", "measure", "store", "board"}
-COMPUTING = MEASURING | {"prune", "distill", "search"}
+COMPUTING = MEASURING | {"prune", "distill", "compress", "search"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     **dict.fromkeys(("checks", "cores", "data", "models", "files", "inference", "store", "lab"), NOTHING),
     "training": frozenset({"data", "models", "inference"}),
@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "measure": frozenset({"data", "inference", "training", "sizes"}),
     "board": frozenset({"measure", "store"}),
     **dict.fromkeys(("prune", "distill"), MEASURING),
+    "compress": MEASURING | {"prune", "distill"},
     "search": frozenset({"store"}),
     **dict.fromkeys(("search.networks", "search.landscape"), MEASURING),
     "plots": COMPUTING,
@@ -107,8 +108,9 @@ def probed() -> dict[str, dict[str, Any]]:
     """Import each module in a process of its own; return what each one loaded, or its error."""
     light = [name for name in MODULES if name in WITHOUT_TORCH]
     slow = ["scipy.stats", "sklearn.gaussian_process", "sklearn.model_selection"]  # these load no torch
+    much = ["torch", *slow, "nbformat.v4"]  # the last one, which plotly's widgets load, reads a grammar for seconds
     heavy = [name for name in MODULES if name not in light]
-    jobs = [(slow, light), (["torch", *slow], heavy[::2]), (["torch", *slow], heavy[1::2])]
+    jobs = [(slow, light), (much, heavy[::2]), (much, heavy[1::2])]
     orders = [json.dumps([preload, [f"kit.{name}" for name in names], sorted(HEAVY)]) for preload, names in jobs]
     processes = [
         subprocess.Popen([sys.executable, "-c", PROBE, order], cwd=ROOT, stdout=subprocess.PIPE, text=True)

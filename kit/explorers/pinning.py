@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import anywidget
 import ipywidgets as widgets
+import torch
 import traitlets
 from torch import nn
 
-from kit import board, files, models
+from kit import board, files, models, training
 from kit.data import Dataset
 from kit.explorers import watch
 from kit.explorers.base import A, Explorer, S
@@ -35,10 +36,11 @@ SIZE_CONTROL = Control(
     "picture",
     section="00, section 3",
 )
+BATCH = 256  # samples a pass, where two answers are compared
 _ACCURACY = ("accuracy", "accuracy_low", "accuracy_high", "n")
 
 
-_SAVES = "Save model: its weights as a safetensors file beside the notebook; the status line says how to load it."
+_SAVES = "Save model: its weights in a file beside the notebook; the status line says how to load it."
 SAVE_MODEL = Action("save_model", "", "floppy-o", _SAVES)
 
 
@@ -100,11 +102,13 @@ class PinningExplorer(OnBoard[S, A]):
 
     _tools = (*TOOLS, SAVE_MODEL, HELP)
     _technique: str
+    _suffix = ".safetensors"  # of a saved model's file
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self._pins: list[dict[str, Any]] = []
         self._board_trouble = ""
         self._mine: list[tuple[str, bool]] = []  # what was pinned here, and whether it replaced another; newest last
+        self._rights: dict[S, list[int]] = {}
         self._refused = ""  # the name that a hand was told is taken
         super().__init__(*arguments, **settings)
         self._enter = Enter(self.pin_name, self._pin_named)
@@ -143,7 +147,7 @@ class PinningExplorer(OnBoard[S, A]):
         self._board_trouble = ""
 
     def save_model(self, path: Path | str | None = None) -> None:
-        """Write the weights of the latest answer's model as plain safetensors, and say how to load them.
+        """Write the weights of the latest answer's model, as a rule as plain safetensors, and say how to load them.
 
         Waits its turn in the worker; `wait()` raises what the disk refuses.
 
@@ -155,8 +159,8 @@ class PinningExplorer(OnBoard[S, A]):
 
         def save(cancel: Event) -> None:
             answer = self._computed(settings, cancel)
-            model, file = self._model(answer), _unused(self._technique) if path is None else Path(path)
-            size = files.write(model, file, sparse=False)
+            model, file = self._model(answer), _unused(self._technique, self._suffix) if path is None else Path(path)
+            size = self._write(answer, file)
             load = html.escape(self._loading(answer, model).format(repr(file.name)), quote=False)
             self._show(answer)
             saved = f"Saved <b>{html.escape(file.name)}</b> ({size / 1e3:,.1f} kB). To load it: <code>{load}</code>."
@@ -173,6 +177,19 @@ class PinningExplorer(OnBoard[S, A]):
     def _model(self, answer: A) -> nn.Module:
         """The model of an answer."""
         raise NotImplementedError
+
+    def _right(self, answer: A) -> list[int]:
+        """1 for each validation sample that its model names right, else 0; remembered."""
+        if answer.settings not in self._rights:
+            model, split = self._model(answer), self.dataset.validation
+            logits = torch.cat([training.predict(model, inputs) for inputs in split.inputs.split(BATCH)])  # [n, C]
+            right = (logits.argmax(1) == split.labels) & logits.isfinite().all(1)
+            self._rights[answer.settings] = right.int().tolist()
+        return self._rights[answer.settings]
+
+    def _write(self, answer: A, file: Path) -> int:
+        """Write its model, and return the bytes."""
+        return files.write(self._model(answer), file, sparse=False)
 
     def _loading(self, answer: A, model: nn.Module) -> str:
         """The code that loads such a model from the file {}."""
@@ -271,7 +288,7 @@ class PinningExplorer(OnBoard[S, A]):
         return [f'<span class="kit-error">{html.escape(self._board_trouble)}</span>'] * bool(self._board_trouble)
 
 
-def _unused(stem: str) -> Path:
+def _unused(stem: str, suffix: str) -> Path:
     """A file of that name, or with a number, that is not there yet."""
-    names = (Path(f"{stem}{f'_{number}' * (number > 1)}.safetensors") for number in itertools.count(1))
+    names = (Path(f"{stem}{f'_{number}' * (number > 1)}{suffix}") for number in itertools.count(1))
     return next(name for name in names if not name.exists())

@@ -13,7 +13,6 @@ from threading import Event
 from typing import NamedTuple
 
 import ipywidgets as widgets
-import torch
 from torch import nn
 
 from kit import measure, training
@@ -35,8 +34,7 @@ RATIOS: tuple[float, ...] = (
     *(0.825, 0.85, 0.875, *(round(0.90 + 0.01 * step, 3) for step in range(9)), 0.985, 0.99),
     *(round(0.99 + 0.001 * step, 3) for step in range(1, 10)),
 )
-# Each step halves the distance between measured neighbours, so the curve has its shape early.
-COARSE_FIRST = tuple(sorted(RATIOS, key=lambda ratio: -((RATIOS.index(ratio) or 64) & -(RATIOS.index(ratio) or 64))))
+COARSE_FIRST = sizing.coarse_first(RATIOS)
 
 # What works better on its own: weights compare well across layers, channels of different layers do not.
 USUAL_SCOPE: dict[What, Scope] = {"weights": "global", "channels": "layer"}
@@ -127,7 +125,6 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
         measure.flops(model, inputs)  # the first count in a kernel loads much, which is not to be timed
         began = time.perf_counter()
         self._sweep = Sweep(model, dataset, slice_size=slice_size)
-        self._rights: dict[tuple[PruningMethod, float], list[int]] = {}
         # A point copies the model and counts it as the sweep has just done, and removes something before.
         self._point_seconds = 2 * (time.perf_counter() - began)
         self._sample_seconds = training.pace_of(model, inputs).rate(min(slice_size, len(inputs)))
@@ -319,17 +316,7 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
         """Image by image, on the whole validation split."""
         if not answer.point.whole:
             return None
-        return Estimate.from_pairs(self._right(answer.settings), self._right(kept.settings))
-
-    def _right(self, settings: Settings) -> list[int]:
-        """1 for each validation sample that is named right, else 0; remembered."""
-        key, split, size = (settings.method, settings.ratio), self.dataset.validation, self._sweep.slice_size
-        if key not in self._rights:
-            model = self._sweep.pruned(*key).model
-            logits = torch.cat([training.predict(model, inputs) for inputs in split.inputs.split(size)])  # [n, C]
-            finite = logits.isfinite().all(1)
-            self._rights[key] = ((logits.argmax(1) == split.labels) & finite).int().tolist()
-        return self._rights[key]
+        return Estimate.from_pairs(self._right(answer), self._right(kept))
 
     def _model(self, answer: Answer) -> nn.Module:
         return self._sweep.pruned(answer.settings.method, answer.settings.ratio).model

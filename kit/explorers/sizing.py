@@ -34,6 +34,11 @@ def fullest(plans: Sequence[P], takes: Callable[[P], float], seconds: float | No
     return next((plan for plan in plans if seconds is None or takes(plan) <= seconds), plans[-1])
 
 
+def coarse_first(stops: Sequence[float]) -> tuple[float, ...]:
+    """At most 64 stops of a curve: each halves the distance between those before, so it has its shape early."""
+    return tuple(sorted(stops, key=lambda stop: -((stops.index(stop) or 64) & -(stops.index(stop) or 64))))
+
+
 def sentence(seconds: float | None, parts: Sequence[str], each: str = "") -> str:
     """How an explorer was sized, and how to ask for more; empty where it was not. `each`: of what the seconds are."""
     return f"Sized for {seconds:g} s{each} here: {', '.join(parts)}; seconds=None takes all." if parts else ""

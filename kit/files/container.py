@@ -230,9 +230,10 @@ def _about(data: bytes) -> dict[str, Any] | None:
     """Return what the kit wrote about the file, checked, or None where another tool wrote it."""
     if data[8:9] != b"{":
         pickled = data.startswith((b"PK", b"\x80"))  # torch.save writes a zip archive with a pickle inside
-        hint = " It looks like torch.save. The kit never unpickles: load it yourself, then write() it."
+        hint = " It looks like torch.save. The kit never unpickles: load it yourself, then write() it." * pickled
+        hint += " It is a compressed file: call compress.read." * data.startswith(b"KITz")
         no_file = f"This is no weights file ({len(data)} bytes): give a safetensors file."
-        raise WeightsFileError(no_file + hint * pickled)
+        raise WeightsFileError(no_file + hint)
     length = int.from_bytes(data[:8], "little")
     try:
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,11 @@ def write(state: nn.Module | Mapping[str, Tensor], path: str | os.PathLike[str],
         TypeError: `path` is no path; or as for `encode`.
         ValueError: as for `encode`.
     """
+    return put(lambda: encode(state, sparse=sparse), path)
+
+
+def put(make: Callable[[], bytes], path: str | os.PathLike[str]) -> int:
+    """Write the bytes that `make` returns, in the way and with the errors of `write`; the path is looked at first."""
     path = _no_folder(path)
     target = Path(os.path.realpath(path))  # through links, so that they stay
     if not target.parent.is_dir():
@@ -39,7 +45,7 @@ def write(state: nn.Module | Mapping[str, Tensor], path: str | os.PathLike[str],
         raise OSError(f"path {path} is a device, or a link to itself: give the name of an ordinary file.")
     if mode is not None and not os.access(target, os.W_OK):  # replacing would ask for the folder's permission only
         raise PermissionError(f"path {path} is write-protected: allow writing with chmod, or choose another name.")
-    data = encode(state, sparse=sparse)
+    data = make()
     temporary = target.with_name(f".{secrets.token_hex(8)}.part")  # as short for a long name
     try:
         with temporary.open("xb") as file:
@@ -66,12 +72,17 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         TypeError: `path` is no path.
         WeightsFileError: as for `decode`; the sentence names the path.
     """
+    return get(decode, path)
+
+
+def get(parse: Callable[[bytes], dict[str, Tensor]], path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Return what `parse` makes of the bytes at `path`, with the errors of `read`."""
     path = _no_folder(path)
     if not path.exists():
         absent = f"links to {os.path.realpath(path)}, which does not" if path.is_symlink() else "does not"
         raise FileNotFoundError(f"path {path} {absent} exist: check the name, or write the file first.")
     try:
-        return decode(path.read_bytes())
+        return parse(path.read_bytes())
     except WeightsFileError as error:
         raise WeightsFileError(f"Cannot read {path}: {error}") from error
 
@@ -87,8 +98,13 @@ def load_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
         TypeError: `model` is no model, or `path` is no path.
         FileNotFoundError, IsADirectoryError, WeightsFileError: as for `read`.
     """
+    fill(model, path, read)
+
+
+def fill(model: nn.Module, path: str | os.PathLike[str], reading: Callable[[Any], dict[str, Tensor]]) -> None:
+    """Copy what `reading` returns for `path` into `model`, in place, with the errors of `load_into`."""
     checks.instance("model", model, nn.Module, "a model (nn.Module)")
-    state, own = read(path), checked(model)
+    state, own = reading(path), checked(model)
     stored, wanted = ({name: tuple(tensor.shape) for name, tensor in of.items()} for of in (state, own))
     for name in sorted(stored.keys() | wanted.keys()):
         there, here = stored.get(name, "absent"), wanted.get(name, "absent")

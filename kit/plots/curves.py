@@ -166,6 +166,17 @@ def bars_right(names: Sequence[str | int], **more: Any) -> Trace:
     return {**look, "y": list(names), **more}
 
 
+def point_right(curve: Curve, look: style.Look) -> Trace:
+    """A point in the row of its name, with its interval along x; none of an empty curve."""
+    return {
+        **{"name": curve.label, "mode": "markers", "x": list(curve.value), "y": [curve.label] * len(curve.x)},
+        "marker": {"symbol": look.marker, "size": 11, "color": look.colour},
+        "error_x": error_bars(curve, look.colour, thickness=2.5, width=7),
+        "hovertemplate": "%{y}: %{x:.1f} % (%{customdata[0]:.1f} to %{customdata[1]:.1f})<extra></extra>",
+        "customdata": [list(ends) for ends in zip(curve.low, curve.high, strict=True)],
+    }
+
+
 def sticks(places: Sequence[float], heights: Sequence[float]) -> dict[str, list[float | None]]:
     """x and y of vertical lines from 0, as one trace."""
     x = [each for place in places for each in (place, place, None)]

@@ -17,7 +17,7 @@ from kit.plots.curves import SIZE_AXES, Curve, Label, Panel
 from kit.prune import prunable
 
 BINS = 61
-MAX_FILTERS = 64
+MAX_FILTERS, MAX_NUMBERS = 64, 6400
 ROWS = 9  # of layers, for which a detail figure has room
 DECADES: dict[SizeName, float] = {"nonzeros": 3, "file_bytes": 1}  # at least on the axis: there most curves will go
 
@@ -162,7 +162,7 @@ def filters_panel(
     """The first prunable layer's filters as tiles: blue negative, red positive, a cross on what is gone.
 
     A convolution's filter is averaged over its input channels; a linear layer's row takes the shape of the image
-    where it fits. At most 64 filters are shown.
+    where it fits. At most 64 filters are shown; of large ones, such as rows of 28 x 28 numbers, at most 6,400 numbers.
 
     Args:
         dense: the model before pruning.
@@ -174,23 +174,19 @@ def filters_panel(
     # Of an attention layer that has lost channels the rows that stay are not told: the next layer is shown.
     name = next(name for name in prunable(dense) if not stay or name.removesuffix(".weight") in stay)
     layer = name.removesuffix(".weight")
-    before, after = _outputs_first(dense, name), _outputs_first(pruned, name)
+    before, after = outputs_first(dense, name), outputs_first(pruned, name)
     now = torch.zeros_like(before)
     now[list(stay.get(layer, range(len(before)))), : after.shape[1]] = after
-    tiles = _tiles(now.numpy(), input_shape)
-    picture = _side_by_side(tiles, np.nan)
-    ys, xs = _side_by_side(_tiles((now != 0).numpy(), input_shape) == 0, 0.0).nonzero()
-    reach = float(np.nan_to_num(np.abs(_tiles(before.numpy(), input_shape))).max()) or 1.0
+    tiles = tiles_of(now.numpy(), input_shape)
+    picture = side_by_side(tiles, np.nan)
+    ys, xs = side_by_side(tiles_of((now != 0).numpy(), input_shape) == 0, 0.0).nonzero()
+    cross = min(5.0, 200 / picture.shape[1])  # pixels: no wider than a number
+    reach = float(np.nan_to_num(np.abs(tiles_of(before.numpy(), input_shape))).max()) or 1.0
     traces: list[dict[str, Any]] = [
-        {
-            **{"type": "heatmap", "zmin": -reach, "zmax": reach, "showscale": False},
-            "z": [[None if math.isnan(value) else value for value in row] for row in picture.tolist()],
-            "colorscale": [[0, style.BLUE], [0.5, "#f7f7f7"], [1, style.VERMILION]],
-            "hovertemplate": "%{z:.3f}<extra></extra>",
-        },
+        heat(picture, reach),
         {
             **{"type": "scatter", "mode": "markers", "x": xs.tolist(), "y": ys.tolist(), "hoverinfo": "skip"},
-            "marker": {"symbol": "x-thin", "size": 5, "line": {"width": 1, "color": "#404040"}},
+            "marker": {"symbol": "x-thin", "size": cross, "line": {"width": 1, "color": "#404040"}},
         },
     ]
     number = f"{len(tiles)} of " * (len(tiles) < len(before)) + curves.counted(len(before), "filter")
@@ -200,7 +196,17 @@ def filters_panel(
     return Panel(traces, style.layout(title, 220, hidden, y, margin={"l": 8, "r": 8, "t": 30, "b": 8}))
 
 
-def _outputs_first(model: nn.Module, name: str) -> Tensor:
+def heat(picture: np.ndarray, reach: float) -> curves.Trace:
+    """Weights [h, w] as colours, blue negative, red positive, up to `reach`; NaN is drawn as nothing."""
+    return {
+        **{"type": "heatmap", "zmin": -reach, "zmax": reach, "showscale": False},
+        "z": [[None if math.isnan(value) else value for value in row] for row in picture.tolist()],
+        "colorscale": [[0, style.BLUE], [0.5, "#f7f7f7"], [1, style.VERMILION]],
+        "hovertemplate": "%{z:.3f}<extra></extra>",
+    }
+
+
+def outputs_first(model: nn.Module, name: str) -> Tensor:
     """A weight with its filters along the first dimension; transposed convolutions keep them in the second."""
     weight = prunable(model)[name].detach().float()
     weight = torch.where(weight.isfinite(), weight, torch.nan)  # drawn as nothing
@@ -208,21 +214,19 @@ def _outputs_first(model: nn.Module, name: str) -> Tensor:
     return weight.transpose(0, 1) if getattr(layer, "transposed", False) else weight
 
 
-def _tiles(values: np.ndarray, input_shape: Sequence[int]) -> np.ndarray:
+def tiles_of(values: np.ndarray, input_shape: Sequence[int]) -> np.ndarray:
     """The first filters as images. [filters, ...] -> [at most 64, height, width]."""
     values = values[:MAX_FILTERS].astype(float)
-    if values.ndim == 4:
-        return values.mean(axis=1)
-    flat = values.reshape(len(values), -1)
-    if values.ndim == 2 and len(input_shape) == 3 and flat.shape[1] == math.prod(input_shape):
-        return flat.reshape(len(values), *input_shape).mean(axis=1)
-    return flat[:, None, :]
+    if values.ndim == 2 and len(input_shape) == 3 and values.shape[1] == math.prod(input_shape):
+        values = values.reshape(len(values), *input_shape)
+    images = values.mean(axis=1) if values.ndim == 4 else values.reshape(len(values), 1, -1)
+    return images[: max(1, MAX_NUMBERS // images[0].size)]
 
 
-def _side_by_side(tiles: np.ndarray, gap: float) -> np.ndarray:
-    """One picture, about twice as wide as high, a pixel of `gap` between tiles. [n, height, width] -> [h, w]."""
+def side_by_side(tiles: np.ndarray, gap: float, columns: int = 0) -> np.ndarray:
+    """One picture, a pixel of `gap` between tiles; of 0 columns, about twice as wide as high. [n, ...] -> [h, w]."""
     n, height, width = tiles.shape
-    columns = math.ceil(math.sqrt(2 * n * height / width))
+    columns = columns or math.ceil(math.sqrt(2 * n * height / width))
     padded = np.pad(tiles, ((0, -n % columns), (0, 1), (0, 1)), constant_values=gap)
     rows = [np.concatenate(padded[at : at + columns], axis=1) for at in range(0, n, columns)]
     return np.concatenate(rows)[:-1, :-1]

@@ -148,16 +148,7 @@ def ways_panel(accuracies: Mapping[str, Estimate]) -> Panel:
         accuracies: of the keys of `WAY_LABELS`; one that is missing is not drawn yet.
     """
     found = [Curve.of(label, [(0, accuracies[way])] if way in accuracies else []) for way, label in WAY_LABELS.items()]
-    traces = [
-        {
-            **{"name": curve.label, "mode": "markers", "x": list(curve.value), "y": [curve.label] * len(curve.x)},
-            "marker": {"symbol": look.marker, "size": 11, "color": look.colour},
-            "error_x": curves.error_bars(curve, look.colour, thickness=2.5, width=7),
-            "hovertemplate": "%{y}: %{x:.1f} % (%{customdata[0]:.1f} to %{customdata[1]:.1f})<extra></extra>",
-            "customdata": [list(ends) for ends in zip(curve.low, curve.high, strict=True)],
-        }
-        for curve, look in zip(found, _WAY_LOOKS, strict=True)
-    ]
+    traces = [curves.point_right(curve, look) for curve, look in zip(found, _WAY_LOOKS, strict=True)]
     x = {"title": "validation accuracy, %", "range": [0, 103], "tickvals": [0, 25, 50, 75, 100]}
     y = {"type": "category", "categoryorder": "array", "categoryarray": [*WAY_LABELS.values()], "range": [3.6, -0.6]}
     title = "One overall ratio, shared out three ways"

@@ -35,12 +35,7 @@ def cut(model: nn.Module, marks: Marks, *, zero: bool = False) -> nn.Module:
 
 
 def _cut_layer(model: nn.Module, name: str, outward: bool, gone: Tensor, zero: bool) -> None:
-    layer: Any = dict(model.named_modules()).get(name)
-    axes, sizes = _parts(layer, outward) if layer is not None else ({}, ())
-    if layer is None:  # a parameter of no layer: its last axis longer than 1 has the channels
-        owner, _, key = name.rpartition(".")
-        layer = model.get_submodule(owner)
-        axes = {key: max(axis for axis, n in enumerate(getattr(layer, key).shape) if n > 1)}
+    layer, axes, sizes = located(model, name, outward)
     for key, axis in axes.items():
         old = getattr(layer, key, None)
         if old is None or (zero and key.startswith("running")):
@@ -55,6 +50,16 @@ def _cut_layer(model: nn.Module, name: str, outward: bool, gone: Tensor, zero: b
         layer.num_groups = int((~gone).sum()) * layer.num_groups // layer.num_channels
     for size in sizes:
         setattr(layer, size, int((~gone).sum()))
+
+
+def located(model: nn.Module, name: str, outward: bool) -> tuple[Any, dict[str, int], tuple[str, ...]]:
+    """The module that owns one side's channels, its tensors that may hold them with their axis, and its counts."""
+    layer = dict(model.named_modules()).get(name)
+    if layer is not None:
+        return layer, *_parts(layer, outward)
+    owner, _, key = name.rpartition(".")  # a parameter of no layer: its last axis longer than 1 has the channels
+    layer = model.get_submodule(owner)
+    return layer, {key: max(axis for axis, n in enumerate(getattr(layer, key).shape) if n > 1)}, ()
 
 
 def resized(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> nn.Module:
@@ -73,13 +78,13 @@ def resized(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> nn.Module:
                 weight = isinstance(old, nn.Parameter)
                 setattr(layer, key, made.setdefault(old, nn.Parameter(new, old.requires_grad) if weight else new))
         for outward in (True, False) if isinstance(layer, CUTTABLE) else ():
-            _count_anew(layer, outward)
+            count_anew(layer, outward)
         if made and isinstance(layer, nn.GroupNorm) and layer.weight is None and layer.num_groups > 1:
             raise ValueError(f"model: nothing in the file says how many groups {path} keeps; save it by torch.export.")
     return smaller
 
 
-def _count_anew(layer: Any, outward: bool) -> None:
+def count_anew(layer: Any, outward: bool) -> None:
     """Set the attributes that hold the number of one side's channels, by the tensors as they are now."""
     axes, sizes = _parts(layer, outward)
     held = next(((key, axis) for key, axis in axes.items() if getattr(layer, key, None) is not None), None)
@@ -131,7 +136,7 @@ def first_fault(model: nn.Module, thinned: nn.Module, marks: Marks, inputs: Tens
         except Exception as error:
             return seen.active, first_line(error)
     for (name, old), (_, new) in zip(wanted, came, strict=False):
-        if not _close(old.index_select(-1, stays[name].to(old.device)) if name else old, new):
+        if not close(old.index_select(-1, stays[name].to(old.device)) if name else old, new):
             what = "other values would come into it" if name else "its answers would be others"
             return name, f"with zeros in place of those that go, {what}"
     return None
@@ -148,7 +153,8 @@ def tensors(answer: Any) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
-def _close(wanted: Tensor, came: Tensor) -> bool:
+def close(wanted: Tensor, came: Tensor) -> bool:
+    """Equal within the square root of the number type's precision: of the value, and of the root mean square."""
     if wanted.shape != came.shape or not wanted.is_floating_point():
         return torch.equal(wanted, came)
     tolerance = torch.finfo(wanted.dtype).eps ** 0.5

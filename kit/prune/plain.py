@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
-from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
 
 from kit import checks, training
@@ -52,9 +52,17 @@ def _folds(model: Any) -> Iterator[_Fold]:
             if isinstance(hook, WeightNorm):
                 yield module, hook.name, remove_weight_norm
             elif isinstance(hook, SpectralNorm):
-                yield module, hook.name, remove_spectral_norm
+                yield module, hook.name, _remove_spectral_norm
             elif isinstance(hook, prune.BasePruningMethod):
                 yield module, hook._tensor_name, prune.remove
+
+
+def _remove_spectral_norm(module: Any, name: str) -> None:
+    """PyTorch's own leaves the hook that asks a file for the tensors which are no more."""
+    remove_spectral_norm(module, name)
+    hooks = module._load_state_dict_pre_hooks
+    for key in [key for key, each in hooks.items() if isinstance(each.hook, SpectralNormLoadStateDictPreHook)]:
+        del hooks[key]
 
 
 def _remove_parametrizations(module: Any, _: str) -> None:

@@ -6,10 +6,21 @@ import os
 import sys
 from pathlib import Path
 
-from tests.benchmarks import busy, channels, cohort, distillation, imports, notebooks, search, slider, sweep
+from tests.benchmarks import (
+    busy,
+    channels,
+    cohort,
+    compression,
+    distillation,
+    imports,
+    notebooks,
+    search,
+    slider,
+    sweep,
+)
 from tests.benchmarks.registry import Benchmark, choose, run
 
-MODULES = (slider, sweep, channels, cohort, distillation, search, notebooks, busy)
+MODULES = (slider, sweep, channels, cohort, distillation, compression, search, notebooks, busy)
 BENCHMARKS: dict[str, Benchmark] = {each.__name__.rpartition(".")[2]: each.benchmark for each in MODULES}
 BENCHMARKS["import"] = imports.benchmark  # no module can have that name
 

@@ -1,10 +1,11 @@
 """From a key press on a slider to the changed picture on the screen, in JupyterLab in Chromium.
 
-Four notebooks are open in one JupyterLab and one browser, each with its own kernel and page:
+Five notebooks are open in one JupyterLab and one browser, each with its own kernel and page:
 
 - echo: a slider whose callback writes its value into a label. The floor: nothing through the kernel is quicker.
 - swept: `PruningExplorer` on the digits, weights, after its sweep. Watched: the marker "you are here".
 - filling: the same while its sweep still runs: each round changes the seed, so that both curves are measured anew.
+- compressed: `CompressionExplorer` on the digits, after its curves are complete.
 - stock: `interact` with matplotlib, that prunes, evaluates on the same split and draws the same plane.
 
 All are measured by the same code in the page (`tests/browser/instrument.js`), in rounds in changing order, so that
@@ -59,6 +60,13 @@ box
 SWEPT = """
 from kit.explorers import PruningExplorer
 explorer = PruningExplorer(net, digits)
+explorer.wait_curves()
+explorer
+"""
+
+COMPRESSED = """
+from kit.explorers import CompressionExplorer
+explorer = CompressionExplorer(net, digits, ratio=0.8)
 explorer.wait_curves()
 explorer
 """
@@ -119,19 +127,20 @@ class Rival:
 
 
 def rivals() -> dict[str, Rival]:
-    """The four, by name."""
+    """The five, by name."""
     watched = {"kind": "place", "root": ".kit-explorer", "mark": ".kit-point"}
     image = {"kind": "image", "root": ".jp-OutputArea-output:has(.widget-interact)"}
     return {
         "echo": Rival([ECHO], '.bench-echo [role="slider"]', {"kind": "text", "root": ".bench-label"}),
         "swept": Rival([TRAIN, SWEPT], HANDLE, watched),
         "filling": Rival([TRAIN, SWEPT], HANDLE, watched, NEW_SWEEP),
+        "compressed": Rival([TRAIN, COMPRESSED], HANDLE, watched),
         "stock": Rival([TRAIN, *STOCK], '.widget-interact [role="slider"]', image),
     }
 
 
 def benchmark(say: Say) -> Iterator[Row]:
-    """Measure in rounds; three rows."""
+    """Measure in rounds; four rows."""
     contest = rivals()
     with pages_of(contest, say) as pages:
         for _ in rounds(contest, pages, ROUNDS, say):
@@ -151,11 +160,13 @@ def _verdicts(contest: dict[str, Rival], say: Say) -> Iterator[Row]:
             f"{statistics.median(rival.painted):.1f} ms "
             f"({statistics.median(rival.painted) / statistics.median(contest['echo'].painted):.2f} x echo)"
         )
-    echo, swept, filling, stock = (contest[name].median for name in ("echo", "swept", "filling", "stock"))
+    echo, swept, filling, compressed, stock = (each.median for each in contest.values())
     floor, half_more = "slider and label", Target("at most", 1.5)
     yield Row.of("slider.swept", f"key press to picture: explorer, swept / {floor}", swept, echo, "ms", half_more)
     what = f"key press to picture: explorer, sweep filling / {floor}"
     yield Row.of("slider.filling", what, filling, echo, "ms", Target("at most", 3))
+    what = f"key press to picture: compression explorer, known states / {floor}"
+    yield Row.of("slider.compressed", what, compressed, echo, "ms", half_more)
     what = "key press to picture: interact + matplotlib / explorer, swept"
     yield Row.of("slider.stock", what, swept, stock, "ms", Target("at least", 3))
 
