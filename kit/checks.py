@@ -54,6 +54,14 @@ def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(str, known))}; got {value!r}.")
 
 
+def named(name: str, given: Iterable[Any], allowed: Iterable[str], done: str) -> None:
+    """Names of `allowed` only; `done` says what cannot be done with others, such as "pruned"."""
+    known = list(allowed)
+    if unknown := sorted(set(given) - set(known), key=str):
+        others = ", ".join(map(str, unknown))
+        raise ValueError(f"{name} names {others}, which cannot be {done}; allowed: {', '.join(known)}.")
+
+
 def instance(name: str, value: Any, kind: type | tuple[type, ...], words: str = "") -> None:
     """An instance of `kind`; `words` say what that is, where its name does not. Of a long value its type is shown."""
     if not isinstance(value, kind):

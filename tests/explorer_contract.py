@@ -155,10 +155,9 @@ class Contract:
             assert len(table) and np.isfinite(table[["x", "value", "low", "high"]].to_numpy(float)).all()
             assert (table["low"] - 1e-9 <= table["value"]).all() and (table["value"] <= table["high"] + 1e-9).all()
         assert len(seen) == 1 + len(case.moves)
-        explorer.wait_curves()  # a fit in the background borrows the generator for a step
+        explorer.wait_curves(PATIENCE)  # a fit in the background borrows torch's generator for a step
         assert torch.equal(states[0], torch.get_rng_state()), "the global generators are not moved"
         assert states[1:] == (random.getstate(), str(np.random.get_state()))
-        explorer.wait_curves(PATIENCE)
         picture(explorer)
         assert "complete" in explorer.curves_note.value or not case.grows
 

@@ -203,10 +203,7 @@ def _reason(layer: Any) -> str:
 
 def _given(rank: Any, layers: Mapping[str, Any]) -> dict[str, int]:
     by_name = dict(rank) if isinstance(rank, Mapping) else dict.fromkeys(layers, rank)
-    if unknown := sorted(set(by_name) - set(layers), key=str):
-        raise ValueError(
-            f"rank names {', '.join(map(str, unknown))}, which cannot be factored; allowed: {', '.join(layers)}."
-        )
+    checks.named("rank", by_name, layers, "factored")
     full = {name: min(_sides(layer)) for name, layer in layers.items()}
     for name, chosen in by_name.items():
         checks.whole("rank", chosen, 1)

@@ -316,10 +316,7 @@ def _levels(
     checks.instance("clip", clip, bool)
     weights = prunable(model, bits if isinstance(bits, Mapping) else ())
     by_name = dict(bits) if isinstance(bits, Mapping) else dict.fromkeys(weights, bits)
-    if unknown := sorted(set(by_name) - set(weights), key=str):
-        raise ValueError(
-            f"bits names {', '.join(map(str, unknown))}, which cannot be quantised; allowed: {', '.join(weights)}."
-        )
+    checks.named("bits", by_name, weights, "quantised")
     found = {}
     for name, count in by_name.items():
         checks.whole("bits", count, LEAST_BITS, MOST_BITS)

@@ -222,10 +222,7 @@ class _Hold(training.Callback):
 def _counts(clusters: int | Mapping[str, int], weights: Mapping[str, Tensor]) -> dict[str, int]:
     """The number of clusters of each weight that is to be shared."""
     by_name = dict(clusters) if isinstance(clusters, Mapping) else dict.fromkeys(weights, clusters)
-    if unknown := sorted(set(by_name) - set(weights), key=str):
-        raise ValueError(
-            f"clusters names {', '.join(map(str, unknown))}, which cannot be shared; allowed: {', '.join(weights)}."
-        )
+    checks.named("clusters", by_name, weights, "shared")
     for name, count in by_name.items():
         checks.whole("clusters", count, 1)
         most = weights[name].numel() if isinstance(clusters, Mapping) else max(w.numel() for w in weights.values())

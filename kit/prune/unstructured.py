@@ -200,11 +200,8 @@ def renewed(model: nn.Module, dataset: Dataset, cancel: Event | None = None) -> 
 
 def check_ratio(ratio: float | Mapping[str, float], names: Collection[str] = ()) -> None:
     """Refuse ratios that are no numbers (TypeError) or outside [0, 1), and names not in `names` (both ValueError)."""
-    by_name = ratio if isinstance(ratio, Mapping) else {}
-    unknown = sorted(set(by_name) - set(names))
-    if unknown:
-        raise ValueError(f"ratio names {', '.join(unknown)}, which cannot be pruned; allowed: {', '.join(names)}.")
-    for value in by_name.values() if isinstance(ratio, Mapping) else [ratio]:
+    checks.named("ratio", ratio if isinstance(ratio, Mapping) else (), names, "pruned")
+    for value in ratio.values() if isinstance(ratio, Mapping) else [ratio]:
         checks.share("ratio, the share to remove,", value, one=False)
 
 
