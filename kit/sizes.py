@@ -58,11 +58,16 @@ def file_bytes(
     Raises:
         RuntimeError: what was read back differs (never seen; it would mean a broken format).
     """
-    back = decode(data := encode(state := _state(model)))
+    data = encode(state := _state(model))
+    check_back(state, decode(data))
+    return len(data)
+
+
+def check_back(state: Mapping[str, Tensor], back: Mapping[str, Tensor]) -> None:
+    """Refuse, by a RuntimeError, what was read back from a file and differs from what was written to it."""
     for name, tensor in state.items():
         if not torch.equal(torch.nan_to_num(back[name]), torch.nan_to_num(tensor)):
             raise RuntimeError(f"the file written for {name} does not read back equal.")
-    return len(data)
 
 
 def flops(model: nn.Module, inputs: Tensor) -> int:

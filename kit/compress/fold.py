@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kit import inference, training
 from kit.data import Dataset
 from kit.prune.graph import called, samples
-from kit.prune.joints import LAYERS, close, count_anew, first_line, hooked, tensors
+from kit.prune.joints import LAYERS, close, count_anew, exchanged, first_line, hooked, tensors
 from kit.prune.plain import plain
 
 AFFINE = (*LAYERS, _BatchNorm, _AvgPoolNd)
@@ -277,7 +277,7 @@ def _join(model: nn.Module, first: Any, second: Any, inputs: Tensor, wanted: lis
         count_anew(stays, outward)
     stays.__dict__.update(changes)
     nothing = nn.Identity().train(gone.training)
-    _replace(model, gone, nothing)
+    exchanged(model, {gone: nothing})
     try:
         came = _answers(model, inputs)
         same = len(came) == len(wanted) and all(map(close, wanted, came))
@@ -285,14 +285,9 @@ def _join(model: nn.Module, first: Any, second: Any, inputs: Tensor, wanted: lis
     except Exception as error:  # whatever a model says that looks for the layer
         why = first_line(error)
     if why:
-        _replace(model, nothing, gone)
+        exchanged(model, {nothing: gone})
         stays.__dict__.update(old)
     return stays, why
-
-
-def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    for module in model.modules():
-        module._modules.update({key: new for key, each in module._modules.items() if each is old})
 
 
 _Made = tuple[Any, Tensor, Tensor, dict[str, Any]]  # the layer that stays; its weight, bias and attributes

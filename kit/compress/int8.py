@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kit import checks
+from kit.prune.joints import exchanged
 from kit.prune.plain import plain
 
 LARGEST = 127  # of the whole numbers: symmetric about zero
@@ -66,9 +67,7 @@ def int8(model: nn.Module) -> nn.Module:
     made = {each: Int8Linear(each).train(each.training) for each in layers}
     if not made:
         raise ValueError(f"model: {type(model).__name__} has no linear layer without hooks.")
-    for module in quick.modules():
-        module._modules.update({key: made[each] for key, each in module._modules.items() if each in made})
-    return made.get(quick, quick)
+    return exchanged(quick, made)
 
 
 def _exact(x: Tensor) -> Tensor:

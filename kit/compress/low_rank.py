@@ -20,6 +20,7 @@ from kit import checks, files, sizes
 from kit.compress.encode import MAGIC, decode
 from kit.files import disk
 from kit.prune import plain
+from kit.prune.joints import exchanged
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -284,11 +285,7 @@ def _swap(model: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]]) -> nn.
     halves = {weight: _halves(weight, *pair) for weight, pair in weights.items()}
     layers: list[Any] = [layer for layer in modules.values() if not _reason(layer)]
     made = {layer: _two(layer, *halves[layer.weight]) for layer in layers if layer.weight in halves}
-    for parent in modules.values():
-        for key, child in parent._modules.items():
-            if child in made:
-                parent._modules[key] = made[child]
-    return made.get(model, model)
+    return exchanged(model, made)
 
 
 def _halves(weight: Tensor, left: Tensor, right: Tensor) -> tuple[nn.Parameter, nn.Parameter]:

@@ -13,10 +13,9 @@ from functools import partial
 from threading import Event, Lock
 from typing import Any, Literal, get_args
 
-import torch
 from torch import nn
 
-from kit import checks, files, measure, prune, training
+from kit import checks, files, measure, prune, sizes, training
 from kit.compress.encode import Encoded, Ledger, decode, encode
 from kit.compress.low_rank import low_rank
 from kit.compress.quantise import fine_tune_quantised, quantise
@@ -244,10 +243,7 @@ class Compression:
             encoded = Encoded(data, Ledger(0, 0, 0, 0, header=len(data) - self._bytes, raw=self._bytes))
         else:
             encoded = encode(model, huffman=recipe.huffman)
-        back = files.decode(encoded.data) if plain else decode(encoded.data)
-        for name, tensor in model.state_dict().items():
-            if not torch.equal(torch.nan_to_num(back[name]), torch.nan_to_num(tensor)):
-                raise RuntimeError(f"the file written for {name} does not read back equal.")
+        sizes.check_back(model.state_dict(), files.decode(encoded.data) if plain else decode(encoded.data))
         return encoded
 
     def ledger(self, recipe: Recipe) -> Ledger:

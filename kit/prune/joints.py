@@ -222,6 +222,14 @@ def watch(model: nn.Module) -> Iterator[Watched]:
         yield watched
 
 
+def exchanged(model: nn.Module, made: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Put modules in the places of others, wherever these stand in `model`, in place: the model, or what it became."""
+    for parent in list(model.modules()):
+        held = {key: child for key, child in parent._modules.items() if child is not None}
+        parent._modules.update({key: made[child] for key, child in held.items() if child in made})
+    return made.get(model, model)
+
+
 def hooked(handles: Iterable[Any]) -> ExitStack:
     """A context at whose end the hooks are removed."""
     stack = ExitStack()
