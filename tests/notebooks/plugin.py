@@ -26,7 +26,7 @@ class OfflineNotebook(IPyNbFile):
 
     def setup(self) -> None:
         """Start the kernel."""
-        self.scratch = tempfile.TemporaryDirectory(prefix="kit-notebook-")
+        self.scratch = tempfile.TemporaryDirectory(prefix="kit-notebook-", ignore_cleanup_errors=True)
         with mock.patch.dict(os.environ, kernel_environment(Path(self.scratch.name))):
             super().setup()
 

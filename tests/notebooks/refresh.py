@@ -120,7 +120,7 @@ def run(path: Path) -> nbformat.NotebookNode:
         RuntimeError: if the notebook tried to reach the network.
     """
     notebook = read(path)
-    with tempfile.TemporaryDirectory(prefix="kit-notebook-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kit-notebook-", ignore_cleanup_errors=True) as folder:
         scratch = Path(folder)
         environment = {**os.environ, **kernel_environment(scratch)}
         # The kernel of this very Python, not one that happens to be registered under a common name.
