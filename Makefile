@@ -32,8 +32,10 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 CODE := kit tests
 PYTEST := $(PY) -m pytest -p tests.notebooks.plugin --nbval --nbval-current-env --nbval-cell-timeout=480
-# Files side by side, on up to four cores, the long ones of the browser first; one after the other: TEST_ARGS="-n 0".
-BESIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Files side by side, the long ones of the browser first: one more than there are cores, since a page often waits for its
+# kernel, and four at most. One after the other: TEST_ARGS="-n 0".
+CORES := $(shell nproc 2>/dev/null || echo 2)
+BESIDE := -n $(shell echo $$(($(CORES) < 4 ? $(CORES) + 1 : 4))) --dist loadfile --no-loadscope-reorder
 
 # The stamp holds the folder that the kit was installed from: a copied or moved clone installs itself again.
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))

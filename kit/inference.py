@@ -64,8 +64,7 @@ def ask(model: nn.Module, inputs: Tensor) -> Tensor:
         answer = model(as_taken(model, inputs))
     except REFUSALS as error:
         raise ValueError(_refusal(model, inputs, " ".join(str(error).split()))) from error
-    logits = _logits(answer)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits_of(answer)
 
 
 def are_probabilities(logits: Tensor) -> bool:
@@ -135,6 +134,12 @@ def batch_for(model: nn.Module, inputs: Tensor, *, seconds: float) -> int:
         pace.predict(model, first)
     most = seconds / max(pace.rate(len(first)), 1e-9)
     return max((batch for batch in BATCHES if batch <= most), default=BATCHES[0])
+
+
+def logits_of(answer: Any) -> Tensor:
+    """The logits in what a model answers; errors and what that may be as in `ask`."""
+    logits = _logits(answer)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _logits(answer: Any) -> Tensor:

@@ -34,7 +34,10 @@ _turn = Lock()  # of the fit that uses the global generator
 
 
 class Diverged(RuntimeError):  # noqa: N818  (it is news, not an error)
-    """Raised when the training loss is NaN or infinite; the model then holds unusable weights."""
+    """Raised when training left the finite numbers: a loss, weights or a slope through it are NaN or infinite.
+
+    A model that was being trained then holds unusable weights.
+    """
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ from kit.explorers import (
     BoardExplorer,
     CompressionExplorer,
     DistillationExplorer,
+    GradientExplorer,
     IntervalExplorer,
     MergeExplorer,
     PruningExplorer,
     SearchExplorer,
     SensitivityExplorer,
+    SuspectsExplorer,
 )
 from kit.explorers.board import Answer, Settings
 from kit.models import ConvNet
@@ -121,5 +123,21 @@ CASES = [
         pins=True,
         grows=True,
         given=lambda digits, _: {"a": small_net(), "b": other_net(), "dataset": few(digits)},
+    ),
+    Case(
+        "suspects",
+        lambda digits, _: SuspectsExplorer(small_net(), few(digits), steps=10),
+        ({"step": 2}, {"share": 0.4, "to": "next", "seed": 3}),
+        off_stop=("share", 0.15),
+        given=lambda digits, _: {"model": small_net(), "dataset": few(digits)},
+    ),
+    Case(
+        "gradient",
+        lambda digits, _: GradientExplorer(small_net(), digits, steps=6, samples=50),
+        ({"weight_decay": 0.01}, {"weight_decay": 0.001, "back": 3, "solver": "neumann", "damping": 0.1, "seed": 2}),
+        off_stop=("weight_decay", 0.0041),
+        pins=True,
+        grows=True,
+        given=lambda digits, _: {"model": small_net(), "dataset": digits},
     ),
 ]

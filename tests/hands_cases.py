@@ -15,11 +15,13 @@ from kit.explorers import (
     BoardExplorer,
     CompressionExplorer,
     DistillationExplorer,
+    GradientExplorer,
     IntervalExplorer,
     MergeExplorer,
     PruningExplorer,
     SearchExplorer,
     SensitivityExplorer,
+    SuspectsExplorer,
 )
 from kit.explorers.base import Explorer
 from kit.models import MLP
@@ -95,4 +97,8 @@ CASES = [
     HandCase("board", _board),
     HandCase("sensitivity", lambda dataset, model: SensitivityExplorer(_normed(model), dataset), given=_normed_given),
     HandCase("merge", lambda dataset, model: MergeExplorer(**_two(dataset, model), epochs=1), given=_two),
+    HandCase("suspects", lambda dataset, model: SuspectsExplorer(model, dataset, steps=3)),
+    HandCase(
+        "gradient", lambda dataset, model: GradientExplorer(model, dataset, steps=3, samples=20), memory=("loss",)
+    ),
 ]

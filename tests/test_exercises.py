@@ -22,6 +22,7 @@ from torch import nn
 from kit import compress, data, distill, exercises, models, training
 from kit.exercises import Verdict
 from kit.exercises.bayes import _loop as loop
+from kit.search import gradient as slopes
 from tests.landscapes import hill
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -60,7 +61,7 @@ def test_every_exercise_has_a_solution_here() -> None:
 @pytest.mark.parametrize("name", CHECKS)
 def test_the_notebooks_solution_passes(name: str, request: pytest.FixtureRequest) -> None:
     names: dict[str, Any] = {"torch": torch, "torch_prune": torch_prune, "F": F, "norm": norm, "np": np}
-    names |= {"compress": compress, "distill": distill}
+    names |= {"compress": compress, "distill": distill, "gradient": slopes}
     if name == "better_student":
         names["students"] = request.getfixturevalue("students")
     exec(solutions()[name], names)
@@ -87,6 +88,7 @@ def test_an_untouched_stub_is_no_error(name: str, stub: Any) -> None:
         "temperature_for",
         "own_ratios",
         "shorter_blocks",
+        "which_slopes",
     )
     verdict = check(stub if takes_a_value else lambda *_: stub, *BESIDE.get(name, []))
     assert not verdict.right

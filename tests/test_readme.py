@@ -64,6 +64,9 @@ def test_the_block_leaves_what_its_comments_say(ran: Any) -> None:
     assert list(board.frame(mine.key)["name"]) == ["mine, 90 %"]
     study = names["study"]
     assert len(study.trials) == 30 and (folder / "search.sqlite").exists()
+    walk, tuned = names["walk"], names["tuned"]
+    assert len(walk.trials) == 10 and walk.best.value < walk.trials[0].value
+    assert not same(tuned, names["untrained"])
     trace, sliced = values["(history(study), slices(study))"]
     assert trace.data and sliced.data
 

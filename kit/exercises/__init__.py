@@ -9,6 +9,7 @@ never an exception, so that a notebook runs from top to bottom without its answe
 from kit.exercises.bayes import beat_the_loop, noisy_loop, one_point_posterior, posterior_of_means
 from kit.exercises.compress import average_matched, fewest_bits, fold_in_front, shorter_blocks, smallest_file
 from kit.exercises.distill import better_student, reverse_gradient, temperature_for, translated_alpha, wrong_soft_loss
+from kit.exercises.gradient import attached_slope, beat_random, ridge_slope, terms_needed, which_slopes
 from kit.exercises.prune import (
     own_ratios,
     ratio_for_a_tenth,

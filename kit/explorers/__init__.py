@@ -7,6 +7,7 @@ from kit.explorers.board import BoardExplorer
 from kit.explorers.claim import claim
 from kit.explorers.compress import CompressionExplorer
 from kit.explorers.distill import DistillationExplorer
+from kit.explorers.gradient import GradientExplorer
 from kit.explorers.interval import IntervalExplorer
 from kit.explorers.merge import MergeExplorer
 from kit.explorers.picker import FilePicker
@@ -14,5 +15,6 @@ from kit.explorers.predict import Prediction
 from kit.explorers.prune import PruningExplorer
 from kit.explorers.search import SearchExplorer
 from kit.explorers.sensitivity import SensitivityExplorer
+from kit.explorers.suspects import SuspectsExplorer
 from kit.explorers.table import table
 from kit.plots.claim import Pairs

@@ -9,6 +9,7 @@
 | search for scikit-learn | `estimators.CrossValidation(Ridge(), inputs, labels)` |
 | search for networks | `networks.Networks(digits, epochs=20)` (loads torch) |
 | search where every cell is trained | `landscape.train(digits, space)`, `landscape.search(...)` (loads torch) |
+| tune by slopes | `gradient.network(...)`, `gradient.descend(...)` (loads torch) |
 
 An objective is any callable: a configuration in, a number out.
 """
@@ -29,7 +30,7 @@ from kit.search.trials import Method, Proposal, Trial
 
 def __getattr__(name: str) -> ModuleType:
     """Load the parts that need much when they are first named; an AttributeError where there is no such part."""
-    if name not in ("estimators", "networks", "landscape"):
+    if name not in ("estimators", "networks", "landscape", "gradient"):
         raise AttributeError(f"kit.search has no part {name!r}.")
     return import_module(f"{__name__}.{name}")
 

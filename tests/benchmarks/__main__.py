@@ -12,6 +12,7 @@ from tests.benchmarks import (
     cohort,
     compression,
     distillation,
+    gradient,
     imports,
     notebooks,
     search,
@@ -20,7 +21,7 @@ from tests.benchmarks import (
 )
 from tests.benchmarks.registry import Benchmark, choose, run
 
-MODULES = (slider, sweep, channels, cohort, distillation, compression, search, notebooks, busy)
+MODULES = (slider, sweep, channels, cohort, distillation, compression, search, gradient, notebooks, busy)
 BENCHMARKS: dict[str, Benchmark] = {each.__name__.rpartition(".")[2]: each.benchmark for each in MODULES}
 BENCHMARKS["import"] = imports.benchmark  # no module can have that name
 

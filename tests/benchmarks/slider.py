@@ -1,11 +1,12 @@
 """From a key press on a slider to the changed picture on the screen, in JupyterLab in Chromium.
 
-Five notebooks are open in one JupyterLab and one browser, each with its own kernel and page:
+Six notebooks are open in one JupyterLab and one browser, each with its own kernel and page:
 
 - echo: a slider whose callback writes its value into a label. The floor: nothing through the kernel is quicker.
 - swept: `PruningExplorer` on the digits, weights, after its sweep. Watched: the marker "you are here".
 - filling: the same while its sweep still runs: each round changes the seed, so that both curves are measured anew.
 - compressed: `CompressionExplorer` on the digits, after its curves are complete.
+- tangents: `GradientExplorer` on the digits, after every weight decay of its slider was visited.
 - stock: `interact` with matplotlib, that prunes, evaluates on the same split and draws the same plane.
 
 All are measured by the same code in the page (`tests/browser/instrument.js`), in rounds in changing order, so that
@@ -71,6 +72,18 @@ explorer.wait_curves()
 explorer
 """
 
+TANGENTS = """
+from kit import data, models
+from kit.explorers import GradientExplorer
+from kit.explorers.gradient import STOPS
+explorer = GradientExplorer(models.MLP((64, 16, 10)), data.digits())
+for weight_decay in [*STOPS, 0.002]:
+    explorer.set(weight_decay=weight_decay)
+    explorer.wait()
+explorer.wait_curves()
+explorer
+"""
+
 NEW_SWEEP = "explorer.seed.value += 1"
 NOTE = ".kit-explorer .kit-note"
 COMPLETE = "complete"  # what the note says when nothing is left to measure
@@ -127,7 +140,7 @@ class Rival:
 
 
 def rivals() -> dict[str, Rival]:
-    """The five, by name."""
+    """All, by name."""
     watched = {"kind": "place", "root": ".kit-explorer", "mark": ".kit-point"}
     image = {"kind": "image", "root": ".jp-OutputArea-output:has(.widget-interact)"}
     return {
@@ -135,12 +148,13 @@ def rivals() -> dict[str, Rival]:
         "swept": Rival([TRAIN, SWEPT], HANDLE, watched),
         "filling": Rival([TRAIN, SWEPT], HANDLE, watched, NEW_SWEEP),
         "compressed": Rival([TRAIN, COMPRESSED], HANDLE, watched),
+        "tangents": Rival([TANGENTS], HANDLE, watched),
         "stock": Rival([TRAIN, *STOCK], '.widget-interact [role="slider"]', image),
     }
 
 
 def benchmark(say: Say) -> Iterator[Row]:
-    """Measure in rounds; four rows."""
+    """Measure in rounds."""
     contest = rivals()
     with pages_of(contest, say) as pages:
         for _ in rounds(contest, pages, ROUNDS, say):
@@ -160,13 +174,15 @@ def _verdicts(contest: dict[str, Rival], say: Say) -> Iterator[Row]:
             f"{statistics.median(rival.painted):.1f} ms "
             f"({statistics.median(rival.painted) / statistics.median(contest['echo'].painted):.2f} x echo)"
         )
-    echo, swept, filling, compressed, stock = (each.median for each in contest.values())
+    echo, swept, filling, compressed, tangents, stock = (each.median for each in contest.values())
     floor, half_more = "slider and label", Target("at most", 1.5)
     yield Row.of("slider.swept", f"key press to picture: explorer, swept / {floor}", swept, echo, "ms", half_more)
     what = f"key press to picture: explorer, sweep filling / {floor}"
     yield Row.of("slider.filling", what, filling, echo, "ms", Target("at most", 3))
     what = f"key press to picture: compression explorer, known states / {floor}"
     yield Row.of("slider.compressed", what, compressed, echo, "ms", half_more)
+    what = f"key press to picture: gradient explorer, known tangents / {floor}"
+    yield Row.of("slider.tangents", what, tangents, echo, "ms", half_more)
     what = "key press to picture: interact + matplotlib / explorer, swept"
     yield Row.of("slider.stock", what, swept, stock, "ms", Target("at least", 3))
 

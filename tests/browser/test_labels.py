@@ -13,13 +13,16 @@ import torch
 from playwright.sync_api import Browser, Page
 from torch import nn
 
+from kit.compress.line import Point
 from kit.data import Dataset, Split
 from kit.distill import Group, Recipe
 from kit.measure import Estimate
 from kit.models import ConvNet
-from kit.plots import bayes, board, distill, interval, prune, sensitivity
+from kit.plots import bayes, board, distill, gradient, interval, prune, sensitivity
 from kit.plots.curves import Curve, Panel
+from kit.plots.gradient import Slope
 from kit.prune import Sensitivity
+from kit.search import Float
 from kit.search.duel import Duel, Question, Race
 from kit.search.surrogate import Kernel
 from tests.browser.figures import bare_page, faults, figure, of_explorer, show, sizes
@@ -73,6 +76,18 @@ def measured(label: str, size: float, fall: float) -> Curve:
     accuracies = 0.97 - 0.87 * fall * (1 - POINTS) ** 12
     points = ((size * x, Estimate.from_counts(round(600 * y), 600)) for x, y in zip(POINTS, accuracies, strict=True))
     return Curve.of(label, points, ["90 % of the weights removed"] * len(POINTS))
+
+
+def test_a_point_far_outside_is_no_long_way(page: Page) -> None:
+    points = [
+        Point(10.0**-place, torch.ones(9) > 0, torch.linspace(0.9, 1.1, 9).double() ** place) for place in range(4)
+    ]
+    points[0] = Point(1.0, torch.ones(9) > 0, torch.full((9,), 1e30).double())
+    steep = {"unrolled": [Slope(1e30, 0, 0)], "implicit": [Slope(-0.1, 4, 20)], "differences": [Slope(1e9, 4, 0)]}
+    panel = gradient.loss_panel(
+        points[::-1], points[2], steep, dict.fromkeys(steep, 0), [], Float(1e-3, 1, log=True), ""
+    )
+    assert_apart(page, [figure(panel)], [])
 
 
 def pinned(count: int) -> Curve:

@@ -218,13 +218,16 @@ function atTheEnd(labels, width, height) {
 
 // -- what there is in a figure of plotly ------------------------------------------------------------------------------
 
+// A point far outside of the plot, brought nearer: a line to it is as steep, and is gone along in a moment.
+const near = place => Math.max(-1e4, Math.min(1e4, place));
+
 // The traces that are lines or points on the main axes, in pixels from the upper left corner of the plot.
 function drawn(plot) {
   const {xaxis, yaxis} = plot._fullLayout, found = [];
   for (const trace of plot._fullData) {
     const main = trace.type === "scatter" && trace.visible === true && trace.xaxis === "x" && trace.mode;
     if (!main || !trace.x || !trace.x.length) continue;
-    const points = Array.from(trace.x, (x, i) => [xaxis.d2p(x), yaxis.d2p(trace.y[i])]);
+    const points = Array.from(trace.x, (x, i) => [xaxis.d2p(x), yaxis.d2p(trace.y[i])].map(near));
     found.push({trace, points, markers: trace.mode.includes("markers"), lines: trace.mode.includes("lines") && trace.line.width > 0});
   }
   return found;
