@@ -130,6 +130,7 @@ def claim_figure(sentence: str, rows: Sequence[Pairs], *, unit: str = "%", of: s
         axes.set_ylim(0.6 - len(rows), 0.6)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params("y", length=0)
+        axes.locator_params("x", nbins=6)  # more of them, with three decimals each, would touch
     sign = "✔" if all(row.holds for row in rows) else "✘ Does not hold:"
     figure.suptitle(textwrap.fill(f"{sign} {sentence}", 100), x=0.01, ha="left", fontsize="medium")
     return figure
