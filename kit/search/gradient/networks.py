@@ -19,7 +19,7 @@ from kit import checks, training
 from kit.cohort.losses import check_finite
 from kit.data import Dataset, Split
 from kit.inference import as_taken, ask, copy_of, logits_of
-from kit.search.gradient.problem import Problem, Tensors
+from kit.search.gradient.problem import Problem, Tensors, coordinates_of, values_of
 from kit.search.space import Float
 
 Per = Literal["network", "layer", "weight"]
@@ -123,7 +123,7 @@ def network(
     hyper = dict[str, Tensor]()
     for name in tune:
         place = torch.tensor(begin[name], dtype=dtype)
-        hyper[name] = (place.log() if ranges[name].log else place).expand(shape.get(name, ())).clone()
+        hyper[name] = coordinates_of(ranges[name], place).expand(shape.get(name, ())).clone()
     tuned = {name: ranges[name] for name in tune}
     with _differentiable(copied):
         problem = Problem(losses.loss, losses.score, weights, tuned, hyper, steps, begin["lr"], momentum, parts)
@@ -150,7 +150,7 @@ class _Training:
     def loss(self, weights: Tensors, hyper: Tensors, at: int) -> Tensor:
         """Of the training batch of step `at`."""
         rows = self.batches[at % len(self.batches)]
-        tuned = {name: each.exp() if self.ranges[name].log else each for name, each in hyper.items()}
+        tuned = {name: values_of(self.ranges[name], each) for name, each in hyper.items()}
         value: dict[str, Any] = {**self.begin, **tuned}
         x, y = self.train.inputs[rows], self.train.labels[rows]
         log_p = self._log_p(weights, self._shifted(x, value["shift"], at))  # [b, C]

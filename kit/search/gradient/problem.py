@@ -119,7 +119,7 @@ class Problem:
 
     def value(self, name: str, hyper: Tensors) -> Tensor:
         """What the coordinates of a hyper-parameter stand for."""
-        return hyper[name].exp() if self.space[name].log else hyper[name]
+        return values_of(self.space[name], hyper[name])
 
     def begin(self) -> State:
         """The start, at rest."""
@@ -251,14 +251,16 @@ class Problem:
         config, found = self.wide.check(config), {}
         for name, own in self.hyper.items():
             values = torch.tensor([config[each] for each in self._names(name)], dtype=torch.float64)
-            found[name] = (values.log() if self.space[name].log else values).to(own.dtype).reshape(own.shape)
+            found[name] = coordinates_of(self.space[name], values).to(own.dtype).reshape(own.shape)
         return found
 
     def clamped(self, hyper: Tensors) -> Tensors:
         """The nearest coordinates that the space allows."""
-        ends = {name: torch.tensor([each.low, each.high], dtype=torch.float64) for name, each in self.space.items()}
-        ends = {name: end.log() if self.space[name].log else end for name, end in ends.items()}
-        return {name: each.clamp(float(ends[name][0]), float(ends[name][1])) for name, each in hyper.items()}
+        ends = {
+            name: coordinates_of(each, torch.tensor([each.low, each.high], dtype=torch.float64)).tolist()
+            for name, each in self.space.items()
+        }
+        return {name: each.clamp(*ends[name]) for name, each in hyper.items()}
 
     def objective(self, config: Config, *, epochs: int | None = None, cancel: Event | None = None) -> float:
         """For `Study.run`: the validation loss after a training from the start, of `epochs` steps (None: all)."""
@@ -268,6 +270,16 @@ class Problem:
     def _names(self, name: str) -> list[str]:
         parts = self.parts.get(name, tuple(map(str, range(self.hyper[name].numel()))))
         return [f"{name}[{part}]" for part in parts] if self.hyper[name].ndim else [name]
+
+
+def coordinates_of(range_: Float, values: Tensor) -> Tensor:
+    """The coordinates of values of a hyper-parameter with this range."""
+    return values.log() if range_.log else values
+
+
+def values_of(range_: Float, coordinates: Tensor) -> Tensor:
+    """The other way: the values that coordinates stand for."""
+    return coordinates.exp() if range_.log else coordinates
 
 
 def _ordered(hyper: Tensors, names: Mapping[str, object]) -> Tensors:
