@@ -7,11 +7,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from threading import Event
+from threading import Event, RLock
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.parameter import is_lazy
 
@@ -25,6 +26,8 @@ TRIES = 3  # timings of each, of which the shortest counts: other work on the ma
 REMEMBERED = 1000  # architectures
 
 REFUSALS = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)  # of modules that cannot take an input
+
+_turn = RLock()  # of the pass that has switched torch's fused kernels off
 
 
 class Cancelled(Exception):  # noqa: N818  (it is news, not an error)
@@ -198,6 +201,21 @@ def _word(dtype: torch.dtype) -> str:
 def is_small(model: nn.Module) -> bool:
     """Whether one thread computes it: with less than a million parameters, several wait for each other too often."""
     return sum(each.numel() for each in model.parameters() if not is_lazy(each)) < SMALL_MODEL
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Attention from single operations, which can be counted and differentiated twice; fused kernels cannot.
+
+    One thread at a time: torch switches the kernels for the whole process, and what two restored at once stayed off.
+    """
+    with _turn, sdpa_kernel(SDPBackend.MATH):
+        fused = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
 
 
 @contextmanager

@@ -14,13 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from kit import files
-from kit.inference import mode, predict
+from kit.inference import mode, predict, unfused
 
 _sparse = partial(files.encode, sparse=True)
 
@@ -79,14 +78,9 @@ def flops(model: nn.Module, inputs: Tensor) -> int:
     Raises:
         ValueError: an operation that nobody can count, such as a quantised LSTM; or as `training.predict`.
     """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not look inside fused attention
     counter, seen = FlopCounterMode(display=False, custom_mapping=_formulas()), _Seen()
-    try:
-        with sdpa_kernel(SDPBackend.MATH), counter, seen:
-            predict(model, inputs[:1])
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+    with unfused(), counter, seen:  # the counter does not look inside fused attention
+        predict(model, inputs[:1])
     if unknown := sorted(
         {str(op) for op in seen.operations if _PRODUCT.search(str(op))} - set(map(str, counter.flop_registry))
     ):

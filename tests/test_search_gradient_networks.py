@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import prune as masks
 
-from kit import cohort, data, distill, models, training
+from kit import cohort, data, distill, models, sizes, training
 from kit.data import Dataset
 from kit.search.gradient import Differences, Implicit, Problem, Unrolled, network
 from kit.search.space import Float, Int
@@ -314,8 +314,11 @@ def test_problems_side_by_side_do_not_disturb_each_other(few: Dataset) -> None:
     alone = [Unrolled().at(each, each.hyper).slope["weight_decay"] for each in problems]
     for _ in range(2):
         with ThreadPoolExecutor(4) as threads:
+            counts = [threads.submit(sizes.flops, model, few.train.inputs) for _ in range(8)]  # switches kernels, too
             found = list(threads.map(lambda each: Unrolled().at(each, each.hyper).slope["weight_decay"], problems))
         assert found == alone
+        assert len({count.result() for count in counts}) == 1
+    assert torch.backends.mha.get_fastpath_enabled()
     assert torch.backends.cuda.flash_sdp_enabled()
     assert torch.backends.cuda.mem_efficient_sdp_enabled()
 
@@ -367,6 +370,18 @@ def test_what_draws_in_evaluation_mode_is_refused(few: Dataset) -> None:
     refused(STRANGERS["always dropping"]().eval(), few, DROPPING)
 
 
+class Twice(torch.autograd.Function):
+    """Without a derivative in forward mode."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        return 2 * slope
+
+
 class Once(torch.autograd.Function):
     """A layer of somebody's own that has a first derivative only."""
 
@@ -413,8 +428,8 @@ def test_a_layer_without_a_second_derivative_is_named(few: Dataset) -> None:
 
 
 def test_a_layer_without_forward_mode_is_told_the_way_out(few: Dataset) -> None:
-    problem = network(STRANGERS["multi-head"]().eval(), few, steps=2)
-    with pytest.raises(ValueError, match="torch cannot differentiate .*forward AD.*mode='reverse'"):
+    problem = network(By(lambda net, x: Twice.apply(net.a(x.flatten(1))), a=nn.Linear(64, 10)), few, steps=2)
+    with pytest.raises(ValueError, match="torch cannot differentiate .*autograd.Function.*mode='reverse'"):
         Unrolled(mode="forward").at(problem, problem.hyper)
     assert Unrolled().at(problem, problem.hyper).loss > 0
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from threading import Lock
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from kit import checks, training
 from kit.cohort.losses import check_finite
 from kit.data import Dataset, Split
-from kit.inference import as_taken, ask, copy_of, logits_of
+from kit.inference import as_taken, ask, copy_of, logits_of, unfused
 from kit.search.gradient.problem import Problem, Tensors, coordinates_of, values_of
 from kit.search.space import Float
 
@@ -35,8 +33,6 @@ RANGES: dict[str, Float] = {
 }
 BEGIN = {"weight_decay": 1e-3, "lr": 0.2, "label_smoothing": 0.0, "shift": 0.0}  # where nothing else is said
 BEGIN |= {"temperature": 2.0, "alpha": 0.5, "sample_weight": 1.0}
-
-_turn = Lock()  # of the pass that has exchanged a model's weights, and switched the fused kernels off
 
 
 def network(
@@ -173,8 +169,8 @@ class _Training:
     def _log_p(self, weights: Tensors, x: Tensor) -> Tensor:
         named = {place: weights[name] for place, name in self.places.items()}
         normed = any(name.endswith((".original1", "_v")) for name in weights)
-        # The fused kernels of attention have no second derivative; torch switches them for the whole process.
-        with _differentiable(self.model), _turn, sdpa_kernel(SDPBackend.MATH), _Formulas() if normed else nullcontext():
+        # One thread at a time, as `unfused` sees to: `functional_call` exchanges the model's weights while it runs.
+        with _differentiable(self.model), unfused(), _Formulas() if normed else nullcontext():
             logits = logits_of(functional_call(self.model, named, (x,), tie_weights=False))
         return F.log_softmax(logits, 1)
 
