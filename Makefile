@@ -43,7 +43,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help lab play test bench peers mutants lint format notebooks lock
+.PHONY: help lab play test bench peers mutants lint format notebooks table lock
 
 help: ## this list
 	@printf 'make TARGET, where TARGET is one of\n\n'
@@ -81,6 +81,9 @@ format: $(STAMP) ## put code and notebooks into the project's format
 
 notebooks: $(STAMP) ## run the notebooks and refresh their stored outputs, cleaned
 	$(PY) -m tests.notebooks.refresh $(NOTEBOOKS)
+
+table: $(STAMP) ## train every network of architecture search anew, and write the table (resumable; minutes)
+	$(PY) -m kit.search.architecture.making
 
 lock: $(STAMP) ## renew requirements.lock from pyproject.toml
 	$(PY) -m pip install --quiet --disable-pip-version-check uv

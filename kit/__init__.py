@@ -5,7 +5,8 @@ The rooms of this package:
     checks       refuse a bad argument early, in one sentence
     cores        small work on one thread, independent pieces side by side
     data         data sets in three splits: digits, MNIST, your own arrays, or a file of them
-    models       small networks to work on: MLP, ConvNet, LeNet, ResNet
+    cells        small graphs of operations that a network is stacked of; which of them are the same network
+    models       small networks to work on: MLP, ConvNet, LeNet, ResNet, networks of a cell
     inference    ask any model for its logits; its modes, its copy, its batch statistics
     training     fit and evaluate; fires callbacks, never draws
     files        weights on disk, dense or sparse, written and read back equal
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "board",
+    "cells",
     "checks",
     "cohort",
     "compress",

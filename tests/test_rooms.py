@@ -22,9 +22,10 @@ KIT = ROOT / "kit"
 NOTHING: frozenset[str] = frozenset()
 LEARNING = frozenset({"data", "models", "inference", "training"})
 MEASURING = LEARNING | {"files", "sizes", "cohort", "measure", "store", "board"}
-COMPUTING = MEASURING | {"prune", "distill", "compress", "search"}
+COMPUTING = MEASURING | {"cells", "prune", "distill", "compress", "search"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("checks", "cores", "data", "models", "files", "inference", "store", "lab"), NOTHING),
+    **dict.fromkeys(("checks", "cores", "cells", "data", "files", "inference", "store", "lab"), NOTHING),
+    "models": frozenset({"cells"}),
     "training": frozenset({"data", "models", "inference"}),
     "cohort": LEARNING | {"measure"},
     "sizes": frozenset({"inference", "files"}),
@@ -34,6 +35,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "compress": MEASURING | {"prune", "distill"},
     "search": frozenset({"store"}),
     **dict.fromkeys(("search.networks", "search.landscape", "search.gradient"), MEASURING),
+    "search.architecture": MEASURING | {"cells"},
     "plots": COMPUTING,
     "explorers": COMPUTING | {"plots"},
     "exercises": COMPUTING | {"plots", "explorers"},

@@ -10,6 +10,7 @@
 | search for networks | `networks.Networks(digits, epochs=20)` (loads torch) |
 | search where every cell is trained | `landscape.train(digits, space)`, `landscape.search(...)` (loads torch) |
 | tune by slopes | `gradient.network(...)`, `gradient.descend(...)` (loads torch) |
+| search for architectures | `architecture.search(architecture.load(), ...)` (loads torch) |
 
 An objective is any callable: a configuration in, a number out.
 """
@@ -30,7 +31,7 @@ from kit.search.trials import Method, Proposal, Trial
 
 def __getattr__(name: str) -> ModuleType:
     """Load the parts that need much when they are first named; an AttributeError where there is no such part."""
-    if name not in ("estimators", "networks", "landscape", "gradient"):
+    if name not in ("estimators", "networks", "landscape", "gradient", "architecture"):
         raise AttributeError(f"kit.search has no part {name!r}.")
     return import_module(f"{__name__}.{name}")
 

@@ -9,6 +9,7 @@ of them and, from 60 on, not for each new one; the process itself sees at most `
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -243,12 +244,16 @@ class Model:
     @cores.one_thread()
     def best_places(self) -> list[np.ndarray]:
         """Places in the unit cube, the most promising first, [d] each."""
-        candidates = self.encoding.snap(_candidates(self.encoding, self.posterior, self.method.seed, self.number))
+        every = self.encoding.every
+        drawn = _candidates(self.encoding, self.posterior, self.method.seed, self.number) if every is None else every
+        candidates = self.encoding.snap(drawn)
         features = self.encoding.features(candidates)  # [m, n_features]
         if self.method.acquisition == "thompson":
             return list(candidates[np.argsort(self._drawn(features))])
         function = self._function()
-        promising = candidates[np.argsort(-function(*self.posterior.predict(features))[0])]
+        promising = candidates[np.argsort(-function(*self.posterior.predict(features))[0], kind="stable")]
+        if every is not None:
+            return list(promising)
         climbed = [_climb(self.encoding, self.posterior, function, start) for start in _apart(promising)]
         return [place for _, place in sorted(climbed, key=lambda pair: -pair[0])] + list(promising)
 
@@ -269,7 +274,7 @@ class Model:
 
 
 class _Encoding:
-    """A space as the process sees it: numbers as they are, whole numbers rounded, each option a column of its own.
+    """A space as the process sees it: numbers as they are, whole numbers rounded, options by their features.
 
     Rounding before the kernel keeps the model flat between whole numbers, as the objective is (Garrido-Merchan &
     Hernandez-Lobato 2020, arXiv:1805.03463).
@@ -279,9 +284,16 @@ class _Encoding:
         self.space = space
         self.parameters = list(space.parameters.values())
         self.smooth = np.array([isinstance(parameter, Float) for parameter in self.parameters])  # [d]
-        widths = [len(each.options) if isinstance(each, Choice) else 1 for each in self.parameters]
+        widths = [_rows(each).shape[1] if isinstance(each, Choice) else 1 for each in self.parameters]
         self.starts = np.cumsum([0, *widths[:-1]])  # the first column of each, [d]
         self.smooth_columns = self.starts[self.smooth]
+
+    @functools.cached_property
+    def every(self) -> np.ndarray | None:
+        """All places of a space that has few; None of any other. -> [m, d]."""
+        if self.space.count > CANDIDATES * CLIMBS:
+            return None
+        return np.array(list(itertools.product(*(_table(each)[0].tolist() for each in self.parameters))))
 
     def tried(self, trials: Sequence[Trial]) -> np.ndarray:
         """Features of what was tried. -> [m, n_features]."""
@@ -303,14 +315,17 @@ class _Encoding:
         """[m, d] -> [m, n_features]; places are snapped."""
         columns = []
         for parameter, column in zip(self.parameters, places.T, strict=True):
-            n = len(parameter.options) if isinstance(parameter, Choice) else 0
-            columns.append(np.eye(n)[np.minimum((column * n).astype(int), n - 1)] if n else column[:, None])
+            if isinstance(parameter, Choice):
+                n = len(parameter.options)
+                columns.append(_rows(parameter)[np.minimum((column * n).astype(int), n - 1)])
+            else:
+                columns.append(column[:, None])
         return np.hstack(columns)
 
     def place(self, features: np.ndarray) -> np.ndarray:
-        """Features back to a place. [n_features] -> [d]."""
-        parts = np.split(features, self.starts[1:])
-        return np.array([(part.argmax() + 0.5) / len(part) if len(part) > 1 else part[0] for part in parts])
+        """Features back to a place, of an option to the one with the nearest. [n_features] -> [d]."""
+        pairs = zip(self.parameters, np.split(features, self.starts[1:]), strict=True)
+        return np.array([_nearest(each, part) if isinstance(each, Choice) else part[0] for each, part in pairs])
 
     def neighbours(self, place: np.ndarray) -> np.ndarray:
         """The same place with one whole number a step away, or one option another. -> [m, d]."""
@@ -318,12 +333,23 @@ class _Encoding:
         for at in np.flatnonzero(~self.smooth):
             parameter = self.parameters[at]
             if isinstance(parameter, Choice):
-                values = [option for option in parameter.options if parameter.encode(option) != place[at]]
+                n = len(parameter.options)
+                steps = [middle for middle in ((np.arange(n) + 0.5) / n).tolist() if middle != place[at]]
             else:
                 here = parameter.decode(float(place[at]))
-                values = [here + step for step in (-1, 1) if parameter.holds(here + step)]
-            found += [np.where(np.arange(len(place)) == at, parameter.encode(value), place) for value in values]
+                steps = [parameter.encode(here + step) for step in (-1, 1) if parameter.holds(here + step)]
+            found += [np.where(np.arange(len(place)) == at, step, place) for step in steps]
         return np.array(found).reshape(-1, len(place))
+
+
+def _nearest(parameter: Choice, features: np.ndarray) -> float:
+    """The place of the option whose features are nearest."""
+    return (int(((_rows(parameter) - features) ** 2).sum(1).argmin()) + 0.5) / len(parameter.options)
+
+
+def _rows(parameter: Choice) -> np.ndarray:
+    """Features of each option. -> [n, f]."""
+    return np.eye(len(parameter.options)) if parameter.features is None else parameter.features
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, ClassVar, cast
@@ -17,6 +17,7 @@ from kit import checks
 Config = dict[str, Any]  # one value for each name
 
 LEAST_STEPS = 2**20  # of a Float: it must not run out of values
+MOST_NAMED = 30  # options of a Choice in a message
 MOST_WHOLE = 2**53  # up to here a float tells all whole numbers apart
 
 
@@ -134,21 +135,25 @@ class Int(_Range):
         return range(self.low, self.high + 1)
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Choice:
     """One of several values without an order.
 
     Attributes:
         options: texts, numbers, bools or None; two or more, none twice.
+        features: what a model tells the options by, a row of numbers for each, [n, f]; None makes each option as
+            unlike one as the other.
 
     Raises:
         TypeError: an option of another kind.
-        ValueError: fewer than two options, one twice, or NaN.
+        ValueError: fewer than two options, one twice, or NaN; features of another shape, or not finite.
     """
 
     options: tuple[Any, ...]
+    _numbers: dict[tuple[type, Any], int] = field(repr=False, compare=False)
+    features: np.ndarray | None = field(repr=False, compare=False)
 
-    def __init__(self, *options: Any) -> None:
+    def __init__(self, *options: Any, features: np.ndarray | None = None) -> None:
         options = tuple(map(self.plain, options))
         object.__setattr__(self, "options", options)
         for option in options:
@@ -158,6 +163,13 @@ class Choice:
             raise ValueError(f"options must not be NaN, which equals nothing; got {options!r}.")
         if len(options) < 2 or len({(type(option), option) for option in options}) < len(options):
             raise ValueError(f"options must be two or more, none twice; got {options!r}.")
+        if features is not None:
+            features = np.array(features, float)
+            if features.ndim != 2 or len(features) != len(options) or not np.isfinite(features).all():
+                came = f"got shape {features.shape}"
+                raise ValueError(f"features must be finite, a row for each of {len(options)} options; {came}.")
+        object.__setattr__(self, "features", features)
+        object.__setattr__(self, "_numbers", {(type(option), option): at for at, option in enumerate(options)})
 
     @property
     def count(self) -> float:
@@ -172,8 +184,7 @@ class Choice:
     def index(self, value: Any) -> int | None:
         """The number of an option, from 0; None where it is none. 1 and True are different options."""
         value = self.plain(value)
-        options = [(type(option), option) for option in self.options]
-        return options.index((type(value), value)) if (type(value), value) in options else None
+        return self._numbers.get((type(value), value)) if isinstance(value, Hashable) else None
 
     def encode(self, value: Any) -> float:
         """The middle of the option's part of [0, 1]."""
@@ -193,8 +204,15 @@ class Choice:
         """A value that it holds, as Python's own kind."""
         return value.item() if isinstance(value, np.generic) else value
 
+    def __repr__(self) -> str:
+        """As it is written; of more than `MOST_NAMED` options, how many there are."""
+        many = len(self.options) > MOST_NAMED
+        return f"Choice({f'{len(self.options):,} options' if many else ', '.join(map(repr, self.options))})"
+
     def __str__(self) -> str:
-        """The options in words."""
+        """The options in words; of more than `MOST_NAMED` the first two, and how many there are."""
+        if len(self.options) > MOST_NAMED:
+            return f"one of {len(self.options):,}, such as {self.options[0]!r} and {self.options[1]!r}"
         return f"one of {', '.join(map(repr, self.options))}"
 
 
@@ -282,7 +300,10 @@ class Space:
 
     def as_json(self) -> dict[str, dict[str, Any]]:
         """The space in plain values, to be compared and kept."""
-        found = {name: {"kind": type(each).__name__, **vars(each)} for name, each in self.parameters.items()}
+        found = {
+            name: {"kind": type(each).__name__} | {at.name: getattr(each, at.name) for at in fields(each) if at.compare}
+            for name, each in self.parameters.items()
+        }
         return cast(dict[str, dict[str, Any]], json.loads(json.dumps(found)))  # with lists for tuples, as a file has it
 
 

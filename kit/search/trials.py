@@ -25,7 +25,7 @@ class Trial:
             its process ended before it told.
         epochs: what it was trained to; None where the objective has no epochs.
         continues: number of the trial that it goes on from; None where it starts from scratch.
-        bracket: of halving methods: which bracket it belongs to, from 0; None for all others.
+        bracket: of halving methods: which bracket it belongs to, of local search which climb, from 0; else None.
         value: the mean of `scores`; None unless done.
         scores: what the objective gave: one number, or one for each fold or seed.
         spent: epochs that it trained itself; while it is asked, those that it will train.

@@ -1,0 +1,149 @@
+"""Cells: small graphs of operations, of which a network is stacked (`models.CellNet`).
+
+Node 0 is the input; nodes 1 and 2 and the output, node 3, each add up what their edges bring. On each edge is one
+operation. The output does not take from the input directly: nothing forbids a path of "skip".
+
+| to | call |
+|---|---|
+| write a cell, and read it | `cell = parse("conv3 | skip conv1 | none pool")`, `str(cell)` |
+| see what it computes | `cell.formula` |
+| have all different networks | `networks()` |
+| change one operation | `cell.neighbours()` |
+
+The idea of one small cell that is stacked is that of NASNet (Zoph et al. 2018, arXiv:1707.07012); operations on the
+edges, and different cells that are the same network, as in NAS-Bench-201 (Dong & Yang 2020, arXiv:2001.00326).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from kit import checks
+
+OPERATIONS = (
+    "none",
+    "skip",
+    "pool",
+    "conv1",
+    "conv3",
+)  # pool: the mean of 3 x 3; conv: ReLU, convolution, normalisation
+EDGES = ((0, 1), (0, 2), (1, 2), (1, 3), (2, 3))  # from, to
+NAMES = tuple(f"{start}-{end}" for start, end in EDGES)
+OUTPUT = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One operation for each of `EDGES`.
+
+    Two cells are equal where their operations are; they are the same network where their `canonical` is equal.
+
+    Attributes:
+        operations: of each edge, a tuple of five of `OPERATIONS`; all else is a ValueError.
+    """
+
+    operations: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no cell."""
+        if not isinstance(self.operations, tuple) or len(self.operations) != len(EDGES):
+            raise ValueError(f"operations must be a tuple of {len(EDGES)}, one for each edge; got {self.operations!r}.")
+        for operation in self.operations:
+            checks.one_of("operations", operation, OPERATIONS)
+
+    def __str__(self) -> str:
+        """What each node takes from those before it: node 1 from 0 | node 2 from 0 and 1 | output from 1 and 2."""
+        a, b, c, d, e = self.operations
+        return f"{a} | {b} {c} | {d} {e}"
+
+    @cached_property
+    def _terms(self) -> tuple[str, ...] | None:
+        """What the output adds up, sorted; None where nothing of the input arrives."""
+        sums: list[tuple[str, ...] | None] = [("x",), None, None, None]
+        for node in range(1, OUTPUT + 1):
+            terms: list[str] = []
+            for (start, end), operation in zip(EDGES, self.operations, strict=True):
+                before = sums[start]
+                if end == node and operation != "none" and before is not None:
+                    terms += before if operation == "skip" else [f"{operation}({' + '.join(before)})"]
+            sums[node] = tuple(sorted(terms)) or None
+        return sums[OUTPUT]
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether anything of the input arrives at the output."""
+        return self._terms is not None
+
+    @property
+    def formula(self) -> str:
+        """What it computes of its input x; "0" where nothing arrives. Equal for cells that are the same network."""
+        return " + ".join(self._terms or ("0",))
+
+    @property
+    def canonical(self) -> Cell:
+        """The one cell that stands for all that are the same network; itself where nothing arrives at the output."""
+        return _representatives()[self.formula] if self.is_connected else self
+
+    def neighbours(self) -> tuple[Cell, ...]:
+        """The different networks, none its own, that have one operation changed; none that is not connected."""
+        return _neighbours(self)
+
+
+@lru_cache(maxsize=4096)
+def _neighbours(cell: Cell) -> tuple[Cell, ...]:
+    found: dict[Cell, None] = {}
+    for at, other in itertools.product(range(len(EDGES)), OPERATIONS):
+        changed = Cell((*cell.operations[:at], other, *cell.operations[at + 1 :]))
+        if changed.is_connected and changed.formula != cell.formula:
+            found[changed.canonical] = None
+    return tuple(found)
+
+
+def parse(text: str) -> Cell:
+    """The cell of a text such as "conv3 | skip conv1 | none pool"; what is malformed is a ValueError.
+
+    The parts between the bars are nodes 1, 2 and the output; each names one of `OPERATIONS` for each earlier node that
+    it may take from.
+    """
+    checks.instance("cell", text, str, "a text")
+    parts = [part.split() for part in text.split("|")]
+    wanted = [sum(end == node for _, end in EDGES) for node in range(1, OUTPUT + 1)]
+    if [len(part) for part in parts] != wanted:
+        raise ValueError(
+            f"cell must have 1, 2 and 2 operations, such as 'conv3 | skip conv1 | none pool'; got {text!r}."
+        )
+    for operation in itertools.chain(*parts):
+        checks.one_of("cell", operation, OPERATIONS)
+    return Cell(tuple(itertools.chain(*parts)))
+
+
+def as_cell(cell: Cell | str) -> Cell:
+    """A connected cell, as it is or parsed; a ValueError where nothing of the input arrives at its output."""
+    found = cell if isinstance(cell, Cell) else parse(cell)
+    if not found.is_connected:
+        raise ValueError(f"cell must lead from its input to its output; in {str(found)!r} nothing arrives.")
+    return found
+
+
+def all_cells() -> Iterator[Cell]:
+    """All 3,125, connected or not."""
+    return map(Cell, itertools.product(OPERATIONS, repeat=len(EDGES)))
+
+
+def networks() -> tuple[Cell, ...]:
+    """All different networks, one canonical cell each, in a fixed order."""
+    return tuple(_representatives().values())
+
+
+@lru_cache(maxsize=1)
+def _representatives() -> dict[str, Cell]:
+    """Of each formula the cell with the most "none", the first of them in the order of `OPERATIONS`."""
+    cells = sorted(all_cells(), key=lambda cell: -cell.operations.count("none"))
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        if cell.is_connected:
+            found.setdefault(cell.formula, cell)
+    return found
