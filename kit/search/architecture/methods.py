@@ -34,8 +34,8 @@ class Evolution:
     Source: Real et al. 2019, arXiv:1802.01548, algorithm 1.
     """
 
-    population: int = 25
-    sample: int = 10
+    population: int = 10
+    sample: int = 5
     seed: int = 0
 
     def __post_init__(self) -> None:
