@@ -17,19 +17,14 @@ edges, and different cells that are the same network, as in NAS-Bench-201 (Dong 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from kit import checks
 
-OPERATIONS = (
-    "none",
-    "skip",
-    "pool",
-    "conv1",
-    "conv3",
-)  # pool: the mean of 3 x 3; conv: ReLU, convolution, normalisation
+# pool: the mean of 3 x 3; conv: ReLU, convolution, normalisation
+OPERATIONS = ("none", "skip", "pool", "conv1", "conv3")
 EDGES = ((0, 1), (0, 2), (1, 2), (1, 3), (2, 3))  # from, to
 NAMES = tuple(f"{start}-{end}" for start, end in EDGES)
 OUTPUT = 3
@@ -68,9 +63,15 @@ class Cell:
             for (start, end), operation in zip(EDGES, self.operations, strict=True):
                 before = sums[start]
                 if end == node and operation != "none" and before is not None:
-                    terms += before if operation == "skip" else [f"{operation}({' + '.join(before)})"]
+                    shared = "a" if end == 1 and self._is_shared else f"{operation}({' + '.join(before)})"
+                    terms += before if operation == "skip" else [shared]
             sums[node] = tuple(sorted(terms)) or None
         return sums[OUTPUT]
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether node 1 is a convolution whose answer goes two ways: two of them would have two sets of weights."""
+        return self.operations[0].startswith("conv") and "none" not in self.operations[2:]
 
     @property
     def is_connected(self) -> bool:
@@ -79,26 +80,35 @@ class Cell:
 
     @property
     def formula(self) -> str:
-        """What it computes of its input x; "0" where nothing arrives. Equal for cells that are the same network."""
-        return " + ".join(self._terms or ("0",))
+        """What it computes of its input x; "0" where nothing arrives. Equal for cells that are the same network.
+
+        Each convolution has weights of its own; one whose answer goes two ways is a: "a + conv1(a), a = conv3(x)".
+        """
+        named = f", a = {self.operations[0]}(x)" if self._is_shared else ""
+        return " + ".join(self._terms or ("0",)) + named
 
     @property
     def canonical(self) -> Cell:
         """The one cell that stands for all that are the same network; itself where nothing arrives at the output."""
-        return _representatives()[self.formula] if self.is_connected else self
+        return _same().get(self.formula, (self,))[0]
 
     def neighbours(self) -> tuple[Cell, ...]:
-        """The different networks, none its own, that have one operation changed; none that is not connected."""
-        return _neighbours(self)
+        """The different networks, none its own, that are one operation away; none that is not connected.
+
+        Of a network that several cells are, an operation of any of them may be changed: so whoever is a neighbour has
+        this one as its own.
+        """
+        return _neighbours(self.canonical)
 
 
 @lru_cache(maxsize=4096)
 def _neighbours(cell: Cell) -> tuple[Cell, ...]:
     found: dict[Cell, None] = {}
-    for at, other in itertools.product(range(len(EDGES)), OPERATIONS):
-        changed = Cell((*cell.operations[:at], other, *cell.operations[at + 1 :]))
-        if changed.is_connected and changed.formula != cell.formula:
-            found[changed.canonical] = None
+    alike = _same().get(cell.formula, (cell,))
+    for each, at, other in itertools.product(alike, range(len(EDGES)), OPERATIONS):
+        changed = _canonical().get((*each.operations[:at], other, *each.operations[at + 1 :]), cell)
+        if changed != cell:
+            found[changed] = None
     return tuple(found)
 
 
@@ -122,9 +132,25 @@ def parse(text: str) -> Cell:
 
 def as_cell(cell: Cell | str) -> Cell:
     """A connected cell, as it is or parsed; a ValueError where nothing of the input arrives at its output."""
+    checks.instance("cell", cell, (Cell, str), "a Cell or its text")
     found = cell if isinstance(cell, Cell) else parse(cell)
     if not found.is_connected:
         raise ValueError(f"cell must lead from its input to its output; in {str(found)!r} nothing arrives.")
+    return found
+
+
+def as_cells(cells: Iterable[Cell | str] | None) -> tuple[Cell, ...]:
+    """The canonical cell of each; all networks where None.
+
+    Errors as of `as_cell`; a TypeError for one cell in the place of several, and a ValueError for none.
+    """
+    if cells is None:
+        return networks()
+    if isinstance(cells, (Cell, str)) or not isinstance(cells, Iterable):
+        raise TypeError(f"cells must be several, such as a list of them; got {cells!r}.")
+    found = tuple(as_cell(cell).canonical for cell in cells)
+    if not found:
+        raise ValueError("cells must name at least one cell; got none.")
     return found
 
 
@@ -135,15 +161,20 @@ def all_cells() -> Iterator[Cell]:
 
 def networks() -> tuple[Cell, ...]:
     """All different networks, one canonical cell each, in a fixed order."""
-    return tuple(_representatives().values())
+    return tuple(cells[0] for cells in _same().values())
 
 
 @lru_cache(maxsize=1)
-def _representatives() -> dict[str, Cell]:
-    """Of each formula the cell with the most "none", the first of them in the order of `OPERATIONS`."""
-    cells = sorted(all_cells(), key=lambda cell: -cell.operations.count("none"))
-    found: dict[str, Cell] = {}
-    for cell in cells:
+def _same() -> dict[str, tuple[Cell, ...]]:
+    """Of each network the cells that are it, by its formula: those with the most "none" first, then as `OPERATIONS`."""
+    found: dict[str, tuple[Cell, ...]] = {}
+    for cell in sorted(all_cells(), key=lambda cell: -cell.operations.count("none")):
         if cell.is_connected:
-            found.setdefault(cell.formula, cell)
+            found[cell.formula] = (*found.get(cell.formula, ()), cell)
     return found
+
+
+@lru_cache(maxsize=1)
+def _canonical() -> dict[tuple[str, ...], Cell]:
+    """The canonical cell of all operations that lead from input to output."""
+    return {cell.operations: alike[0] for alike in _same().values() for cell in alike}

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
+NAMED = 20  # allowed values that a refusal names
+
 
 def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int:
     """A whole number of `least` or more, and of `most` or less; True and False are none."""
@@ -51,7 +53,8 @@ def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
     """One of the allowed values."""
     known = tuple(allowed)
     if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}; got {value!r}.")
+        more = f" and {len(known) - NAMED:,} more" * (len(known) > NAMED)
+        raise ValueError(f"{name} must be one of {', '.join(map(str, known[:NAMED]))}{more}; got {value!r}.")
 
 
 def named(name: str, given: Iterable[Any], allowed: Iterable[str], done: str) -> None:

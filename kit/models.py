@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -229,18 +229,24 @@ class CellNet(nn.Module):
         width, n_classes = checks.whole("width", width, 1), checks.whole("n_classes", n_classes, 1)
         with torch.device("meta"):
             self.stem = nn.Sequential(nn.Conv2d(in_channels, width, patch, stride=patch, bias=False), _norm(width))
-            self.first = CellGraph(cell, width)
+            self.first: nn.Module = CellGraph(cell, width)
             self.between = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(width, 2 * width, 1, bias=False), _norm(2 * width))
-            self.second = CellGraph(cell, 2 * width)
+            self.second: nn.Module = CellGraph(cell, 2 * width)
             self.norm = _norm(2 * width)
             self.head = nn.Linear(2 * width, n_classes)
         initialise(self, seed)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images [n, in_channels, height, width] to logits [n, n_classes]; ValueError for other channels."""
+        """Map images [n, in_channels, height, width] to logits [n, n_classes]; ValueError for other or smaller ones."""
+        return self.through(x, self.first, self.second)
+
+    def through(self, x: Tensor, first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> Tensor:
+        """As `forward`, with these in place of the two cells."""
         _check_images(x, (self.in_channels, None, None))
-        x = self.first(self.stem(x))  # [n, width, h / patch, w / patch]
-        x = self.second(self.between(x))  # [n, 2 width, half, half]
+        if min(x.shape[2:]) < (least := 2 * self.patch):
+            raise ValueError(f"inputs: the model takes images of {least} x {least} or more; got {tuple(x.shape[1:])}.")
+        x = first(self.stem(x))  # [n, width, h / patch, w / patch]
+        x = second(self.between(x))  # [n, 2 width, half, half]
         return self.head(F.relu(self.norm(x)).mean(dim=(2, 3)))
 
 

@@ -8,6 +8,7 @@ from threading import Event
 from kit import board, measure, models
 from kit.data import Dataset
 from kit.explorers import (
+    ArchitectureExplorer,
     BayesExplorer,
     BoardExplorer,
     CompressionExplorer,
@@ -22,6 +23,7 @@ from kit.explorers import (
 )
 from kit.explorers.board import Answer, Settings
 from kit.models import ConvNet
+from kit.search import architecture
 from tests.explorer_contract import Case
 from tests.test_explorers_bayes import hill
 from tests.toy_explorer import ToyExplorer
@@ -93,6 +95,14 @@ CASES = [
         pins=True,
         grows=True,
         given=lambda digits, _: {"dataset": few(digits)},
+    ),
+    Case(
+        "architecture",
+        lambda *_: ArchitectureExplorer(architecture.load(), trainings=10),
+        ({"budget": 7}, {"method": "halving", "seed": 3, "cost": "latency", "limit": 0.5, "cell": "best"}),
+        off_stop=("limit", 0.07),
+        grows=True,
+        given=lambda *_: {"table": architecture.load()},
     ),
     Case(
         "bayes",

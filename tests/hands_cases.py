@@ -11,6 +11,7 @@ from torch import nn
 from kit import board, measure
 from kit.data import Dataset
 from kit.explorers import (
+    ArchitectureExplorer,
     BayesExplorer,
     BoardExplorer,
     CompressionExplorer,
@@ -25,6 +26,7 @@ from kit.explorers import (
 )
 from kit.explorers.base import Explorer
 from kit.models import MLP
+from kit.search import architecture
 from tests.landscapes import made_up
 from tests.test_explorers_bayes import hill
 
@@ -69,7 +71,7 @@ def _landscaped(landscape: Any) -> Callable[[Dataset, MLP], Mapping[str, Any]]:
     return lambda dataset, model: {"dataset": dataset, "landscape": landscape}
 
 
-PLANE, HILL = made_up(), hill()
+PLANE, HILL, TABLE = made_up(), hill(), architecture.load()
 CASES = [
     HandCase(
         "pruning",
@@ -91,6 +93,12 @@ CASES = [
         lambda dataset, _: SearchExplorer(dataset, landscape=PLANE, trainings=9),
         {"repeats": 4},
         _landscaped(PLANE),
+    ),
+    HandCase(
+        "architecture",
+        lambda *_: ArchitectureExplorer(TABLE, trainings=10),
+        {"repeats": 4},
+        lambda *_: {"table": TABLE},
     ),
     HandCase("bayes", lambda dataset, _: BayesExplorer(dataset, landscape=HILL), given=_landscaped(HILL)),
     HandCase("interval", lambda dataset, model: IntervalExplorer(model, dataset)),

@@ -37,6 +37,11 @@ def test_what_is_allowed_comes_back_as_a_plain_number(value: Any) -> None:
         (lambda: checks.share("x", float("nan")), ValueError, "x must lie in [0, 1]; got nan."),
         (lambda: checks.share("x", "half"), TypeError, "x must be a number; got 'half'."),
         (lambda: checks.one_of("w", "c", ("a", "b")), ValueError, "w must be one of a, b; got 'c'."),
+        (
+            lambda: checks.one_of("w", -1, range(23)),
+            ValueError,
+            f"w must be one of {', '.join(map(str, range(20)))} and 3 more; got -1.",
+        ),
         (lambda: checks.instance("w", 3, str), TypeError, "w must be a str; got 3."),
         (lambda: checks.instance("w", 3, (Exception, str)), TypeError, "w must be an Exception or str; got 3."),
         (lambda: checks.instance("w", 3, str, "text"), TypeError, "w must be text; got 3."),

@@ -20,6 +20,7 @@ from scipy.stats import norm
 from torch import nn
 
 from kit import compress, data, distill, exercises, models, training
+from kit.cells import EDGES
 from kit.exercises import Verdict
 from kit.exercises.bayes import _loop as loop
 from kit.search import gradient as slopes
@@ -61,7 +62,7 @@ def test_every_exercise_has_a_solution_here() -> None:
 @pytest.mark.parametrize("name", CHECKS)
 def test_the_notebooks_solution_passes(name: str, request: pytest.FixtureRequest) -> None:
     names: dict[str, Any] = {"torch": torch, "torch_prune": torch_prune, "F": F, "norm": norm, "np": np}
-    names |= {"compress": compress, "distill": distill, "gradient": slopes}
+    names |= {"compress": compress, "distill": distill, "gradient": slopes, "EDGES": EDGES}
     if name == "better_student":
         names["students"] = request.getfixturevalue("students")
     exec(solutions()[name], names)

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kit import data, distill, measure, models, prune, training
+from kit import compress, data, distill, measure, models, prune, training
 from tests.nets import same
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+CELL = "conv3 | skip conv1 | pool conv3"
 
 
 @pytest.mark.parametrize(
@@ -34,6 +37,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         (models.ResNet(), (1, 8, 8), 10),
         (models.ResNet(3, (4, 6, 8), 2, 5), (3, 9, 12), 5),
         (models.ResNet(widths=(4,), blocks=3), (1, 1, 1), 10),
+        (models.CellNet(CELL), (1, 28, 28), 10),
+        (models.CellNet(CELL, 3, 1, 5, 7), (3, 9, 13), 7),
+        (models.CellNet(CELL, 2, 3, 4, 1), (2, 6, 6), 1),
+        (models.CellNet("none | skip none | none skip", patch=1), (1, 2, 2), 10),
     ],
 )
 def test_logits_have_one_number_a_class(model: nn.Module, shape: tuple[int, ...], n_classes: int) -> None:
@@ -133,6 +140,84 @@ def test_resnet_blocks_add_their_input() -> None:
     assert [len(stage.shortcut) for stage in net.stages] == [0, 0, 2, 0, 2, 0]  # type: ignore[arg-type]
 
 
+def test_a_cell_network_is_counted_by_hand() -> None:
+    """w: channels of the first cell, 2 w of the second; a norm has two numbers a channel, a convolution no bias."""
+    for text in ("none | skip none | none pool", "conv1 | conv3 none | skip pool", "conv3 | conv3 conv3 | conv3 conv3"):
+        for w, channels, patch, classes in ((8, 1, 4, 10), (3, 2, 1, 4)):
+            net = models.CellNet(text, channels, patch, w, classes)
+            cell = sum(
+                text.count(f"conv{side}") * (side**2 * each**2 + 2 * each) for side in (1, 3) for each in (w, 2 * w)
+            )
+            stem, between, norm = channels * patch**2 * w + 2 * w, 2 * w**2 + 4 * w, 4 * w
+            assert (
+                sum(each.numel() for each in net.parameters())
+                == cell + stem + between + norm + 2 * w * classes + classes
+            )
+
+
+def test_a_cell_network_is_the_written_formula() -> None:
+    """conv3 | skip conv1 | pool conv3: h = conv3(x), out = pool(h) + conv3(x + conv1(h)), twice, by torch alone."""
+    net = models.CellNet(CELL, seed=2).eval()
+    x = torch.rand(3, 1, 16, 20, generator=torch.Generator().manual_seed(0))
+
+    def norm(y: Tensor) -> Tensor:
+        return y / math.sqrt(1 + 1e-5)  # untrained: mean 0, variance 1
+
+    def convolved(graph: Any, name: str, y: Tensor) -> Tensor:
+        weight = graph.edges[name][1].weight
+        return norm(F.conv2d(F.relu(y), weight, padding=weight.shape[-1] // 2))
+
+    def cell(graph: Any, y: Tensor) -> Tensor:
+        h = convolved(graph, "0-1", y)
+        ones = F.conv2d(torch.ones(1, 1, *h.shape[2:]), torch.ones(1, 1, 3, 3), padding=1)  # neighbours inside
+        sums = F.conv2d(h, torch.ones(h.shape[1], 1, 3, 3), padding=1, groups=h.shape[1])
+        return sums / ones + convolved(graph, "2-3", y + convolved(graph, "1-2", h))
+
+    first: Any = net.stem[0]
+    second: Any = net.between[1]
+    y = cell(net.first, norm(F.conv2d(x, first.weight, stride=4)))  # [3, 8, 4, 5]
+    y = F.avg_pool2d(y, 2)  # [3, 8, 2, 2]
+    y = cell(net.second, norm(F.conv2d(y, second.weight)))
+    logits = F.relu(norm(y)).mean(dim=(2, 3)) @ net.head.weight.T + net.head.bias
+    torch.testing.assert_close(net(x), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_cells_that_are_the_same_network_have_the_same_weights() -> None:
+    one, other = (
+        models.CellNet(text, seed=4) for text in ("conv1 | none none | skip none", "skip | none conv1 | none skip")
+    )
+    assert one.cell == other.cell
+    assert same(one, other)
+    assert not same(one, models.CellNet("conv1 | none none | skip none", seed=5))
+    assert not any(weight.is_meta for weight in one.state_dict().values())
+
+
+@pytest.mark.parametrize("text", [CELL, "none | skip none | none pool", "conv3 | conv1 skip | skip conv3"])
+def test_a_cell_network_goes_through_the_kit(digits: data.Dataset, text: str) -> None:
+    """Pruned, folded, measured, distilled, saved: as any other network."""
+    net = models.CellNet(text, patch=1, width=4)
+    training.fit(net, digits, epochs=1, lr=0.02)
+    before = training.copy_of(net)
+    thinner = prune.channels(net, ratio=0.5, dataset=digits)
+    ours, theirs = (sum(each.numel() for each in model.parameters()) for model in (thinner, net))
+    assert ours < theirs
+    zeros = prune.weights(net, ratio=0.5)
+    assert sum(int((each == 0).sum()) for each in zeros.parameters() if each.dim() > 1) > 0
+    fold = compress.fold(net, digits)
+    folded = fold.model.eval()
+    x = digits.validation.inputs[:50]
+    assert fold.folded
+    torch.testing.assert_close(folded(x), net.eval()(x), rtol=1e-3, atol=1e-3)
+    for model in (net, thinner, folded):
+        profile = measure.profile(model, digits.validation)
+        assert profile.parameters == sum(each.numel() for each in model.parameters())
+        assert not profile.broken
+    student = models.MLP((64, 4, 10))
+    distill.fit(student, net, digits.train, epochs=1, temperature=4, alpha=0.9)
+    training.fit(thinner, digits, epochs=1)
+    assert same(net, before)
+
+
 @pytest.mark.parametrize(
     ("model", "shape", "sentence"),
     [
@@ -143,6 +228,9 @@ def test_resnet_blocks_add_their_input() -> None:
         (models.lenet_300_100(), (1, 8, 8), r"the model takes samples of 784 numbers; got shape \(1, 8, 8\)"),
         (models.LeNet5(), (1, 28, 32), r"images of 1 x 28 x 28 .* got \(1, 28, 32\)"),
         (models.ResNet(3), (1, 8, 8), r"images of 3 x any x any .* got \(1, 8, 8\)"),
+        (models.CellNet(CELL, 3), (1, 8, 8), r"images of 3 x any x any .* got \(1, 8, 8\)"),
+        (models.CellNet(CELL), (1, 7, 28), r"the model takes images of 8 x 8 or more; got \(1, 7, 28\)"),
+        (models.CellNet(CELL, patch=1), (1, 8, 1), r"the model takes images of 2 x 2 or more; got \(1, 8, 1\)"),
     ],
 )
 def test_samples_of_another_shape_are_refused(model: nn.Module, shape: tuple[int, ...], sentence: str) -> None:
@@ -176,6 +264,12 @@ def test_samples_of_another_shape_are_refused(model: nn.Module, shape: tuple[int
         (lambda: models.ConvNet(image_size=(8, 1)), r"image_size must be 2 or more; got 1"),
         (lambda: models.ResNet(widths=()), "widths needs at least one stage"),
         (lambda: models.ResNet(blocks=0), r"blocks must be 1 or more; got 0"),
+        (lambda: models.CellNet(CELL, 0), r"in_channels must be 1 or more; got 0"),
+        (lambda: models.CellNet(CELL, patch=0), r"patch must be 1 or more; got 0"),
+        (lambda: models.CellNet(CELL, width=-2), r"width must be 1 or more; got -2"),
+        (lambda: models.CellNet(CELL, n_classes=0), r"n_classes must be 1 or more; got 0"),
+        (lambda: models.CellNet("conv3 | conv3"), r"cell must have 1, 2 and 2 operations, .*; got 'conv3 \| conv3'"),
+        (lambda: models.CellNet("conv3 | none none | none pool"), r"cell must lead from its input to its output"),
     ],
 )
 def test_bad_sizes_are_refused(build: Callable[[], nn.Module], sentence: str) -> None:
@@ -190,6 +284,7 @@ def test_bad_sizes_are_refused(build: Callable[[], nn.Module], sentence: str) ->
         *((models.MLP, name) for name in ("sizes", "seed")),
         *((models.ConvNet, name) for name in ("in_channels", "image_size", "channels", "hidden", "n_classes", "seed")),
         *((models.ResNet, name) for name in ("in_channels", "widths", "blocks", "n_classes", "seed")),
+        *((partial(models.CellNet, CELL), name) for name in ("in_channels", "patch", "width", "n_classes", "seed")),
         *((build, "seed") for build in (models.lenet_300_100, models.LeNet5)),
         (partial(models.initialise, nn.Linear(2, 2)), "seed"),
     ],

@@ -116,6 +116,16 @@ def test_an_accuracy_axis_has_room_for_what_must_be_in_sight(
     assert set(np.diff(axis["tickvals"])) == {every}
 
 
+@pytest.mark.parametrize("accuracies", [[30, 94.5], [0, 100], [97, 99], [99.9]])
+def test_on_an_error_axis_equal_factors_of_the_error_are_equal_steps(accuracies: list[float]) -> None:
+    axis = curves.error_axis(accuracies)
+    bottom, top = axis["range"]
+    places = [(math.log10(curves.error(each)) - bottom) / (top - bottom) for each in accuracies]
+    assert places == sorted(places) and places[0] > 0 and places[-1] < 1  # the best is at the top, and all in sight
+    assert [float(text) for text in axis["ticktext"]] == pytest.approx([100 - at for at in axis["tickvals"]])
+    assert curves.error(80) == 2 * curves.error(90) and axis["type"] == "log" and curves.error(100) > 0
+
+
 @pytest.mark.parametrize("top", [1, 5, 10, 11, 37, 99, 250, 4000])
 def test_a_count_axis_has_few_whole_ticks(top: int) -> None:
     axis = curves.count_axis(top, "trials")
@@ -140,6 +150,9 @@ def test_a_static_figure_shows_the_names_where_they_belong() -> None:
     assert (level.xref, level.x, level.y, end.x, end.y, end.xref) == ("paper", 0, 10, 1, 40, "paper")
     assert nothing.text == "nothing"
     json.dumps(Panel([], layout).figure.to_plotly_json(), allow_nan=False)
+    layout = style.layout("title", 300, {}, {"type": "log"})
+    (note,) = Panel([], layout, labels=(Label("here", 100, 10),)).figure.layout.annotations
+    assert (note.x, note.y) == (100, 1)
 
 
 def test_names_of_curves_stand_behind_their_signs_and_none_names_nothing() -> None:

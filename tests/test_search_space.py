@@ -225,6 +225,56 @@ def test_what_is_no_space_is_refused(parameters: Any, error: Any, sentence: str)
         Space(parameters)
 
 
+def test_an_option_of_many_is_found_and_they_are_not_all_named() -> None:
+    many = Choice(*range(2000))
+    assert [many.index(value) for value in (0, 1999, 2000, 0.0, False, [1], None)] == [0, 1999, *[None] * 5]
+    assert (repr(many), str(many)) == ("Choice(2,000 options)", "one of 2,000, such as 0 and 1")
+    few = Choice(*range(30))
+    assert (len(repr(few)), str(few)[:15]) == (len(f"Choice{tuple(range(30))}"), "one of 0, 1, 2,")
+
+
+def test_features_tell_options_apart_for_a_model_alone() -> None:
+    """They change neither what a file has nor what is equal, and nobody changes them."""
+    given = np.array([[0.0, 1], [1, 0], [1, 1]])
+    with_features, without = Choice("a", "b", "c", features=given), Choice("a", "b", "c")
+    assert with_features == without
+    assert hash(with_features) == hash(without)
+    assert repr(with_features) == repr(without) == "Choice('a', 'b', 'c')"
+    assert Space({"kind": with_features}).as_json() == {"kind": {"kind": "Choice", "options": ["a", "b", "c"]}}
+    given[:] = 9
+    for choice in (with_features, pickle.loads(pickle.dumps(with_features)), copy.deepcopy(with_features)):
+        assert choice.features is not None
+        assert choice.features.tolist() == [[0, 1], [1, 0], [1, 1]]
+        assert choice.index("c") == 2
+    with pytest.raises(ValueError, match="read-only"):
+        with_features.features[0, 0] = 5  # type: ignore[index]
+    assert Choice("a", "b", features=[[1], [2]]).features.tolist() == [[1.0], [2.0]]  # type: ignore[arg-type, union-attr]
+
+
+@pytest.mark.parametrize(
+    ("features", "error", "sentence"),
+    [
+        (np.ones((3, 2)), ValueError, r"features must be a row of numbers for each of 2 options; got shape \(3, 2\)."),
+        (np.ones((1, 2)), ValueError, r"features must be a row of numbers for each of 2 options; got shape \(1, 2\)."),
+        (np.ones(2), ValueError, r"features must be a row of numbers for each of 2 options; got shape \(2,\)."),
+        (np.ones((2, 0)), ValueError, r"features must be a row of numbers for each of 2 options; got shape \(2, 0\)."),
+        (np.ones((2, 1, 1)), ValueError, r"features must be a row .* got shape \(2, 1, 1\)."),
+        (3.0, ValueError, r"features must be a row of numbers for each of 2 options; got shape \(\)."),
+        ([[1.0], [math.nan]], ValueError, r"features must be finite; got \[\[1.0\], \[nan\]\]."),
+        ([[1.0], [math.inf]], ValueError, r"features must be finite; got \[\[1.0\], \[inf\]\]."),
+        ([["a"], ["b"]], TypeError, r"features must be rows of numbers, all as long; got \[\['a'\], \['b'\]\]."),
+        (
+            [[1.0], [1.0, 2.0]],
+            TypeError,
+            r"features must be rows of numbers, all as long; got \[\[1.0\], \[1.0, 2.0\]\].",
+        ),
+    ],
+)
+def test_features_that_are_none_are_refused(features: Any, error: type[Exception], sentence: str) -> None:
+    with pytest.raises(error, match=f"^{sentence}$"):
+        Choice("a", "b", features=features)
+
+
 # Spaces
 
 
@@ -294,6 +344,11 @@ def test_spaces_are_compared_in_plain_values() -> None:
         "width": {"kind": "Int", "low": 4, "high": 64, "log": False},
         "method": {"kind": "Choice", "options": ["adam", "sgd", None]},
     }
+    written = (  # in the files of studies
+        '{"lr": {"kind": "Float", "low": 0.0001, "high": 1.0, "log": true}, "width": {"kind": "Int", "low": 4, '
+        '"high": 64, "log": false}, "method": {"kind": "Choice", "options": ["adam", "sgd", null]}}'
+    )
+    assert json.dumps(SPACE.as_json()) == written
     same = Space({"lr": Float(0.0001, 1, log=True), "width": Int(4, 64), "method": Choice("adam", "sgd", None)})
     assert json.dumps(same.as_json()) == json.dumps(SPACE.as_json())
     others: list[Parameter] = [Int(4, 65), Int(3, 64), Int(4, 64, log=True), Float(4, 64), Choice(4, 64)]

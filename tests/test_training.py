@@ -68,6 +68,38 @@ def test_fit_is_the_ordinary_loop(tiny: Dataset, optimiser: Any, weight_decay: f
     assert history.seconds > 0
 
 
+@pytest.mark.parametrize(("optimiser", "batch_size"), [("adam", 64), ("sgd", 64), ("adam", 130), ("sgd", 131)])
+def test_one_cycle_is_that_of_torch(tiny: Dataset, optimiser: Any, batch_size: int) -> None:
+    """The ordinary loop with its scheduler; of 131 samples in batches of 130 the last one is left out of an epoch."""
+    net = models.MLP((6, 8, 3))
+    reference, recorder = copy.deepcopy(net), Recorder()
+    steps: dict[str, Any] = {"epochs": 4, "seed": 5, "lr": 0.05, "batch_size": batch_size, "optimiser": optimiser}
+    training.fit(net, tiny, schedule="one-cycle", callbacks=[recorder], **steps)
+    steppers: dict[str, Any] = {"adam": torch.optim.Adam, "sgd": partial(torch.optim.SGD, momentum=0.9)}
+    stepper = steppers[optimiser](reference.parameters(), lr=0.05)
+    batches = {64: 3, 130: 1, 131: 1}[batch_size]
+    cycle = torch.optim.lr_scheduler.OneCycleLR(stepper, max_lr=0.05, epochs=4, steps_per_epoch=batches)
+    generator, rates, weights = torch.Generator().manual_seed(5), [], iter(recorder.weights)
+    for _ in range(4):
+        for rows in torch.randperm(131, generator=generator).split(batch_size)[:batches]:
+            stepper.zero_grad()
+            F.cross_entropy(reference(tiny.train.inputs[rows]), tiny.train.labels[rows]).backward()
+            rates.append(stepper.param_groups[0]["lr"])
+            stepper.step()
+            cycle.step()
+            assert torch.allclose(next(weights), vector(reference), atol=1e-5)
+    assert len(recorder.weights) == len(rates) == 4 * batches
+    assert rates[0] == pytest.approx(0.05 / 25)
+    assert 0.04 < max(rates) <= 0.05
+    assert rates[-1] < 0.05 / 1000
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2, 3, 7])
+def test_the_shortest_cycles_are_run(tiny: Dataset, epochs: int) -> None:
+    steps: dict[str, Any] = {"epochs": epochs, "batch_size": 131, "schedule": "one-cycle"}
+    assert training.fit(models.MLP((6, 3)), tiny, **steps).batches == epochs
+
+
 def test_fit_learns(digits: Dataset) -> None:
     net = models.MLP()
     history = training.fit(net, digits, epochs=8, lr=3e-3)
@@ -318,6 +350,7 @@ REFUSED: dict[str, list[tuple[str, Any]]] = {
     "must be above 0": [("lr", 0.0), ("lr", math.nan), ("lr", math.inf)],
     "must be 1 or more": [("batch_size", 0)],
     "must be one of adam, sgd": [("optimiser", "lion")],
+    "must be one of constant, one-cycle": [("schedule", "cosine"), ("schedule", None), ("schedule", 1)],
     "must be a whole number": [
         (name, value) for name in ("epochs", "batch_size", "seed") for value in (True, "3", 2.5, None, math.nan)
     ],

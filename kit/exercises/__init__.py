@@ -6,6 +6,9 @@ never an exception, so that a notebook runs from top to bottom without its answe
 
 # ruff: noqa: F401  (the names that the room offers)
 
+from kit.exercises.architecture import same_function, trainings_for_the_best
+from kit.exercises.architecture_darts import mended_darts
+from kit.exercises.architecture_task import best_small_cell
 from kit.exercises.bayes import beat_the_loop, noisy_loop, one_point_posterior, posterior_of_means
 from kit.exercises.compress import average_matched, fewest_bits, fold_in_front, shorter_blocks, smallest_file
 from kit.exercises.distill import better_student, reverse_gradient, temperature_for, translated_alpha, wrong_soft_loss

@@ -2,6 +2,7 @@
 
 # ruff: noqa: F401  (the names that the room offers)
 
+from kit.explorers.architecture import ArchitectureExplorer
 from kit.explorers.bayes import BayesExplorer
 from kit.explorers.board import BoardExplorer
 from kit.explorers.claim import claim

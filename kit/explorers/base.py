@@ -73,6 +73,7 @@ class Explorer(Tooled, Generic[S, A]):
     _bright: ClassVar[tuple[str, ...]] = ()  # figures that are not dimmed while work runs
     _curves: ClassVar[tuple[str, ...]] = ()  # figures with background curves
     _noun = "points"  # what background curves are counted in
+    _beside = False  # whether something runs beside the worker, which the stop button ends, too
     _rest = 0.0  # seconds that a hand must rest before background curves grow
 
     def __init__(
@@ -173,8 +174,8 @@ class Explorer(Tooled, Generic[S, A]):
         """
         if self._closed:
             return
-        if "_worker" in vars(self):  # not where the constructor refused its arguments
-            self._worker.close(CLOSE_SECONDS)
+        for worker in [each for each in vars(self).values() if isinstance(each, Worker)]:
+            worker.close(CLOSE_SECONDS)
         for view in vars(self).get("_views", ()):
             view.close()
         for root in [each for each in (self, *vars(self).values()) if isinstance(each, widgets.Widget)]:
@@ -297,7 +298,7 @@ class Explorer(Tooled, Generic[S, A]):
 
     def _busy(self, busy: bool) -> None:
         """Dim the figures and offer the stop button while long work runs."""
-        self.stop_button.disabled = not busy
+        self.stop_button.disabled = not (busy or self._beside)
         if busy != self._dimmed:
             self._dimmed, self._began = busy, time.monotonic()
             for each in self._shown():
@@ -395,7 +396,7 @@ class Explorer(Tooled, Generic[S, A]):
             self._say_anew(answer)
             self._count(total - len(missing), total)
         if not self._worker.asked:
-            self.stop_button.disabled = not more
+            self.stop_button.disabled = not (more or self._beside)
         return more
 
     def _count(self, done: int, total: int) -> None:

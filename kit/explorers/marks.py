@@ -43,7 +43,7 @@ class Mark(anywidget.AnyWidget):
     |---|---|---|
     | "point" | x, y, low, high: a cross with its interval; empty hides it | |
     | "bars" | heights at 0, 1, 2 ... | |
-    | "trials" | of each trial x, y, spent, value, size 0 to 1; oldest first | those that spent more are hidden |
+    | "trials" | of each trial x, y, spent, value, size 0 to 1, colour if any; oldest first | later ones are hidden |
     | "cursor" | | x of a vertical line, with `text` where there is room beside it |
     | "expected" | x, y, low, high: a vertical line with an interval; empty hides it | |
 

@@ -32,6 +32,8 @@ TITLES = {
     "width": "hidden units",
 }
 SIGNS = {"circle": "●", "square": "■", "diamond": "◆", "star": "★", "x": "✖", "triangle-up": "▲", "triangle-down": "▼"}
+ACCURACIES = (0, 20, 40, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 99.5)  # ticks of `error_axis`, per cent
+LEAST_ERROR = 0.5  # per cent: a logarithm needs one
 
 
 class Curve(NamedTuple):
@@ -90,8 +92,11 @@ class Panel:
         if trace.get("x"):
             middle = len(trace["x"]) // 2
             x, y = trace["x"][middle], trace["y"][middle]
-        logarithmic = self.layout["xaxis"].get("type") == "log"
-        place: dict[str, Any] = {"x": math.log10(x) if x and logarithmic else x, "y": y, "yanchor": "bottom"}
+        x, y = (
+            math.log10(at) if at and self.layout[axis].get("type") == "log" else at
+            for axis, at in (("xaxis", x), ("yaxis", y))
+        )
+        place: dict[str, Any] = {"x": x, "y": y, "yanchor": "bottom"}
         if x is None:
             place |= {"xref": "paper", "x": 1.0 * label.end, "xanchor": "left"}
         if label.end:
@@ -257,6 +262,23 @@ def accuracy_axis(
     bottom = max(0.0, math.floor(min([*lows, 99.0]) / step) * step) - 2.0 if (lows := list(lows)) else 0.0
     every = 20 if bottom < 30 else 10 if bottom < 70 else 5
     return {"title": title, "range": [bottom, 104.0], "tickvals": [at for at in range(0, 101, every) if at >= bottom]}
+
+
+def error(accuracy: float) -> float:
+    """Where an accuracy stands on `error_axis`; both per cent."""
+    return max(100 - accuracy, LEAST_ERROR)
+
+
+def error_axis(accuracies: Iterable[float]) -> dict[str, Any]:
+    """An axis of accuracies, per cent, by the logarithm of their error: the best of many differ little in accuracy.
+
+    Traces and marks stand at their `error`; the ticks say the accuracy.
+    """
+    errors = [error(each) for each in accuracies]
+    ends = [1.1 * max(errors), min(errors) / 1.35]  # with room for an interval over the best
+    ticks = [each for each in ACCURACIES if ends[1] <= error(each) <= ends[0]]
+    axis = {"type": "log", "title": "validation accuracy, % (log error)", "range": [math.log10(end) for end in ends]}
+    return {**axis, "tickvals": [error(each) for each in ticks], "ticktext": [f"{each:g}" for each in ticks]}
 
 
 def incumbent_axis(best: float | None) -> dict[str, Any]:

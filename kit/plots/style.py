@@ -45,6 +45,8 @@ LOOKS = {
     "grid": Look(GREEN, "square", "dot"),
     "halving": Look(PURPLE, "triangle-up", "dashdot"),
     "Bayesian": Look(BLUE, "circle", "solid"),
+    "local search": Look(GREEN, "square", "dash"),
+    "evolution": Look(SKY, "triangle-down", "solid"),
     "you": Look(VERMILION, "x", "solid"),
     "proposal": Look(GREEN, "star", "dash"),
     "shared": Look(GREEN, "diamond", "solid"),

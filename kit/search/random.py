@@ -72,7 +72,7 @@ def drawn(space: Space, trials: Sequence[Trial], seed: int) -> Proposal | None:
     config = space.decode(rng.random(d))
     if space.count == np.inf and all(trial.config != config for trial in trials):
         return Proposal(config)  # nearly always, and quick
-    if len({key(trial.config) for trial in trials}) >= space.count:
+    if len(trials) >= space.count and len({key(trial.config) for trial in trials}) >= space.count:
         return None
     earlier = (np.random.default_rng([seed, at]).random(d) for at in range(len(trials), -1, -1))
     more = (rng.random(d) for _ in range(MOST_DRAWS))  # backwards first: a lost trial's draw comes again

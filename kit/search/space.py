@@ -145,7 +145,7 @@ class Choice:
             unlike one as the other.
 
     Raises:
-        TypeError: an option of another kind.
+        TypeError: an option of another kind, or features that are no numbers.
         ValueError: fewer than two options, one twice, or NaN; features of another shape, or not finite.
     """
 
@@ -164,10 +164,16 @@ class Choice:
         if len(options) < 2 or len({(type(option), option) for option in options}) < len(options):
             raise ValueError(f"options must be two or more, none twice; got {options!r}.")
         if features is not None:
-            features = np.array(features, float)
-            if features.ndim != 2 or len(features) != len(options) or not np.isfinite(features).all():
+            try:
+                features = np.array(features, float)
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"features must be rows of numbers, all as long; got {features!r}.") from error
+            if features.ndim != 2 or not features.size or len(features) != len(options):
                 came = f"got shape {features.shape}"
-                raise ValueError(f"features must be finite, a row for each of {len(options)} options; {came}.")
+                raise ValueError(f"features must be a row of numbers for each of {len(options)} options; {came}.")
+            if not np.isfinite(features).all():
+                raise ValueError(f"features must be finite; got {features.tolist()}.")
+            features.setflags(write=False)
         object.__setattr__(self, "features", features)
         object.__setattr__(self, "_numbers", {(type(option), option): at for at, option in enumerate(options)})
 

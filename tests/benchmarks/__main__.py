@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.benchmarks import (
+    architecture,
     busy,
     channels,
     cohort,
@@ -21,7 +22,7 @@ from tests.benchmarks import (
 )
 from tests.benchmarks.registry import Benchmark, choose, run
 
-MODULES = (slider, sweep, channels, cohort, distillation, compression, search, gradient, notebooks, busy)
+MODULES = (slider, sweep, channels, cohort, distillation, compression, search, gradient, architecture, notebooks, busy)
 BENCHMARKS: dict[str, Benchmark] = {each.__name__.rpartition(".")[2]: each.benchmark for each in MODULES}
 BENCHMARKS["import"] = imports.benchmark  # no module can have that name
 

@@ -1,12 +1,13 @@
 """From a key press on a slider to the changed picture on the screen, in JupyterLab in Chromium.
 
-Six notebooks are open in one JupyterLab and one browser, each with its own kernel and page:
+Seven notebooks are open in one JupyterLab and one browser, each with its own kernel and page:
 
 - echo: a slider whose callback writes its value into a label. The floor: nothing through the kernel is quicker.
 - swept: `PruningExplorer` on the digits, weights, after its sweep. Watched: the marker "you are here".
 - filling: the same while its sweep still runs: each round changes the seed, so that both curves are measured anew.
 - compressed: `CompressionExplorer` on the digits, after its curves are complete.
 - tangents: `GradientExplorer` on the digits, after every weight decay of its slider was visited.
+- architecture: `ArchitectureExplorer`, after all its searches. Watched: how many trials are shown.
 - stock: `interact` with matplotlib, that prunes, evaluates on the same split and draws the same plane.
 
 All are measured by the same code in the page (`tests/browser/instrument.js`), in rounds in changing order, so that
@@ -84,6 +85,15 @@ explorer.wait_curves()
 explorer
 """
 
+ARCHITECTURE = """
+from kit.explorers import ArchitectureExplorer
+from kit.search import architecture
+explorer = ArchitectureExplorer(architecture.load(), trainings=100)
+explorer.repeats.value = 4
+explorer.wait_curves()
+explorer
+"""
+
 NEW_SWEEP = "explorer.seed.value += 1"
 NOTE = ".kit-explorer .kit-note"
 COMPLETE = "complete"  # what the note says when nothing is left to measure
@@ -142,6 +152,7 @@ class Rival:
 def rivals() -> dict[str, Rival]:
     """All, by name."""
     watched = {"kind": "place", "root": ".kit-explorer", "mark": ".kit-point"}
+    trials = {"kind": "attribute", "root": ".kit-explorer", "mark": ".kit-trials", "name": "data-shown"}
     image = {"kind": "image", "root": ".jp-OutputArea-output:has(.widget-interact)"}
     return {
         "echo": Rival([ECHO], '.bench-echo [role="slider"]', {"kind": "text", "root": ".bench-label"}),
@@ -149,6 +160,7 @@ def rivals() -> dict[str, Rival]:
         "filling": Rival([TRAIN, SWEPT], HANDLE, watched, NEW_SWEEP),
         "compressed": Rival([TRAIN, COMPRESSED], HANDLE, watched),
         "tangents": Rival([TANGENTS], HANDLE, watched),
+        "architecture": Rival([ARCHITECTURE], HANDLE, trials),
         "stock": Rival([TRAIN, *STOCK], '.widget-interact [role="slider"]', image),
     }
 
@@ -174,7 +186,7 @@ def _verdicts(contest: dict[str, Rival], say: Say) -> Iterator[Row]:
             f"{statistics.median(rival.painted):.1f} ms "
             f"({statistics.median(rival.painted) / statistics.median(contest['echo'].painted):.2f} x echo)"
         )
-    echo, swept, filling, compressed, tangents, stock = (each.median for each in contest.values())
+    echo, swept, filling, compressed, tangents, architecture, stock = (each.median for each in contest.values())
     floor, half_more = "slider and label", Target("at most", 1.5)
     yield Row.of("slider.swept", f"key press to picture: explorer, swept / {floor}", swept, echo, "ms", half_more)
     what = f"key press to picture: explorer, sweep filling / {floor}"
@@ -183,6 +195,8 @@ def _verdicts(contest: dict[str, Rival], say: Say) -> Iterator[Row]:
     yield Row.of("slider.compressed", what, compressed, echo, "ms", half_more)
     what = f"key press to picture: gradient explorer, known tangents / {floor}"
     yield Row.of("slider.tangents", what, tangents, echo, "ms", half_more)
+    what = f"key press to picture: architecture explorer, known searches / {floor}"
+    yield Row.of("slider.architecture", what, architecture, echo, "ms", half_more)
     what = "key press to picture: interact + matplotlib / explorer, swept"
     yield Row.of("slider.stock", what, swept, stock, "ms", Target("at least", 3))
 

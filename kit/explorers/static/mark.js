@@ -62,21 +62,22 @@ const DRAW = {
   },
 
   // values: trials, oldest first, each x, y, what was spent when it was told, its value (more is better), its size
-  // (0 to 1). Those told after `at` are hidden; the newest one shown has a ring, the best a star.
+  // (0 to 1) and, where there is one, its colour. Those told after `at` are hidden; the newest one shown has a ring, the
+  // best a star.
   trials(group, axes, {values: trials, at: budget, colour}) {
     const {xaxis, yaxis} = axes;
     move(group, axes);
     const dots = [...group.querySelectorAll(".kit-dot")];
     while (dots.length > trials.length) dots.pop().remove();
     while (dots.length < trials.length) {
-      dots.push(make(group, "circle", {class: "kit-dot", fill: "#fff", stroke: "#000", "stroke-width": 1.2}));
+      dots.push(make(group, "circle", {class: "kit-dot", stroke: "#000", "stroke-width": 1.2}));
     }
     let best = -1, last = -1, shown = 0;
-    trials.forEach(([x, y, spent, value, size], i) => {
+    trials.forEach(([x, y, spent, value, size, fill = "#fff"], i) => {
       const visible = spent <= budget;
       dots[i].style.display = visible ? "" : "none";
       if (!visible) return;
-      set(dots[i], {cx: xaxis.d2p(x), cy: yaxis.d2p(y), r: 2 + 3 * size});
+      set(dots[i], {cx: xaxis.d2p(x), cy: yaxis.d2p(y), r: 2 + 3 * size, fill});
       shown += 1; last = i;
       if (best < 0 || value > trials[best][3]) best = i;
     });
@@ -148,8 +149,9 @@ export default {
     // What it covers and what it is called: names in the figure keep off it (`labels.js`, which draws its name, too).
     const tell = covers => {
       if (!plot) return;
-      (plot.kitMarks ??= new Map()).set(model, covers || {});
-      plot.dispatchEvent(new Event("kit-mark"));
+      const marks = (plot.kitMarks ??= new Map()), moved = covers || marks.get(model)?.boxes;
+      marks.set(model, covers || {});
+      if (moved) plot.dispatchEvent(new Event("kit-mark"));  // what covers nothing moves no name
     };
     const find = () => {
       if (stopped) return;

@@ -1,7 +1,7 @@
 """Train every network of the space, and write the table: `make table`.
 
 What is trained is kept line by line in `data/architectures.jsonl`, so that it goes on where it was stopped; delete that
-file to begin again.
+file to begin again. Its first line says what is trained, and how: trainings of another kind are not mixed in.
 """
 
 from __future__ import annotations
@@ -38,13 +38,36 @@ def one(work: tuple[str, int]) -> dict[str, Any]:
     return {"cell": cell, "seed": seed, "curve": curve, "test": found.correct / found.total, "seconds": seconds}
 
 
+def recipe(dataset: Dataset) -> dict[str, Any]:
+    """What a training follows from: those of another recipe do not belong into one table."""
+    return {
+        "data": dataset.key,
+        "samples": tables.SAMPLES,
+        "validated": len(dataset.validation),
+        "tested": len(dataset.test),
+        "recipe": {"epochs": tables.EPOCHS, **tables.RECIPE},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+
+
 def rows(kept: Path, workers: int) -> Iterator[dict[str, Any]]:
-    """All trainings, those of the file first; each new one is written to it at once."""
+    """All trainings, those of the file first; each new one is written to it at once.
+
+    A TableError where the file holds trainings of other data, or by another recipe or other versions.
+    """
+    head = json.dumps(recipe(_mnist()))
     kept.touch()
     with kept.open("r+b") as file:  # a line that was cut off is trained again
         whole = file.read().rpartition(b"\n")
-        file.truncate(len(whole[0] + whole[1]))
-    done = [json.loads(line) for line in kept.read_text().splitlines()]
+        file.truncate(file.seek(len(whole[0] + whole[1])))
+        if not whole[0]:
+            file.write(f"{head}\n".encode())
+    first, *lines = kept.read_text().splitlines()
+    if first != head:
+        raise tables.TableError(
+            f"kept: {kept} holds other trainings, of {first}, than {head}; delete it to begin again."
+        )
+    done = [json.loads(line) for line in lines]
     yield from done
     told = {(row["cell"], row["seed"]) for row in done}
     waiting = [(str(cell), seed) for seed in range(SEEDS) for cell in networks() if (str(cell), seed) not in told]
@@ -68,12 +91,7 @@ def assembled(found: list[dict[str, Any]], dataset: Dataset) -> tables.Table:
     with cores.one_thread():
         times = measure.latencies(models, images, runs=RUNS)
     made = {
-        "data": dataset.key,
-        "samples": tables.SAMPLES,
-        "validated": len(dataset.validation),
-        "tested": len(dataset.test),
-        "recipe": {"epochs": tables.EPOCHS, **tables.RECIPE},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        **recipe(dataset),
         "machine": f"{platform.machine()}, {cores.count()} cores",
         "date": date.today().isoformat(),
         "seconds": round(sum(row["seconds"] for row in found)),

@@ -6,6 +6,7 @@ Both search any space of `space_of`, so they keep every limit that its cells kee
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,9 +93,11 @@ class LocalSearch:
 
 def _cells(space: Space) -> Choice:
     choice = space.parameters.get("cell")
-    if len(space) != 1 or not isinstance(choice, Choice):
-        raise ValueError(f"space must be one of cells, as of `space_of`; got {', '.join(space.names)}.")
-    return choice
+    if len(space) == 1 and isinstance(choice, Choice):
+        with suppress(TypeError, ValueError):  # where the options are no cells
+            parse(choice.options[0])
+            return choice
+    raise ValueError(f"space must be one of cells, as of `space_of`; got {dict(space.parameters)}.")
 
 
 def _children(choice: Choice, parent: Trial, trials: Sequence[Trial]) -> list[str]:

@@ -4,7 +4,7 @@
 |---|---|
 | read the one that ships | `table = load()` |
 | search it | `Study(table.space(flops=200_000), maximise=True).run(table.objective(), Evolution(), budget=100)` |
-| search it, and retest what is found | `search(table, Evolution(), budget=100, limit={"flops": 200_000})` |
+| search it, and retest what is found | `search(table, Evolution(), budget=100, limits={"flops": 200_000})` |
 | train one of its networks again | `train(dataset, cell, seed)` |
 
 It is made by `make table` (`kit.search.architecture.making`).
@@ -12,7 +12,6 @@ It is made by `make table` (`kit.search.architecture.making`).
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -88,8 +87,11 @@ class Table:
         return {str(cell): at for at, cell in enumerate(self.cells)}
 
     def row(self, cell: Cell | str) -> int:
-        """The row of a cell's network; a ValueError where the cell is malformed, or not connected."""
-        return self.places[str(as_cell(cell).canonical)]
+        """The row of a cell's network; a ValueError where it is malformed, not connected, or not in the table."""
+        found = self.places.get(str(as_cell(cell).canonical))
+        if found is None:
+            raise ValueError(f"cell must be of the {len(self.cells):,} networks of the table; got {str(cell)!r}.")
+        return found
 
     def costs(self, what: str) -> np.ndarray:
         """One of `COSTS` for each network, [n]; all else is a ValueError."""
@@ -101,21 +103,30 @@ class Table:
 
         Raises:
             ValueError: an unknown cost, or limits that no network keeps.
+            TypeError: a limit that is no number.
         """
+        checks.named("limits", limits, COSTS, "limited")
         found = np.full(len(self.cells), True)
         for what, limit in limits.items():
             costs, most = self.costs(what), checks.number(what, limit, above=0)
+            if not (found & (costs <= most)).any():
+                which = "smallest network" if found.all() else "smallest network within the other limits"
+                raise ValueError(f"{what} must be {costs[found].min():,} or more, as of the {which}; got {limit!r}.")
             found &= costs <= most
-            if not found.any():
-                both = "" if len(limits) == 1 else " beside the other limits"
-                raise ValueError(
-                    f"{what} must be {costs.min():g} or more, as of the smallest network; got {most:g}{both}."
-                )
         return found
 
     def space(self, **limits: float) -> Space:
-        """The networks within the limits, to be searched; errors as in `within`."""
-        return space_of([self.cells[at] for at in np.flatnonzero(self.within(**limits))])
+        """The networks within the limits, to be searched; errors as in `within`, and where they leave only one."""
+        if not limits:
+            return self._whole
+        kept = [self.cells[at] for at in np.flatnonzero(self.within(**limits))]
+        if len(kept) == 1:
+            raise ValueError(f"{' and '.join(limits)} must leave two or more networks; only {str(kept[0])!r} is left.")
+        return space_of(kept)
+
+    @cached_property
+    def _whole(self) -> Space:
+        return space_of(self.cells)
 
     def objective(self, repeat: int = 0) -> TableObjective:
         """Search it: a trial reads one training of its network; another `repeat` reads other ones."""
@@ -135,18 +146,26 @@ class TableObjective:
 
     def seed(self, config: Config) -> int:
         """Which training a trial reads: the same for all trials of a network."""
-        return drawn_seed(self.repeat, config) % self.table.seeds
+        return drawn_seed(self.repeat, {"cell": str(self.table.cells[self._row(config)])}) % self.table.seeds
 
     def __call__(self, config: Config, *, epochs: int | None = None) -> float:
-        """The accuracy; a ValueError for more epochs than were trained."""
+        """The accuracy; a ValueError for more epochs than were trained, or what is no cell of the table."""
         most = self.table.epochs
         epochs = most if epochs is None else checks.whole("epochs", epochs, 1, most)
-        return float(self.table.curves[self.table.places[config["cell"]], self.seed(config), epochs - 1])
+        return float(self.table.curves[self._row(config), self.seed(config), epochs - 1])
 
     def retest(self, config: Config) -> float:
-        """What the other trainings of the network reach: the mean of what no trial of this repeat has read."""
-        last = self.table.curves[self.table.places[config["cell"]], :, -1]
+        """What the other trainings of the network reach: the mean of what no trial of this repeat has read.
+
+        A ValueError where the table has one training of each network alone.
+        """
+        if self.table.seeds < 2:
+            raise ValueError("table must have two trainings or more of each network to retest one; got 1.")
+        last = self.table.curves[self._row(config), :, -1]
         return float(np.delete(last, self.seed(config)).mean())
+
+    def _row(self, config: Config) -> int:
+        return self.table.row(config.get("cell", ""))
 
 
 def search(
@@ -174,8 +193,10 @@ def search(
     Raises:
         training.Cancelled: `cancel` was set.
         ValueError: an argument out of range.
+        TypeError: one of another kind.
     """
     checks.instance("table", table, Table)
+    checks.instance("limits", limits or {}, Mapping, "a dict, such as {'flops': 200_000}")
     space, objective = table.space(**limits or {}), table.objective(repeat)
     checks.whole("budget", budget, 1, int(space.count))
     study = Study(space, maximise=True)
@@ -193,15 +214,28 @@ def part(dataset: Dataset) -> Dataset:
 
 
 def network(dataset: Dataset, cell: Cell | str, seed: int = 0) -> models.CellNet:
-    """The untrained network of a cell for a data set of images: patches of a seventh of the side, as in the table."""
-    channels, _, side = dataset.input_shape
-    return models.CellNet(cell, channels, max(1, side // 7), n_classes=dataset.n_classes, seed=seed)
+    """The untrained network of a cell for a data set of images, as in the table.
+
+    A ValueError where the samples are no images, or the cell is malformed or not connected.
+    """
+    return models.CellNet(cell, **sizes_of(dataset), seed=seed)
+
+
+def sizes_of(dataset: Dataset) -> dict[str, int]:
+    """Arguments of `CellNet` for a data set of images: patches of a seventh of the side; a ValueError for others."""
+    training.check_dataset(dataset)
+    if len(dataset.input_shape) != 3:
+        raise ValueError(f"dataset must be of images, channels x height x width; got samples of {dataset.input_shape}.")
+    channels, *sides = dataset.input_shape
+    return {"in_channels": channels, "patch": max(1, min(sides) // 7), "n_classes": dataset.n_classes}
 
 
 def train(
     dataset: Dataset, cell: Cell | str, seed: int = 0, *, epochs: int = EPOCHS, cancel: Event | None = None
 ) -> tuple[models.CellNet, tuple[float, ...]]:
     """One training as in the table: the network, and its validation accuracy after each epoch.
+
+    With those of the table it can be compared where the data set is the same, `dataset.key == table.made["data"]`.
 
     Args:
         dataset: images; `part` of it is used.
@@ -210,8 +244,8 @@ def train(
         epochs: of the whole training, which sets its learning rates: fewer are no beginning of more.
         cancel: looked at before each batch.
     """
-    record = _Record(used := part(dataset))
     model = network(dataset, cell, seed)
+    record = _Record(used := part(dataset))
     training.fit(model, used, epochs=epochs, seed=seed, callbacks=[record], cancel=cancel, **RECIPE)
     return model, tuple(record.accuracies)
 
@@ -235,7 +269,7 @@ def save(table: Table, path: Path = PATH) -> None:
         "flops": table.flops.astype(np.uint32),
         "latency": table.latency.astype(np.float32),
     }
-    head = {"version": VERSION, "sum": _sum(arrays), "cells": list(map(str, table.cells)), "made": dict(table.made)}
+    head = {"version": VERSION, "cells": list(map(str, table.cells)), "made": dict(table.made)}
     new = path.with_name(f"{path.stem}.new.npz")
     np.savez_compressed(new, head=np.array(json.dumps(head)), **arrays)
     new.replace(path)
@@ -246,28 +280,21 @@ def load(path: Path | str = PATH) -> Table:
     checks.instance("path", path, (Path, str), "a path")
     try:
         with np.load(path, allow_pickle=False) as file:
-            head, arrays = json.loads(str(file["head"])), {name: file[name] for name in file.files if name != "head"}
+            if wrong := file.zip.testzip():
+                raise ValueError(f"the sum of {wrong} is not what it says")
+            head = json.loads(str(file["head"]))
+            version = head["version"]
+            arrays = {name: file[name] for name in ("right", "test_right", *COSTS) if version == VERSION}
     except FileNotFoundError as error:
         raise TableError(f"path: there is no table {path}; `make table` trains one.") from error
     except Exception as error:  # of zip, zlib, numpy and json, each in its own way
-        raise TableError(
-            f"path: {path} is damaged, or no table; get it anew, or delete it and `make table`."
-        ) from error
-    if head.get("version") != VERSION:
-        came = f"version {head.get('version')}"
-        raise TableError(f"path: {path} is of {came}, this kit reads version {VERSION}; get it anew, or `make table`.")
-    if head.get("sum") != _sum(arrays):
-        raise TableError(f"path: {path} is damaged: its sum is not what it says; get it anew, or `make table`.")
+        raise TableError(f"path: {path} is damaged, or no table; get it anew, or `make table`.") from error
+    if version != VERSION:
+        came = f"version {version}, this kit reads version {VERSION}"
+        raise TableError(f"path: {path} is of {came}; get it anew, or `make table`.")
     if head["cells"] != list(map(str, networks())):
         raise TableError(f"path: {path} is of another space of cells; get it anew, or `make table`.")
     made = head["made"]
     curves, test = arrays["right"] / made["validated"], arrays["test_right"] / made["tested"]
     costs = {name: arrays[name].astype(float if name == "latency" else int) for name in COSTS}
     return Table(tuple(map(parse, head["cells"])), curves, test, made=made, **costs)
-
-
-def _sum(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(name.encode() + str(arrays[name].shape).encode() + np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.hexdigest()[:16]

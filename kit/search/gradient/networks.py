@@ -105,7 +105,7 @@ def network(
     if train.inputs.ndim != 4 and ("shift" in tune or begin["shift"]):
         raise ValueError(f"shift moves images [n, channels, height, width]; got {tuple(train.inputs.shape)}.")
     size = n if batch_size is None else checks.whole("batch_size", batch_size, 1)
-    batches = _batches(n, size, steps, torch.Generator().manual_seed(checks.whole("seed", seed)))
+    rows = batches(n, size, steps, torch.Generator().manual_seed(checks.whole("seed", seed)))
     taught = None if teacher is None else _taught(teacher, dataset, classes).to(dtype)
     shape: dict[str, tuple[int, ...]] = {"sample_weight": (n,), "lr": (pieces,) if pieces > 1 else ()}
     parts, layer, sizes = dict[str, tuple[str, ...]](), None, torch.tensor([each.numel() for each in weights.values()])
@@ -115,7 +115,7 @@ def network(
         layer = torch.tensor([layers.index(_layer(name)) for name in weights]).repeat_interleave(sizes)
     elif per == "weight":
         shape["weight_decay"] = (int(sizes.sum()),)
-    losses = _Training(copied, _places(copied), layer, train, validation, begin, ranges, batches, taught, seed)
+    losses = _Training(copied, _places(copied), layer, train, validation, begin, ranges, rows, taught, seed)
     hyper = dict[str, Tensor]()
     for name in tune:
         place = torch.tensor(begin[name], dtype=dtype)
@@ -307,7 +307,7 @@ def _layer(name: str) -> str:
     return name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0] or name
 
 
-def _batches(n: int, size: int, steps: int, generator: torch.Generator) -> Sequence[Tensor | slice]:
+def batches(n: int, size: int, steps: int, generator: torch.Generator) -> Sequence[Tensor | slice]:
     """Rows of each step, [b]: new orders of all samples, one after the other; all of them where none is left out."""
     if size >= n:
         return [slice(None)]
