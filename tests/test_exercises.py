@@ -61,7 +61,7 @@ def test_every_exercise_has_a_solution_here() -> None:
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_the_notebooks_solution_passes(name: str, request: pytest.FixtureRequest) -> None:
-    names: dict[str, Any] = {"torch": torch, "torch_prune": torch_prune, "F": F, "norm": norm, "np": np}
+    names: dict[str, Any] = {"torch": torch, "torch_prune": torch_prune, "F": F, "norm": norm, "np": np, "math": math}
     names |= {"compress": compress, "distill": distill, "gradient": slopes, "EDGES": EDGES}
     if name == "better_student":
         names["students"] = request.getfixturevalue("students")
