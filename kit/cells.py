@@ -90,7 +90,7 @@ class Cell:
     @property
     def canonical(self) -> Cell:
         """The one cell that stands for all that are the same network; itself where nothing arrives at the output."""
-        return _same().get(self.formula, (self,))[0]
+        return _canonical().get(self.operations, self)
 
     def neighbours(self) -> tuple[Cell, ...]:
         """The different networks, none its own, that are one operation away; none that is not connected.

@@ -227,7 +227,8 @@ class ArchitectureExplorer(Explorer[Settings, Answer]):
         """The limit, and which networks it keeps."""
         costs = self._networks.costs(settings.cost)
         most = float(np.quantile(costs, settings.limit, method="higher"))
-        return ({} if settings.limit == 1 else {settings.cost: most}), costs <= most
+        limits = {} if settings.limit == 1 else {settings.cost: most}
+        return limits, self._networks.within(**limits)
 
     def _preview(self, settings: Settings) -> None:
         limits, within = self._bounds(settings)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -171,10 +171,35 @@ def search(
     """
     checks.instance("landscape", landscape, Landscape)
     landscape.check_complete()
-    objective, study = landscape.objective(repeat), Study(landscape.space, maximise=True)
+    objective, epochs = landscape.objective(repeat), landscape.epochs
+    return searched(landscape.space, objective, method, budget, epochs, on_trial, cancel)
+
+
+class Retested(Protocol):
+    """An objective whose choice can be measured anew."""
+
+    def __call__(self, config: Config, *, epochs: int | None = None) -> float:
+        """The accuracy after the epochs that are asked for."""
+        ...
+
+    def retest(self, config: Config) -> float:
+        """What the networks of a configuration reach that no trial has read."""
+        ...
+
+
+def searched(
+    space: Space,
+    objective: Retested,
+    method: Method,
+    budget: int,
+    epochs: int,
+    on_trial: Callable[[tuple[Trial, ...]], None] | None,
+    cancel: Event | None,
+) -> Trajectory:
+    """One search of trained networks, with a budget in epochs, and each incumbent retested; the rest as of `search`."""
+    study = Study(space, maximise=True)
     listen = None if on_trial is None else lambda _: on_trial(study.trials)
-    full = landscape.epochs
-    study.run(objective, method, budget=budget, unit="epochs", epochs=full, on_trial=listen, cancel=cancel)
+    study.run(objective, method, budget=budget, unit="epochs", epochs=epochs, on_trial=listen, cancel=cancel)
     if cancel is not None and cancel.is_set():
         raise training.Cancelled("cancelled in the middle of a search.")
     return replay(study.trials, objective.retest, maximise=True)

@@ -26,10 +26,10 @@ from kit import checks, models, training
 from kit.cells import Cell, as_cell, networks, parse
 from kit.data import Dataset
 from kit.search.architecture.space import space_of
+from kit.search.landscape import searched
 from kit.search.networks import drawn_seed
-from kit.search.replay import Trajectory, replay
+from kit.search.replay import Trajectory
 from kit.search.space import Config, Space
-from kit.search.study import Study
 from kit.search.trials import Method, Trial
 
 VERSION = 1
@@ -199,13 +199,7 @@ def search(
     checks.instance("limits", limits or {}, Mapping, "a dict, such as {'flops': 200_000}")
     space, objective = table.space(**limits or {}), table.objective(repeat)
     checks.whole("budget", budget, 1, int(space.count))
-    study = Study(space, maximise=True)
-    listen = None if on_trial is None else lambda _: on_trial(study.trials)
-    epochs: dict[str, Any] = {"budget": budget * table.epochs, "unit": "epochs", "epochs": table.epochs}
-    study.run(objective, method, on_trial=listen, cancel=cancel, **epochs)
-    if cancel is not None and cancel.is_set():
-        raise training.Cancelled("cancelled in the middle of a search.")
-    return replay(study.trials, objective.retest, maximise=True)
+    return searched(space, objective, method, budget * table.epochs, table.epochs, on_trial, cancel)
 
 
 def part(dataset: Dataset) -> Dataset:
