@@ -26,6 +26,7 @@ from kit.explorers import search as searching
 from kit.explorers import sensitivity as scanning
 from kit.models import ConvNet
 from kit.prune import PruningMethod
+from kit.prune.sweep import Point
 from kit.search import landscape as landscapes
 from tests.hands import PATIENCE, settle, words
 
@@ -254,15 +255,15 @@ def test_curves_of_a_big_model_have_fewer_points_and_the_chosen_one_is_exact(
     opened: Open, few_digits: Dataset, trained: ConvNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning, "SLICE_SECONDS", 1e-9)  # 64 at a time
-    seen: list[tuple[str, int]] = []
+    seen: list[tuple[str, list[Point]]] = []
     with measure._alone(None):
         explorer = opened(PruningExplorer(trained, few_digits, ratio=0.6, seconds=1e-6))
-        explorer.status.observe(lambda _: seen.append((words(explorer), len(explorer.points()))), "value")
+        explorer.status.observe(lambda _: seen.append((words(explorer), list(explorer.points()))), "value")
     explorer.wait(PATIENCE)
     parameters = sum(each.numel() for each in trained.parameters())
-    assert seen[0] == (f"Ranking {parameters:,} parameters: the first answer takes a moment.", 0)
-    (dense,) = (point for point in explorer.points() if point.ratio == 0)
-    assert dense.accuracy.n == 64 and not dense.whole  # a first look, painted before the ranking
+    assert seen[0] == (f"Ranking {parameters:,} parameters: the first answer takes a moment.", [])
+    dense = next(points[0] for _, points in seen if points)  # a first look, painted before the ranking
+    assert dense.ratio == 0 and dense.accuracy.n == 64 and not dense.whole
     assert explorer.point.whole and explorer.point.accuracy == measure.accuracy(explorer.model, few_digits.validation)
     explorer.wait_curves(PATIENCE)
     points = explorer.points()

@@ -38,7 +38,9 @@ def icons_of_broken_links(page: NotebookPage) -> int:
 
 
 def drawn(page: NotebookPage, explorer: Locator) -> tuple[str, list[str]]:
-    """How much is drawn, and all words in it, once that is still."""
+    """How much is drawn, and all words in it, once something is and stays as it is."""
+    page.wait_drawn()
+    wait_until(page, lambda: not page.plot_state(explorer).startswith("0:"), "the first picture")
     parts, _, _ = page.wait_still(explorer).partition(":")
     return parts, explorer.locator(".main-svg text").all_text_contents()
 
