@@ -89,11 +89,11 @@ lock: $(STAMP) ## renew requirements.lock from pyproject.toml
 	$(PY) -m pip install --quiet --disable-pip-version-check uv
 	{ printf '%s\n' \
 	    '# The exact versions that `make lab` and `make test` install. Made by `make lock`; do not edit.' \
-	    '# Written by `uv pip compile --universal --python-version 3.11` from pyproject.toml and its test extra,' \
-	    '# with torch kept at the version named in the Makefile. The packages that only torch builds with CUDA need' \
+	    '# Written by `uv pip compile --universal --python-version 3.11` from pyproject.toml with its extras test and' \
+	    '# cluster, and torch kept at the version named in the Makefile. The packages that only torch builds with CUDA need' \
 	    '# are left out: such a build pins them itself, and the CPU build needs none.'; \
 	  echo 'torch==$(TORCH)' | $(PY) -m uv pip compile --quiet --universal --python-version 3.11 \
-	    --no-header --no-annotate --extra test pyproject.toml - \
+	    --no-header --no-annotate --extra test --extra cluster pyproject.toml - \
 	  | grep -v -E '^(nvidia-|cuda-|triton)'; } > $(VENV)/requirements.lock.new
 	mv $(VENV)/requirements.lock.new requirements.lock
 

@@ -18,6 +18,8 @@ The rooms of this package:
     prune        take weights or channels away; a new model each time
     compress     fold, factor, share, quantise and encode weights; merge several networks into one
     search       choose hyper-parameters: grid, random, halving, Bayesian; one loop, one record a trial
+    together     a network's structure and its hyper-parameters, chosen together
+    cluster      the same searches on many machines, with Ray
     distill      teach a small network by a big one's answers; whole cohorts of students at once
     plots        numbers in, figure out
     explorers    a figure with its controls: move a slider, a real model answers
@@ -45,6 +47,7 @@ __all__ = [
     "board",
     "cells",
     "checks",
+    "cluster",
     "cohort",
     "compress",
     "cores",
@@ -62,6 +65,7 @@ __all__ = [
     "search",
     "sizes",
     "store",
+    "together",
     "training",
 ]
 

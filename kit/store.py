@@ -15,9 +15,9 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
 from typing import Final
@@ -39,6 +39,8 @@ class Store:
         way_out: how another path is named, such as "set KIT_BOARD to".
         error: what is raised for all errors of the file.
         busy_seconds: how long a call waits for another program's lock.
+        older: versions that are read too, each with the statements that bring its tables up to date, which the first
+            writing runs.
     """
 
     noun: str
@@ -48,6 +50,7 @@ class Store:
     way_out: str
     error: type[RuntimeError]
     busy_seconds: float = 5.0
+    older: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def _elsewhere(self) -> str:
@@ -115,6 +118,9 @@ class Store:
                             raise self.error(self.damaged(path, "its last page is cut off"))  # SQLite would add zeros
                         if check:
                             self.check(connection, path)
+                        if write and version != self.version:
+                            for statement in (*self.older[version], f"PRAGMA user_version = {self.version}"):
+                                connection.execute(statement)
                     yield connection
                     connection.execute("COMMIT")  # on any error before, closing rolls back
         except sqlite3.Error as error:
@@ -154,7 +160,7 @@ class Store:
         if version > self.version:
             newer = f"was written by a newer kit (version {version}, this kit reads {self.version})"
             raise self.error(f"The {self.noun} {path} {newer}: update the kit, or {self._elsewhere}.")
-        if version != self.version:
+        if version != self.version and version not in self.older:
             raise self.error(self.damaged(path, f"it says version {version}, which never was"))
 
     def _explain(self, error: sqlite3.Error, path: Path, writable: str) -> str:

@@ -13,6 +13,7 @@ from kit.explorers import (
     BoardExplorer,
     CompressionExplorer,
     DistillationExplorer,
+    FrontExplorer,
     GradientExplorer,
     IntervalExplorer,
     MergeExplorer,
@@ -20,6 +21,8 @@ from kit.explorers import (
     SearchExplorer,
     SensitivityExplorer,
     SuspectsExplorer,
+    TogetherExplorer,
+    WorkersExplorer,
 )
 from kit.explorers.board import Answer, Settings
 from kit.models import ConvNet
@@ -27,6 +30,7 @@ from kit.search import architecture
 from tests.explorer_contract import Case
 from tests.test_explorers_bayes import hill
 from tests.toy_explorer import ToyExplorer
+from tests.toy_together import Toy
 
 
 def small_net() -> models.MLP:
@@ -105,6 +109,15 @@ CASES = [
         given=lambda *_: {"table": architecture.load()},
     ),
     Case(
+        "together",
+        lambda digits, _: TogetherExplorer(Toy(digits), trials=16, method="random"),
+        ({"afford": 300}, {"method": "NSGA-II", "budget": 16, "against": "ParEGO", "seed": 3, "repeats": 2}),
+        off_stop=("afford", 560),
+        pins=True,
+        grows=True,
+        given=lambda digits, _: {"problem": Toy(digits)},
+    ),
+    Case(
         "bayes",
         lambda digits, _: BayesExplorer(digits, landscape=hill()),
         ({"length": 0.3, "truth": True}, {"acquisition": "ucb", "exploration": 3, "seed": 2}),
@@ -116,6 +129,13 @@ CASES = [
         lambda digits, trained: IntervalExplorer(trained, digits),
         ({"n": 20}, {"n": 100, "seed": 3}),
         off_stop=("n", 60),
+    ),
+    Case(
+        "front",
+        lambda *_: FrontExplorer(),
+        ({"size": 3.0}, {"points": "hollow front", "weight": 0.3, "corner": 2.0}),
+        off_stop=("error", 3.5),
+        given=lambda *_: {},
     ),
     Case("board", on_the_board, ({"size": "flops"}, {"size": "latency"})),
     Case(
@@ -149,5 +169,13 @@ CASES = [
         pins=True,
         grows=True,
         given=lambda digits, _: {"model": small_net(), "dataset": digits},
+    ),
+    Case(
+        "workers",
+        lambda *_: WorkersExplorer(architecture.load(), trainings=10),
+        ({"workers": 4}, {"method": "ASHA", "slow": 3.0, "driver": 10.0, "seed": 3}),
+        off_stop=("workers", 3),
+        grows=True,
+        given=lambda *_: {"trained": architecture.load()},
     ),
 ]

@@ -16,6 +16,7 @@ from kit.explorers import (
     BoardExplorer,
     CompressionExplorer,
     DistillationExplorer,
+    FrontExplorer,
     GradientExplorer,
     IntervalExplorer,
     MergeExplorer,
@@ -23,12 +24,15 @@ from kit.explorers import (
     SearchExplorer,
     SensitivityExplorer,
     SuspectsExplorer,
+    TogetherExplorer,
+    WorkersExplorer,
 )
 from kit.explorers.base import Explorer
 from kit.models import MLP
 from kit.search import architecture
 from tests.landscapes import made_up
 from tests.test_explorers_bayes import hill
+from tests.toy_together import Toy
 
 
 def _given(dataset: Dataset, model: MLP) -> Mapping[str, Any]:
@@ -100,7 +104,21 @@ CASES = [
         {"repeats": 4},
         lambda *_: {"table": TABLE},
     ),
+    HandCase(
+        "workers",
+        lambda *_: WorkersExplorer(TABLE, trainings=10),
+        {"repeats": 4},
+        lambda *_: {"trained": TABLE},
+    ),
+    HandCase(
+        "together",
+        lambda dataset, _: TogetherExplorer(Toy(dataset), trials=16, method="random"),
+        {"repeats": 1},
+        lambda dataset, _: {"problem": Toy(dataset)},
+        ("volume",),
+    ),
     HandCase("bayes", lambda dataset, _: BayesExplorer(dataset, landscape=HILL), given=_landscaped(HILL)),
+    HandCase("front", lambda *_: FrontExplorer()),
     HandCase("interval", lambda dataset, model: IntervalExplorer(model, dataset)),
     HandCase("board", _board),
     HandCase("sensitivity", lambda dataset, model: SensitivityExplorer(_normed(model), dataset), given=_normed_given),

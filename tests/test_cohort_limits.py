@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
 
@@ -12,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kit import cohort, cores, models
+from kit import cohort, compress, cores, models, prune
 from kit.cohort import UNLABELLED, Cohort, Member, fitting, members
+from kit.compress.share import fine_tune as tune_codebooks
 from kit.data import Dataset, Split
 from kit.training import Callback, Cancelled, Progress
 from tests.nets import Recorder, SetAfter, already_set, vector
@@ -181,6 +183,17 @@ def test_a_cohort_in_parts_learns_what_it_learns_as_one(
     assert told_apart.order == told.order
 
 
+def test_parts_of_any_family_learn_side_by_side(few: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autograd borrows a module while it passes through it, so each part needs one of its own."""
+    template = nn.Sequential(nn.Flatten(), nn.Linear(64, 200, bias=False), nn.Linear(200, 100), nn.Linear(100, 10))
+    found = []
+    for parts in (1, 4):
+        in_parts(monkeypatch, parts)
+        found.append(Cohort(template, members(seed=range(8))))
+        cohort.fit(found[-1], few, epochs=3, batch_size=40)
+    torch.testing.assert_close(found[1].weights, found[0].weights, atol=1e-6, rtol=1e-4)
+
+
 def test_the_networks_are_up_to_date_when_an_epoch_of_all_parts_ends(
     few: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +222,72 @@ def test_a_part_that_stops_stops_the_others(few: Split, monkeypatch: pytest.Monk
     with pytest.raises(KeyError, match="mine"):
         cohort.fit(together, few, epochs=900, callbacks=[failing])
     assert failing.on_epoch_end.call_count == 1
+
+
+# What is pruned
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("family", ["mlp", "conv", "other"])
+def test_held_zeros_are_those_of_pruned_networks_that_are_tuned_alone(
+    digits: Dataset, family: str, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_parts(monkeypatch, parts)
+    part = replace(digits, train=digits.train.first(101))
+    families: dict[str, nn.Module] = {"mlp": models.MLP((64, 8, 10)), "conv": models.ConvNet(1, 8, (2, 3), 8)}
+    template = families.get(family, nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.Tanh(), nn.Linear(5, 10)))
+    those = [Member(seed, lr=lr, weight_decay=0.1) for seed, lr in enumerate((1e-3, 1e-2, 1e-2))]
+    drawn = zip(Cohort(template, those).models(), (0.3, 0.9, 0.0), strict=True)
+    pruned = [prune.weights(net, ratio=ratio) for net, ratio in drawn]
+    together = Cohort(template, those, start=pruned)
+    cohort.fit(together, part.train, epochs=3, batch_size=40, hold="zeros")
+    for member, net, found in zip(those, pruned, together.models(), strict=True):
+        how: dict[str, Any] = {"seed": member.seed, "lr": member.lr, "weight_decay": 0.1, "batch_size": 40}
+        alone = prune.fine_tune(net, part, epochs=3, **how)
+        torch.testing.assert_close(vector(found), vector(alone), atol=1e-5, rtol=1e-4)
+        assert [mask.sum() for mask in prune.masks(found).values()] == [m.sum() for m in prune.masks(net).values()]
+        assert not torch.equal(vector(found), vector(net))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("family", ["mlp", "other"])
+def test_held_values_are_those_of_shared_networks_that_are_tuned_alone(
+    digits: Dataset, family: str, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_parts(monkeypatch, parts)
+    part = replace(digits, train=digits.train.first(101))
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.Tanh(), nn.Linear(5, 10))
+    template = models.MLP((64, 8, 10)) if family == "mlp" else other
+    those = [Member(seed, lr=lr) for seed, lr in enumerate((1e-3, 1e-2, 1e-2))]
+    drawn = zip(Cohort(template, those).models(), (0.3, 0.6, 0.0), (4, 3, 16), strict=True)
+    shared = [compress.share(prune.weights(net, ratio=ratio), clusters) for net, ratio, clusters in drawn]
+    together = Cohort(template, those, start=shared)
+    cohort.fit(together, part.train, epochs=3, batch_size=40, hold="values")
+    for member, net, found in zip(those, shared, together.models(), strict=True):
+        alone = tune_codebooks(net, part, epochs=3, seed=member.seed, lr=member.lr, batch_size=40)
+        torch.testing.assert_close(vector(found), vector(alone), atol=1e-3, rtol=1e-3)  # it rounds them to float16
+        before, after = prune.prunable(net), prune.prunable(found)
+        for name, weight in after.items():
+            assert torch.equal(weight == 0, before[name] == 0)
+            codes = [tensor.unique(return_inverse=True)[1] for tensor in (weight, before[name])]
+            assert len(set(zip(*(code.flatten().tolist() for code in codes), strict=True))) == len(
+                before[name].unique()
+            )
+            assert not torch.equal(weight, before[name])
+
+
+def test_zeros_of_biases_move_and_other_zeros_too_unless_they_are_held(few: Split) -> None:
+    start = models.MLP((64, 8, 10))
+    with torch.no_grad():
+        start.get_parameter("layers.0.bias").zero_()
+        start.get_parameter("layers.0.weight")[:, 20:40].zero_()
+    held, free = (Cohort(start, [Member()], start=[start]) for _ in range(2))
+    cohort.fit(held, few, epochs=1, hold="zeros")
+    cohort.fit(free, few, epochs=1)
+    for together, moved in ((held, False), (free, True)):
+        layer = together.model(0).get_submodule("layers.0")
+        assert bool(layer.get_parameter("bias").any())
+        assert bool(layer.get_parameter("weight")[:, 20:40].any()) == moved
 
 
 # Randomness
@@ -240,6 +319,7 @@ NOTHING = torch.zeros(101, 10)  # targets
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
+        ({"hold": "ones"}, "hold must be one of None, zeros, values; got 'ones'"),
         ({"epochs": -1}, "epochs must be 0 or more; got -1"),
         ({"batch_size": 0}, "batch_size must be 1 or more; got 0"),
         ({"optimiser": "lion"}, "optimiser must be one of adam, sgd; got 'lion'"),
@@ -254,7 +334,7 @@ NOTHING = torch.zeros(101, 10)  # targets
 def test_fit_refuses(few: Split, settings: dict[str, Any], sentence: str) -> None:
     together = small()
     before = together.weights.clone()
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
         cohort.fit(together, few, **{"epochs": 1, **settings})
     assert torch.equal(together.weights, before)
 

@@ -23,8 +23,10 @@ from kit import compress, data, distill, exercises, models, training
 from kit.cells import EDGES
 from kit.exercises import Verdict
 from kit.exercises.bayes import _loop as loop
+from kit.search import architecture
 from kit.search import gradient as slopes
 from tests.landscapes import hill
+from tests.toy_students import Formula
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 SOLUTION = re.compile(r"```python\n# exercise: (\w+)\n(.*?)```", re.DOTALL)
@@ -51,7 +53,7 @@ OTHERS = {
     "shorter_blocks": ["code"],
 }
 # What a check takes beside the answer.
-BESIDE: dict[str, list[Any]] = {"beat_hyperband": [hill()]}
+BESIDE: dict[str, list[Any]] = {"beat_hyperband": [hill()], "best_within": [range(8), Formula]}
 CHECKS = sorted(name for name, value in vars(exercises).items() if callable(value) and name != "Verdict")
 
 
@@ -62,7 +64,13 @@ def test_every_exercise_has_a_solution_here() -> None:
 @pytest.mark.parametrize("name", CHECKS)
 def test_the_notebooks_solution_passes(name: str, request: pytest.FixtureRequest) -> None:
     names: dict[str, Any] = {"torch": torch, "torch_prune": torch_prune, "F": F, "norm": norm, "np": np, "math": math}
-    names |= {"compress": compress, "distill": distill, "gradient": slopes, "EDGES": EDGES}
+    names |= {
+        "compress": compress,
+        "distill": distill,
+        "gradient": slopes,
+        "EDGES": EDGES,
+        "table": architecture.load(),
+    }
     if name == "better_student":
         names["students"] = request.getfixturevalue("students")
     exec(solutions()[name], names)

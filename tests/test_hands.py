@@ -37,7 +37,7 @@ CHECKS = 3  # comparisons with a fresh explorer on the way, and one at the end
 
 # What is said to a reader who asks for something that cannot be had now.
 REFUSALS = re.compile(
-    r"no answer (yet|within)|nothing to pin yet|is taken: |is tried already|nothing to take back"
+    r"no answer (yet|within)|nothing to pin yet|is taken: |is tried already|nothing to take back|nothing fits into"
     rf"|nothing is left to propose|no trial of \w+ is done|name must be a pin of|new must be a name|{re.escape(LOST)}"
 )
 

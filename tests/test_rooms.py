@@ -22,7 +22,7 @@ KIT = ROOT / "kit"
 NOTHING: frozenset[str] = frozenset()
 LEARNING = frozenset({"data", "models", "inference", "training"})
 MEASURING = LEARNING | {"files", "sizes", "cohort", "measure", "store", "board"}
-COMPUTING = MEASURING | {"cells", "prune", "distill", "compress", "search"}
+COMPUTING = MEASURING | {"cells", "prune", "distill", "compress", "search", "cluster"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     **dict.fromkeys(("checks", "cores", "cells", "data", "files", "inference", "store", "lab"), NOTHING),
     "models": frozenset({"cells"}),
@@ -34,21 +34,26 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     **dict.fromkeys(("prune", "distill"), MEASURING),
     "compress": MEASURING | {"prune", "distill"},
     "search": frozenset({"store"}),
+    "cluster": frozenset({"search"}),
     **dict.fromkeys(("search.networks", "search.landscape", "search.gradient"), MEASURING),
     "search.architecture": MEASURING | {"cells"},
-    "plots": COMPUTING,
-    "explorers": COMPUTING | {"plots"},
-    "exercises": COMPUTING | {"plots", "explorers"},
+    "together": COMPUTING,
+    "plots": COMPUTING | {"together"},
+    "explorers": COMPUTING | {"together", "plots"},
+    "exercises": COMPUTING | {"together", "plots", "explorers"},
 }
 
 DRAWING = frozenset({"matplotlib", "plotly"})
 WIDGETS = frozenset({"ipywidgets", "IPython"})
 HEAVY = DRAWING | WIDGETS | {"torch", "numpy", "scipy", "sklearn", "pandas", "torch_pruning", "safetensors", "ray"}
 LIGHT_SEARCH = (
-    *("space", "trials", "study", "study_file", "calling", "grid", "random", "halving"),
-    *("acquisition", "surrogate", "bayes", "functions", "estimators", "replay", "duel"),
+    *("space", "trials", "study", "study_file", "running", "calling", "grid", "random", "halving", "nsga2", "parego"),
+    *("acquisition", "surrogate", "bayes", "places", "pareto", "ehvi", "functions", "estimators", "replay", "duel"),
+    "importance",
 )
-WITHOUT_TORCH = frozenset(f"search.{part}" for part in LIGHT_SEARCH)
+WITHOUT_TORCH = frozenset(f"search.{part}" for part in LIGHT_SEARCH) | {
+    *("cluster", "cluster.actor", "cluster.loop", "cluster.on_ray", "cluster.ray_start", "cluster.simulation")
+}
 IMPORT_MILLISECONDS = 50
 
 # Started once with torch and scikit-learn loaded, once without torch. Each module is imported in a fork of its own, so
@@ -129,6 +134,8 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 @needs_fork
 @pytest.mark.parametrize("name", MODULES)
 def test_module_loads_only_what_its_room_may(name: str) -> None:
+    if name == "cluster.tune":  # nothing without Ray
+        pytest.importorskip("ray")
     row = probed()[name]
     assert not row["error"], row["error"]
     assert not set(row["before"]) & (DRAWING | WIDGETS), "what is loaded beforehand already brings what is looked for"
@@ -138,6 +145,9 @@ def test_module_loads_only_what_its_room_may(name: str) -> None:
         assert not libraries & DRAWING, f"kit.{name} loads {sorted(libraries & DRAWING)}: that is for kit.plots."
     if room not in {"explorers", "exercises"}:
         assert not libraries & WIDGETS, f"kit.{name} loads {sorted(libraries & WIDGETS)}: that is for kit.explorers."
+    assert "ray" not in libraries or name == "cluster.tune", (
+        f"kit.{name} loads ray, which needs seconds: enter it late."
+    )
     if name in WITHOUT_TORCH:
         assert "torch" not in libraries, f"kit.{name} loads torch: an objective is a plain callable."
 

@@ -15,6 +15,7 @@ from kit.cells import EDGES, OPERATIONS, Cell, networks, parse
 from kit.search import Bayes, Choice, Random, Study, bayes
 from kit.search.architecture import space_of
 from kit.search.architecture.space import edges
+from kit.search.places import Encoding
 from kit.search.surrogate import Kernel, Posterior
 
 SOME = networks()[::9]
@@ -86,7 +87,7 @@ def test_a_process_sees_one_column_for_each_operation_on_each_edge() -> None:
     space = space_of(SOME)
     choice = space.parameters["cell"]
     assert isinstance(choice, Choice)
-    encoding = bayes._Encoding(space)
+    encoding = Encoding(space)
     places = np.array([space.encode({"cell": str(cell)}) for cell in SOME])
     features = encoding.features(places)
     assert features.tolist() == [edges(cell).tolist() for cell in SOME]

@@ -19,7 +19,8 @@ from scipy.optimize import OptimizeResult, approx_fprime
 from kit.search import Bayes, Choice, Config, Float, Int, Listed, Random, Sobol, Space, Study, Trial, bayes, functions
 from kit.search import surrogate as surrogates
 from kit.search.acquisition import Acquisition, function
-from kit.search.bayes import Liar, _Encoding
+from kit.search.bayes import Liar
+from kit.search.places import Encoding
 from kit.search.surrogate import Kernel, Posterior
 
 BRANIN = functions.branin()
@@ -440,7 +441,7 @@ def test_it_proposes_where_the_acquisition_is_largest(seen: list[Posterior], acq
 
 def test_places_are_seen_by_their_values() -> None:
     """A whole number at the middle of its part, a column an option: by hand."""
-    encoding = _Encoding(Space({"n": Int(1, 4), "share": Float(0, 2), "kind": Choice("a", "b", "c")}))
+    encoding = Encoding(Space({"n": Int(1, 4), "share": Float(0, 2), "kind": Choice("a", "b", "c")}))
     places = np.array([[0.01, 0.3, 0.0], [0.24, 0.3, 0.3], [0.26, 0.31, 0.4], [1.0, 1.0, 1.0]])
     snapped = encoding.snap(places)
     np.testing.assert_allclose(snapped[:, 0], [1 / 8, 1 / 8, 3 / 8, 7 / 8])
@@ -457,13 +458,13 @@ def test_neighbours_are_a_step_or_an_option_away() -> None:
 
     def around(n: int, kind: str) -> list[tuple[int, str]]:
         place = space.encode({"n": n, "share": 0.5, "kind": kind})
-        near = [space.decode(other) for other in _Encoding(space).neighbours(place)]
+        near = [space.decode(other) for other in Encoding(space).neighbours(place)]
         assert all(config["share"] == pytest.approx(0.5) for config in near)
         return sorted((config["n"], config["kind"]) for config in near)
 
     assert around(2, "b") == [(1, "b"), (2, "a"), (2, "c"), (3, "b")]
     assert around(1, "a") == [(1, "b"), (1, "c"), (2, "a")]
-    assert _Encoding(SQUARE).neighbours(np.array([0.5, 0.5])).shape == (0, 2)
+    assert Encoding(SQUARE).neighbours(np.array([0.5, 0.5])).shape == (0, 2)
 
 
 # -- no state, and bounded work ----------------------------------------------------------------------------------------

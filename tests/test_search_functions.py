@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from kit.search import functions
-from kit.search.functions import Function
+from kit.search.functions import Function, ManyFunction
+from kit.search.pareto import hypervolume
 from kit.search.space import Config, Float
 
 ALL: dict[str, Callable[[], Function]] = {
@@ -147,3 +148,52 @@ def test_what_makes_no_function_is_refused(make: Callable[..., Function], name: 
         TypeError if "whole" in says else ValueError, match=re.escape(f"{name} must be {says}; got {value!r}.")
     ):
         make(**{name: value})
+
+
+# -- two objectives ----------------------------------------------------------------------------------------------------
+
+MANY: dict[str, Callable[[], ManyFunction]] = {
+    "ZDT1": functions.zdt1,
+    "ZDT2": partial(functions.zdt2, 4),
+    "Branin-Currin": functions.branin_currin,
+}
+
+
+def losses_at(function: ManyFunction, x: np.ndarray) -> np.ndarray:
+    """[n, d] -> [n, 2]."""
+    return np.array([list(function(at(*row)).values()) for row in x.tolist()])
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_the_best_hypervolume_is_that_of_a_fine_front_and_nobody_has_more(name: str) -> None:
+    """The front of ZDT lies where all but x1 are 0; that of Branin-Currin is looked for on a grid."""
+    function, corner = MANY[name](), np.array(list(MANY[name]().corner.values()))
+    assert (function.name, list(function.space.names)) == (name, [f"x{at}" for at in range(1, function.d + 1)])
+    assert function.goals.limits.tolist() == [math.inf, math.inf]
+    x = np.zeros((2000, function.d))
+    x[:, 0] = np.linspace(0, 1, 2000) ** 2  # the root is steep at 0
+    if name == "Branin-Currin":
+        axis = np.linspace(0, 1, 121)
+        x = np.stack(np.meshgrid(axis, axis), axis=2).reshape(-1, 2)
+    reached = hypervolume(losses_at(function, x), corner)
+    assert 0.95 * function.best < reached < function.best
+    chance = np.random.default_rng(0).random((500, function.d))
+    assert hypervolume(losses_at(function, np.vstack([chance, x])), corner) < function.best
+
+
+def test_known_values_of_two_objectives() -> None:
+    """By hand: g is 10 where all but x1 are 1; Branin at one of its minima, Currin where its terms are few."""
+    assert functions.zdt1(2)(at(0.25, 0)) == pytest.approx({"f1": 0.25, "f2": 0.5})
+    assert functions.zdt1(3)(at(0.4, 1, 1)) == pytest.approx({"f1": 0.4, "f2": 10 * (1 - math.sqrt(0.04))})
+    assert functions.zdt2(3)(at(0.5, 0, 0)) == pytest.approx({"f1": 0.5, "f2": 0.75})
+    assert functions.zdt2(2)(at(1.0, 1.0)) == pytest.approx({"f1": 1.0, "f2": 10 * (1 - 0.01)})
+    minimum = functions.branin_currin()(at((math.pi + 5) / 15, 2.275 / 15))
+    assert minimum["f1"] == pytest.approx(PRINTED["Branin"], abs=5e-7)
+    currin = functions.branin_currin()(at(0, 0.5))["f2"], functions.branin_currin()(at(1, 0))["f2"]
+    assert currin == pytest.approx(((1 - math.exp(-1)) * 60 / 20, 6352 / 624))
+
+
+@pytest.mark.parametrize("make", [functions.zdt1, functions.zdt2])
+def test_a_front_needs_two_coordinates(make: Callable[[int], ManyFunction]) -> None:
+    with pytest.raises(ValueError, match=re.escape("d must be 2 or more; got 1.")):
+        make(1)

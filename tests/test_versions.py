@@ -30,6 +30,7 @@ def text(name: str) -> str:
 PYPROJECT: dict[str, Any] = tomllib.loads(text("pyproject.toml"))
 RUNTIME = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]
 TEST = [Requirement(line) for line in PYPROJECT["project"]["optional-dependencies"]["test"]]
+CLUSTER = [Requirement(line) for line in PYPROJECT["project"]["optional-dependencies"]["cluster"]]
 LOCK = [Requirement(line) for line in text("requirements.lock").splitlines() if line and not line.startswith("#")]
 
 
@@ -53,7 +54,7 @@ PIP_LINES: list[str] = next(entry["pip"] for entry in ENVIRONMENT["dependencies"
 CONDA, PIP = ranges(ENVIRONMENT["dependencies"]), ranges(PIP_LINES)
 
 
-@pytest.mark.parametrize("wanted", [*RUNTIME, *TEST], ids=lambda wanted: wanted.name)
+@pytest.mark.parametrize("wanted", [*RUNTIME, *TEST, *CLUSTER], ids=lambda wanted: wanted.name)
 def test_lock_holds_a_version_inside_the_range(wanted: Requirement) -> None:
     lines = locked(wanted.name)
     assert lines, f"requirements.lock lacks {wanted.name}: 'make lock'."
@@ -72,7 +73,9 @@ def test_conda_has_nothing_else() -> None:
     runtime = {wanted.name for wanted in RUNTIME}
     assert set(CONDA) == {CONDA_NAMES.get(name, name) for name in runtime - FROM_PIP} | {"python", "pip", "hatchling"}
     assert set(PIP) == FROM_PIP
-    assert [line for line in PIP_LINES if line.startswith("-")] == ["-e ."]
+    assert [line for line in PIP_LINES if line.startswith("-")] == [
+        "-e .[cluster]"
+    ]  # what is left to pip says pyproject.toml
     assert ENVIRONMENT["channels"] == ["conda-forge"]
     (build,) = (Requirement(line) for line in PYPROJECT["build-system"]["requires"])  # what builds the kit
     assert CONDA["hatchling"] == str(build.specifier)
@@ -99,6 +102,29 @@ def test_lock_has_no_cuda_packages_and_the_torch_of_the_makefile() -> None:
     wanted = re.search(r"^TORCH := (\S+)$", text("Makefile"), re.MULTILINE)
     assert wanted is not None
     assert [pinned(line) for line in locked("torch")] == [wanted.group(1)]
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "python", "has_wheel"),
+    [
+        ("linux", "x86_64", "3.11", True),
+        ("linux", "aarch64", "3.14", True),
+        ("linux", "armv7l", "3.12", False),
+        ("linux", "x86_64", "3.15", False),
+        ("darwin", "arm64", "3.13", True),
+        ("darwin", "x86_64", "3.13", False),
+        ("win32", "AMD64", "3.12", True),
+        ("win32", "ARM64", "3.12", False),
+    ],
+)
+def test_ray_is_asked_for_where_it_has_a_wheel(system: str, machine: str, python: str, has_wheel: bool) -> None:
+    environment = {"sys_platform": system, "platform_machine": machine, "python_version": python}
+    environment |= {"python_full_version": f"{python}.2"}
+    asked = [line for line in CLUSTER if line.marker is not None and line.marker.evaluate(environment)]
+    assert len(asked) == has_wheel
+    for name in ("ray", "pyarrow", "tensorboardx", "pydantic-core"):
+        (line,) = locked(name)
+        assert line.marker is not None and line.marker.evaluate(environment) == has_wheel
 
 
 @pytest.mark.skipif(Path(sys.prefix).resolve() != ROOT / ".venv", reason="not running from .venv")

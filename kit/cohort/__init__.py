@@ -19,3 +19,4 @@ from kit.cohort.fitting import UNLABELLED, CohortHistory, fit, speed
 from kit.cohort.members import HYPER_PARAMETERS, Member, check_temperature, members
 from kit.cohort.networks import Cohort
 from kit.cohort.results import accuracies, answers, table
+from kit.cohort.steps import Hold

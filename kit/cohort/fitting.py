@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Barrier, BrokenBarrierError, Event
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from kit import cores
+from kit import checks, cores
 from kit.cohort.losses import LabelLoss, ValueLoss, check_finite
 from kit.cohort.members import Member, train_rows
 from kit.cohort.networks import Cohort, check_memory, hidden_widths
 from kit.cohort.passes import logits, passes
-from kit.cohort.steps import Stepper
+from kit.cohort.steps import Held, Hold, Stepper
 from kit.data import Split
 from kit.inference import SMALL_MODEL
 from kit.training import Callback, Optimiser, Progress, check_cancel, check_split, check_steps, predict
@@ -55,6 +56,7 @@ def fit(
     optimiser: Optimiser = "adam",
     teacher_logits: Tensor | None = None,
     values: Tensor | None = None,
+    hold: Hold | None = None,
     callbacks: Sequence[Callback] = (),
     cancel: Event | None = None,
 ) -> CohortHistory:
@@ -77,6 +79,9 @@ def fit(
         optimiser: "adam" (Kingma & Ba 2015, arXiv:1412.6980) or "sgd" with momentum, for all members.
         teacher_logits: [n, n_classes], or [K, n, n_classes] for a teacher each; needed where an alpha is above 0.
         values: [n, outputs]: real numbers to learn by mean squared error, in place of any labels.
+        hold: what stays in the weights, biases apart: "zeros", so that what is pruned stays pruned, as in
+            `prune.fine_tune`; or "values", so that also what is equal in a layer stays equal, as in
+            `compress.share`'s `fine_tune`.
         callbacks: called with the mean loss of the members that had samples and have not diverged.
         cancel: looked at before each batch.
 
@@ -88,9 +93,12 @@ def fit(
     """
     check_split("train", train)
     check_steps(epochs, batch_size, optimiser)
+    checks.one_of("hold", hold, (None, *get_args(Hold)))
     n_outputs = _check(cohort, train, batch_size, optimiser, teacher_logits, values)
     chunks = _chunks(len(cohort), 1 if cohort.weights.numel() < SMALL_COHORT else cores.count())
-    parts = [_Part(cohort, own, train, batch_size, optimiser, n_outputs, teacher_logits, values) for own in chunks]
+    parts = [
+        _Part(cohort, own, train, batch_size, optimiser, n_outputs, teacher_logits, values, hold) for own in chunks
+    ]
     batches, began = max(part.plan.batches for part in parts), time.perf_counter()
     meeting = Barrier(len(parts))  # after each epoch, where somebody wants to hear of it
 
@@ -162,6 +170,7 @@ class _Part:
         n_outputs: int,
         teachers: Tensor | None,
         values: Tensor | None,
+        hold: Hold | None,
     ) -> None:
         members, self._inputs = cohort.members[own], train.inputs
         self.plan = _Plan(members, cohort.template, train.labels, batch_size)
@@ -175,6 +184,7 @@ class _Part:
         self._blocks = cohort.views(row, len(members))
         self._passes = passes(cohort.template, self._blocks)
         self._stepper = Stepper(members, row, [block[0].numel() for block in self._blocks.values()], optimiser)
+        self._held = Held(row, list(self._blocks.values()), hold) if hold else None
         self.losses: list[Tensor] = []  # of each epoch, [k]
         self._memory: dict[int, Tensor] = {}  # a batch's serves the next of its size: new memory takes longer
 
@@ -186,10 +196,15 @@ class _Part:
             check_cancel(cancel, f"{when}, before batch {batch}")
             z = self._passes.forward(self._samples(rows), self.plan.dropped(rows.shape[1]))  # [k, C, B]
             each, slope = self._loss(z, rows, share)  # [k], [k, C, B]: the loss and its gradient
-            self._stepper.step(self._passes.backward(slope), (counts > 0).numpy().astype(float))
+            gradient = self._passes.backward(slope)  # [k * P]
+            if self._held:
+                self._held.project(gradient)
+            self._stepper.step(gradient, (counts > 0).numpy().astype(float))
             total += each * counts
             if on_step:
                 on_step(batch, each[counts > 0])
+        if self._held:
+            self._held.level()
         self.losses.append(total / self.plan.used)
 
     def write_back(self) -> None:

@@ -57,7 +57,8 @@ class Cohort(nn.Module):
         # Weights, gradients (as they come, and in one row), two moments, two scratch rows.
         check_memory("the weights", 4 * 7 * self.n_parameters, len(self.members), memory)
         self.weights = nn.Parameter(torch.zeros(len(self.members) * self.n_parameters), requires_grad=False)
-        blocks, sized = self.blocks(), {member.width: _sized(template, member) for member in self.members}
+        of_width = {member.width: member for member in self.members}
+        blocks, sized = self.blocks(), {width: _sized(template, member) for width, member in of_width.items()}
         for at, member in enumerate(self.members):
             if start is None:
                 models.initialise(sized[member.width], member.seed)

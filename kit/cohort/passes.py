@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from kit import models
+from kit.inference import copy_of
 
 Blocks = dict[str, Tensor]  # name of a parameter -> [members, *its shape]
 
@@ -124,4 +125,6 @@ class MLPPass:
 
 def passes(template: nn.Module, blocks: Blocks) -> MLPPass | AutogradPass:
     """The fastest passes for a family."""
-    return MLPPass(blocks) if type(template) is models.MLP else AutogradPass(template, blocks)
+    if type(template) is models.MLP:
+        return MLPPass(blocks)
+    return AutogradPass(copy_of(template), blocks)  # `functional_call` changes it meanwhile, and parts run side by side

@@ -1,8 +1,13 @@
-"""Optimiser steps of all members in one row of numbers, each with its own learning rate, decay and momentum."""
+"""Optimiser steps of all members in one row of numbers, each with its own learning rate, decay and momentum.
+
+Zeros, or equal weights, are held by their gradients: an optimiser that works weight by weight moves equal weights with
+equal gradients alike, and leaves a zero with gradient 0 where it is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,6 +15,8 @@ from torch import Tensor
 
 from kit.cohort.members import Member
 from kit.training import Optimiser
+
+Hold = Literal["zeros", "values"]
 
 EPSILON = 1e-8  # of Adam, as in torch
 
@@ -67,3 +74,45 @@ class Stepper:
             each = torch.from_numpy(values).float()[:, None]
             self._spreads[key] = torch.cat([each.expand(-1, size).flatten() for size in self._sizes])
         return self._spreads[key]
+
+
+class Held:
+    """Zeros that stay zeros; with "values" also clusters: weights of a member's layer that are equal, and stay so.
+
+    The gradient of a cluster's value is the sum of the gradients of its weights (Han et al. 2016, arXiv:1510.00149,
+    section 3.3). Biases move freely.
+
+    Args:
+        weights: all parameters in one row, [K * P].
+        blocks: the same, parameter by parameter, [K, ...] each.
+        hold: "zeros" or "values".
+    """
+
+    def __init__(self, weights: Tensor, blocks: Sequence[Tensor], hold: Hold) -> None:
+        self._w, self._codes = weights, None
+        self._zero = torch.cat([((block == 0) & (block.ndim > 2)).flatten() for block in blocks])  # [K * P]
+        if hold == "values":
+            codes, count = [], 0
+            for block in blocks:
+                code = torch.arange(block.numel())  # each bias is a cluster of its own
+                if block.ndim > 2:
+                    values, code = block.unique(return_inverse=True)
+                    code = (code + len(values) * torch.arange(len(block)).view(-1, *[1] * (block.ndim - 1))).flatten()
+                    code = code.unique(return_inverse=True)[1]
+                codes.append(code + count)
+                count += int(code.max()) + 1
+            self._codes = torch.cat(codes)  # [K * P]
+            self._first = torch.empty(count, dtype=torch.long)  # a weight of each cluster
+            self._first[self._codes] = torch.arange(len(weights))
+
+    def project(self, gradient: Tensor) -> None:
+        """Make of a gradient [K * P], in place, one that moves what is held together alike, and zeros not at all."""
+        if self._codes is not None:
+            sums = gradient.new_zeros(len(self._first)).index_add_(0, self._codes, gradient)
+            torch.index_select(sums, 0, self._codes, out=gradient)
+        gradient.masked_fill_(self._zero, 0)  # not a product: NaN times 0 would stay NaN
+
+    def level(self) -> None:
+        """Make equal again what an optimiser may have rounded one way or the other, in the last bit."""
+        if self._codes is not None:
+            self._w.copy_(self._w[self._first][self._codes])

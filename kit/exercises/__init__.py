@@ -13,6 +13,7 @@ from kit.exercises.bayes import beat_the_loop, noisy_loop, one_point_posterior, 
 from kit.exercises.compress import average_matched, fewest_bits, fold_in_front, shorter_blocks, smallest_file
 from kit.exercises.distill import better_student, reverse_gradient, temperature_for, translated_alpha, wrong_soft_loss
 from kit.exercises.gradient import attached_slope, beat_random, ridge_slope, terms_needed, which_slopes
+from kit.exercises.pareto import area_alone, crowding_distance
 from kit.exercises.prune import (
     own_ratios,
     ratio_for_a_tenth,
@@ -23,4 +24,6 @@ from kit.exercises.prune import (
 )
 from kit.exercises.search import asha_turn, beat_hyperband, halving_cost, hit_probabilities, trials_needed
 from kit.exercises.start import images_needed, pareto_front, stop_early
+from kit.exercises.together import best_within, scalars
 from kit.exercises.verdict import Verdict
+from kit.exercises.workers import bracket_utilisation, fastest_to_target, workers_fed

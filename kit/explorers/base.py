@@ -72,6 +72,7 @@ class Explorer(Tooled, Generic[S, A]):
     _first: ClassVar[tuple[str, ...]] = ()  # figures painted with the words; the others follow a moment later
     _bright: ClassVar[tuple[str, ...]] = ()  # figures that are not dimmed while work runs
     _curves: ClassVar[tuple[str, ...]] = ()  # figures with background curves
+    _tabled = ""  # the figure whose numbers `table` gives; by default the main one
     _noun = "points"  # what background curves are counted in
     _beside = False  # whether something runs beside the worker, which the stop button ends, too
     _rest = 0.0  # seconds that a hand must rest before background curves grow
@@ -139,12 +140,16 @@ class Explorer(Tooled, Generic[S, A]):
         return f"{type(self).__name__}({self._call})" + (f".set({moved})" if moved else "")
 
     def table(self) -> pd.DataFrame:
-        """The numbers behind the main figure: curve, x, value, low and high, per cent (waits for the answer)."""
+        """The numbers behind the main figure: curve, x, value, low and high, per cent (waits for the answer).
+
+        Where the main figure has no curves, those of the figure that compares.
+        """
         return self._numbers(self._latest())
 
     def _numbers(self, answer: A) -> pd.DataFrame:
-        main = next(iter(self._panels(answer).values()))()
-        rows = [(curve.label, *numbers) for curve in main.curves for numbers in zip(*curve[1:5], strict=True)]
+        panels = self._panels(answer)
+        shown = panels[self._tabled or next(iter(panels))]()
+        rows = [(curve.label, *numbers) for curve in shown.curves for numbers in zip(*curve[1:5], strict=True)]
         return pd.DataFrame(rows, columns=["curve", "x", "value", "low", "high"])
 
     def wait(self, timeout: float | None = None) -> None:

@@ -89,17 +89,23 @@ def cloud_panel(table: Table, what: str, within: np.ndarray, accuracy: Sequence[
 
 
 def race_panel(
-    trajectories: Mapping[str, Sequence[Trajectory]], budgets: Sequence[int], epochs: int, method: str, best: float
+    trajectories: Mapping[str, Sequence[Trajectory]],
+    budgets: Sequence[float],
+    epochs: int,
+    method: str,
+    best: float,
+    unit: str = "trainings",
 ) -> Panel:
-    """Accuracy of each incumbent, retested (per cent, mean over repeats, 95 % band), against the budget (trainings).
+    """Accuracy of each incumbent, retested (per cent, mean over repeats, 95 % band), against the budget.
 
     Args:
         trajectories: by method, one per repeat; none are drawn as curves without points.
-        budgets: where the curves have points, trainings, ascending.
-        epochs: of one training.
+        budgets: where the curves have points, in their unit, ascending, from 1 on.
+        epochs: of one training; of another unit, what of `Trajectory.spent` one of it is.
         method: drawn stronger than the others.
         best: the best mean accuracy of a network that may be found, share 0 .. 1; the greatest of many noisy means, it
             is beyond what a retest gives.
+        unit: of the budget.
     """
     races = [(budget, race_at(trajectories, budget * epochs)) for budget in budgets]
     courses = [
@@ -109,13 +115,13 @@ def race_panel(
     for course in courses:
         look, strong = style.LOOKS[course.label], course.label == method
         line = {"color": look.colour, "dash": look.dash, "width": 3.5 if strong else 1.5}
-        band, drawn = curves.banded(course, look, at="after %{x} trainings", line=line)
+        band, drawn = curves.banded(course, look, at=f"after %{{x:.3~r}} {unit}", line=line)
         traces += [band | {"fillcolor": style.faint(look.colour, 0.25 if strong else 0.08)}, drawn]
         labels += curves.at_end(course, look, rank=0 if strong else 1)
     labels.append(Label("best mean", y=100 * best, end=True, rank=1))
     low, high = math.floor(100 * best) - DEPTH, math.ceil(100 * best + 0.3)
     ticks, top = [1, 3, 10, 30, 100, 300, 1000], math.log10(budgets[-1])
-    x = {"type": "log", "title": "budget, trainings", "range": [0, top], "tickvals": ticks, "tickangle": 0}
+    x = {"type": "log", "title": f"budget, {unit}", "range": [0, top], "tickvals": ticks, "tickangle": 0}
     axes = {**x, "ticktext": list(map(curves.tick, ticks))}, curves.ticked("accuracy, retested, %", low, high)
     layout = style.layout("Best so far, retested", DETAIL_HEIGHT, *axes, right=108)
     return Panel(traces, {**layout, "shapes": [curves.level(100 * best)]}, tuple(courses), tuple(labels))

@@ -22,14 +22,14 @@ DETAIL_HEIGHT = 220
 RUNGS = 4  # bars that are always there, empty or not
 
 
-def race_at(trajectories: Mapping[str, Sequence[Trajectory]], budget: int) -> dict[str, Estimate]:
+def race_at(trajectories: Mapping[str, Sequence[Trajectory]], budget: float) -> dict[str, Estimate]:
     """Accuracy of each method's incumbents under a budget: their mean, measured anew, with its interval.
 
     One repeat alone knows nothing of its spread, and has an interval of no width.
 
     Args:
         trajectories: by method, one per repeat.
-        budget: epochs.
+        budget: in the unit of `Trajectory.spent`: epochs.
 
     Returns:
         By method; not for one of which a repeat has chosen nothing yet.

@@ -5,7 +5,10 @@
 | say what may be chosen | `Space({"lr": Float(1e-4, 1, log=True), "width": Int(4, 64)})` |
 | choose a method | `Grid`, `Random`, `Sobol`, `SuccessiveHalving`, `Hyperband`, `ASHA`, `Bayes`, `Listed` |
 | search | `Study(space, maximise=True).run(objective, Random(seed=0), budget=60)` |
-| practise where the answer is known | `functions.branin()`, `functions.hartmann(6)` ... |
+| search for several things at once | `Study(space, objectives={"error": Goal(), "bytes": Goal(log=True)})` |
+| choose a method for several | `Grid`, `Random`, `Sobol`, `Listed`; `NSGA2`, `ParEGO`, `EHVI` (two only) |
+| practise where the answer is known | `functions.branin()`, `functions.zdt1()` ... |
+| ask which hyper-parameter mattered | `importance(space, study.trials)` |
 | search for scikit-learn | `estimators.CrossValidation(Ridge(), inputs, labels)` |
 | search for networks | `networks.Networks(digits, epochs=20)` (loads torch) |
 | search where every cell is trained | `landscape.train(digits, space)`, `landscape.search(...)` (loads torch) |
@@ -20,8 +23,13 @@ from types import ModuleType
 
 from kit.search import functions
 from kit.search.bayes import Bayes
+from kit.search.ehvi import EHVI
 from kit.search.grid import Grid, Listed
 from kit.search.halving import ASHA, Hyperband, SuccessiveHalving
+from kit.search.importance import importance
+from kit.search.nsga2 import NSGA2
+from kit.search.parego import ParEGO
+from kit.search.pareto import Goal, Goals
 from kit.search.random import Random, Sobol
 from kit.search.space import Choice, Config, Float, Int, Space
 from kit.search.study import Study
@@ -36,6 +44,7 @@ def __getattr__(name: str) -> ModuleType:
     return import_module(f"{__name__}.{name}")
 
 
-__all__ = ["Choice", "Config", "Float", "Int", "Space", "functions"]
+__all__ = ["Choice", "Config", "Float", "Int", "Space", "functions", "importance"]
+__all__ += ["EHVI", "NSGA2", "ParEGO"]
 __all__ += ["ASHA", "Bayes", "Grid", "Hyperband", "Listed", "Random", "Sobol", "SuccessiveHalving"]
-__all__ += ["Method", "Proposal", "Study", "StudyError", "Trial"]
+__all__ += ["Goal", "Goals", "Method", "Proposal", "Study", "StudyError", "Trial"]

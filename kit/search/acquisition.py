@@ -86,8 +86,10 @@ def function(name: Acquisition, best: float, exploration: float) -> AcquisitionF
     return lambda mean, std: with_slopes(mean, std, best, exploration)
 
 
-def log_ei_with_slopes(mean: np.ndarray, std: np.ndarray, best: float, xi: float = 0.0) -> tuple[np.ndarray, Any, Any]:
-    """Log expected improvement, and its derivative by the mean and by the standard deviation."""
+def log_ei_with_slopes(
+    mean: np.ndarray, std: np.ndarray, best: float | np.ndarray, xi: float = 0.0
+) -> tuple[np.ndarray, Any, Any]:
+    """Log expected improvement, and its derivative by the mean and by the standard deviation; `best` may be many."""
     z = (best - xi - mean) / std
     value, slope = log_h(z)
     return np.log(std) + value, -slope / std, (1 - slope * z) / std

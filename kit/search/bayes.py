@@ -9,7 +9,6 @@ of them and, from 60 on, not for each new one; the process itself sees at most `
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,19 +19,14 @@ from scipy.special import expit
 
 from kit import checks, cores
 from kit.search.acquisition import ACQUISITIONS, Acquisition, AcquisitionFunction, function
-from kit.search.random import Sobol, drawn, sobol_points
-from kit.search.space import Choice, Float, Int, Space, key
-from kit.search.surrogate import MAX_FIT, Kernel, Posterior, descend, fit
-from kit.search.trials import Proposal, Trial, losses, untried
+from kit.search.places import Encoding, best_places, proposed
+from kit.search.space import Space
+from kit.search.surrogate import MAX_FIT, Kernel, Posterior, fit
+from kit.search.trials import Proposal, Trial, losses
 
 Liar = Literal["best", "mean", "worst"]
 
 MAX_SEEN = 200  # trials that the process sees, at most
-CANDIDATES = 512  # places where the acquisition function is looked at first
-CLIMBS = 6  # of them from which it is climbed
-CLIMB_STEPS = 30
-APART = 0.1  # between the starts of two climbs, so that they do not all climb one hill
-MAX_TABLE = 10_000  # values of which a table is kept
 BIG = 1e100  # larger values are cut to it, so that no sum overflows
 EDGE = 1e-2  # added to a share and to its rest before the logarithm, which is infinite at known bounds
 
@@ -93,13 +87,9 @@ class Bayes:
     @cores.one_thread()
     def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
         """As in `trials.Method`; a ValueError where a trial gave a value out of `bounds`."""
-        start = min(8, 2 * (len(space) + 1)) if self.start is None else self.start
-        if len(trials) < start or all(trial.value is None for trial in trials):
-            return Sobol(self.seed).propose(space, trials, maximise=maximise)
-        if len({key(trial.config) for trial in trials}) >= space.count:
-            return None
-        places = self.model(space, trials, maximise=maximise).best_places()
-        return untried(map(space.decode, places), trials) or drawn(space, trials, self.seed)  # all good ones are tried
+        return proposed(
+            space, trials, self.start, self.seed, lambda: self.model(space, trials, maximise=maximise).best_places()
+        )
 
     @cores.one_thread()
     def model(
@@ -122,7 +112,7 @@ class Bayes:
             clip: whether values far worse than the rest are cut, so that one of them does not hide the others.
             least_spread: the values are divided by their standard deviation, and by no less than this.
         """
-        encoding = _Encoding(space)
+        encoding = Encoding(space)
         told = [trial for trial in trials if trial.told]
         asked = [trial for trial in trials if not trial.told][-MAX_SEEN // 2 :]
         scale = Scale(self.bounds, maximise)
@@ -195,7 +185,7 @@ class Model:
     """
 
     method: Bayes
-    encoding: _Encoding
+    encoding: Encoding
     posterior: Posterior
     centre: float
     spread: float
@@ -224,10 +214,7 @@ class Model:
         It is that of the standardised losses: a logarithm for `ei` and `pi`, where the value itself may underflow; for
         `ucb` and `thompson` the negative of the bound or of the function that is drawn.
         """
-        features = self._features(places)
-        if self.method.acquisition == "thompson":
-            return -self._drawn(features)
-        return self._function()(*self.posterior.predict(features))[0]
+        return self._score(self._features(places))
 
     def plain(self, scores: np.ndarray) -> np.ndarray:
         """What scores mean: a probability, or a value; for `ei` how much better than the best mean that makes it."""
@@ -244,18 +231,10 @@ class Model:
     @cores.one_thread()
     def best_places(self) -> list[np.ndarray]:
         """Places in the unit cube, the most promising first, [d] each."""
-        every = self.encoding.every
-        drawn = _candidates(self.encoding, self.posterior, self.method.seed, self.number) if every is None else every
-        candidates = self.encoding.snap(drawn)
-        features = self.encoding.features(candidates)  # [m, n_features]
-        if self.method.acquisition == "thompson":
-            return list(candidates[np.argsort(self._drawn(features))])
-        function = self._function()
-        promising = candidates[np.argsort(-function(*self.posterior.predict(features))[0], kind="stable")]
-        if every is not None:
-            return list(promising)
-        climbed = [_climb(self.encoding, self.posterior, function, start) for start in _apart(promising)]
-        return [place for _, place in sorted(climbed, key=lambda pair: -pair[0])] + list(promising)
+        near = self.posterior.x[np.argsort(self.posterior.y, kind="stable")[:4]]
+        drawn = self.method.acquisition == "thompson"
+        slope = None if drawn else self._slope
+        return best_places(self.encoding, self._score, slope, near, self.method.seed, self.number)
 
     @functools.cached_property
     def best(self) -> float:
@@ -265,151 +244,20 @@ class Model:
     def _function(self) -> AcquisitionFunction:
         return function(self.method.acquisition, self.best, self.method.exploration)
 
-    def _drawn(self, features: np.ndarray) -> np.ndarray:
-        """Thompson's function: another one after each trial. [m, n_features] -> [m]."""
-        return self.posterior.samples(features, 1, [self.method.seed, self.number])[0]
+    def _score(self, features: np.ndarray) -> np.ndarray:
+        """[m, n_features] -> [m]; Thompson's function is another one after each trial."""
+        if self.method.acquisition == "thompson":
+            return -self.posterior.samples(features, 1, [self.method.seed, self.number])[0]
+        return self._function()(*self.posterior.predict(features))[0]
+
+    def _slope(self, features: np.ndarray) -> tuple[float, np.ndarray]:
+        """The score at one place, and its slope. [n_features] -> , [n_features]."""
+        mean, std, mean_slope, std_slope = self.posterior.slopes(features)
+        value, by_mean, by_std = self._function()(np.array(mean), np.array(std))
+        return float(value), by_mean * mean_slope + by_std * std_slope
 
     def _features(self, places: np.ndarray) -> np.ndarray:
         return self.encoding.features(self.encoding.snap(places))
-
-
-class _Encoding:
-    """A space as the process sees it: numbers as they are, whole numbers rounded, options by their features.
-
-    Rounding before the kernel keeps the model flat between whole numbers, as the objective is (Garrido-Merchan &
-    Hernandez-Lobato 2020, arXiv:1805.03463).
-    """
-
-    def __init__(self, space: Space) -> None:
-        self.space = space
-        self.parameters = list(space.parameters.values())
-        self.smooth = np.array([isinstance(parameter, Float) for parameter in self.parameters])  # [d]
-        widths = [_rows(each).shape[1] if isinstance(each, Choice) else 1 for each in self.parameters]
-        self.starts = np.cumsum([0, *widths[:-1]])  # the first column of each, [d]
-        self.smooth_columns = self.starts[self.smooth]
-
-    @functools.cached_property
-    def every(self) -> np.ndarray | None:
-        """All places of a space that has few; None of any other. -> [m, d]."""
-        if self.space.count > CANDIDATES * CLIMBS:
-            return None
-        return np.array(list(itertools.product(*(_table(each)[0].tolist() for each in self.parameters))))
-
-    def tried(self, trials: Sequence[Trial]) -> np.ndarray:
-        """Features of what was tried. -> [m, n_features]."""
-        return self.features(np.array([self.space.encode(trial.config) for trial in trials]))
-
-    def snap(self, places: np.ndarray) -> np.ndarray:
-        """Move each place to the middle of its value. [m, d] -> [m, d]."""
-        places = places.copy()
-        for at in np.flatnonzero(~self.smooth):
-            parameter, column = self.parameters[at], places[:, at]
-            if parameter.count <= MAX_TABLE:
-                middles, borders = _table(parameter)
-                places[:, at] = middles[np.searchsorted(borders, column, side="right")]
-            else:
-                places[:, at] = [parameter.encode(parameter.decode(place)) for place in column.tolist()]
-        return places
-
-    def features(self, places: np.ndarray) -> np.ndarray:
-        """[m, d] -> [m, n_features]; places are snapped."""
-        columns = []
-        for parameter, column in zip(self.parameters, places.T, strict=True):
-            if isinstance(parameter, Choice):
-                n = len(parameter.options)
-                columns.append(_rows(parameter)[np.minimum((column * n).astype(int), n - 1)])
-            else:
-                columns.append(column[:, None])
-        return np.hstack(columns)
-
-    def place(self, features: np.ndarray) -> np.ndarray:
-        """Features back to a place, of an option to the one with the nearest. [n_features] -> [d]."""
-        pairs = zip(self.parameters, np.split(features, self.starts[1:]), strict=True)
-        return np.array([_nearest(each, part) if isinstance(each, Choice) else part[0] for each, part in pairs])
-
-    def neighbours(self, place: np.ndarray) -> np.ndarray:
-        """The same place with one whole number a step away, or one option another. -> [m, d]."""
-        found = []
-        for at in np.flatnonzero(~self.smooth):
-            parameter = self.parameters[at]
-            if isinstance(parameter, Choice):
-                n = len(parameter.options)
-                steps = [middle for middle in ((np.arange(n) + 0.5) / n).tolist() if middle != place[at]]
-            else:
-                here = parameter.decode(float(place[at]))
-                steps = [parameter.encode(here + step) for step in (-1, 1) if parameter.holds(here + step)]
-            found += [np.where(np.arange(len(place)) == at, step, place) for step in steps]
-        return np.array(found).reshape(-1, len(place))
-
-
-def _nearest(parameter: Choice, features: np.ndarray) -> float:
-    """The place of the option whose features are nearest."""
-    return (int(((_rows(parameter) - features) ** 2).sum(1).argmin()) + 0.5) / len(parameter.options)
-
-
-def _rows(parameter: Choice) -> np.ndarray:
-    """Features of each option. -> [n, f]."""
-    return np.eye(len(parameter.options)) if parameter.features is None else parameter.features
-
-
-@functools.lru_cache(maxsize=64)
-def _table(parameter: Int | Choice) -> tuple[np.ndarray, np.ndarray]:
-    """Places of all values, and the borders between them. -> [n], [n - 1]."""
-    if isinstance(parameter, Choice):
-        n = len(parameter.options)
-        return (np.arange(n) + 0.5) / n, np.arange(1, n) / n
-    values = range(parameter.low, parameter.high + 1)
-    middles = np.array([parameter.encode(value) for value in values])
-    return middles, np.array([parameter.encode(value + 0.5) for value in values[:-1]])
-
-
-def _candidates(encoding: _Encoding, model: Posterior, seed: int, number: int) -> np.ndarray:
-    """Places all over the cube, and some close to the best ones tried. -> [m, d]."""
-    d = len(encoding.space)
-    rng = np.random.default_rng([seed, number])
-    everywhere = (sobol_points(d, CANDIDATES, seed)[:CANDIDATES] + rng.random(d)) % 1.0  # other places each time
-    places = np.array([encoding.place(row) for row in model.x[np.argsort(model.y, kind="stable")[:4]]])  # [k, d]
-    steps = np.array([0.2, 0.05, 0.01, 0.001])[:, None, None] * rng.standard_normal((4, 32, d))
-    near = np.clip(places[np.arange(32) % len(places)] + steps, 0, 1).reshape(-1, d)
-    return np.vstack([everywhere, near])
-
-
-def _climb(
-    encoding: _Encoding, model: Posterior, function: AcquisitionFunction, place: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Climb the acquisition function: real numbers by L-BFGS, all others step by step, in turns."""
-
-    def at(places: np.ndarray) -> np.ndarray:
-        return function(*model.predict(encoding.features(places)))[0]
-
-    def downhill(numbers: np.ndarray) -> tuple[float, np.ndarray]:
-        features[moving] = numbers
-        mean, std, mean_slope, std_slope = model.slopes(features)
-        value, by_mean, by_std = function(np.array(mean), np.array(std))
-        return -float(value), -(by_mean * mean_slope + by_std * std_slope)[moving]
-
-    smooth, moving = encoding.smooth, encoding.smooth_columns
-    reached = float(at(place[None])[0])
-    for _ in range(3):
-        if len(moving):
-            features, place = encoding.features(place[None])[0], place.copy()
-            found, loss = descend(downhill, place[smooth], [(0.0, 1.0)] * len(moving), CLIMB_STEPS)
-            place[smooth], reached = np.clip(found, 0, 1), -loss
-        neighbours = encoding.neighbours(place)
-        others = at(neighbours) if len(neighbours) else np.array([-np.inf])
-        if others.max() <= reached:
-            break
-        place, reached = neighbours[int(others.argmax())], float(others.max())
-    return reached, place
-
-
-def _apart(places: np.ndarray) -> list[np.ndarray]:
-    """The first `CLIMBS` places that are not close to one before; as many as there are. [m, d] -> [d] each."""
-    found: list[np.ndarray] = []
-    for place in places:
-        if len(found) < CLIMBS and all(np.abs(place - other).max() > APART for other in found):
-            found.append(place)
-    return found
 
 
 def _bounded(found: np.ndarray, *, clip: bool) -> np.ndarray:

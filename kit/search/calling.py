@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from kit.search.pareto import Goals
 from kit.search.space import Config
 
 Objective = Callable[..., Any]
@@ -28,10 +29,19 @@ class Call:
 
     raised: Exception | None = None
 
-    def __init__(self, objective: Objective, limit: float | None, cancel: Event | None, *, batched: bool) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        limit: float | None,
+        cancel: Event | None,
+        *,
+        batched: bool,
+        goals: Goals | None = None,
+    ) -> None:
         self._objective, self._limit, self._cancel, self._batched = objective, limit, cancel, batched
-        self._takes_cancel, self._takes_epochs = _takes(objective, "cancel"), _takes(objective, "epochs", or_any=True)
-        names = [name for name in ("epochs", "cancel") if _takes(objective, name)]  # at most
+        self._goals = goals
+        self._takes_cancel, self._takes_epochs = takes(objective, "cancel"), takes(objective, "epochs", or_any=True)
+        names = [name for name in ("epochs", "cancel") if takes(objective, name)]  # at most
         _check_call(objective, dict.fromkeys(names), batched)
 
     def __call__(self, configs: list[Config], epochs: int | None) -> list[Outcome]:
@@ -75,16 +85,18 @@ class Call:
             raise result  # KeyboardInterrupt, SystemExit: meant for the program, not for one trial
         self.raised = result if isinstance(result, Exception) else None
         if not self._batched or isinstance(result, Exception):
-            return [judged(result) for _ in configs]
+            return [judged(result, self._goals) for _ in configs]
         if not isinstance(result, list) or len(result) != len(configs):
             return [judged(TypeError(f"gave {_shown(result)} for {len(configs)} configurations")) for _ in configs]
-        return [judged(each) for each in result]
+        return [judged(each, self._goals) for each in result]
 
 
-def judged(result: Any) -> Outcome:
+def judged(result: Any, goals: Goals | None = None) -> Outcome:
     """What a result, or an exception in its place, says of its trial; whatever an objective may give."""
     if isinstance(result, Exception):
         return {"status": "failed", "error": f"{type(result).__name__}: {result}"}
+    if goals is not None:
+        return _judged_each(result, goals)
     try:
         values = list(map(_plain, result if np.ndim(result) else [result]))
     except Exception:  # lists of unequal lengths; tensors of several numbers, or without any
@@ -99,6 +111,20 @@ def judged(result: Any) -> Outcome:
     if not math.isfinite(value):
         return {"status": "failed", "error": f"gave {_shown(result)}, where a finite number is needed"}
     return {"status": "done", "value": value, "scores": scores}
+
+
+def _judged_each(result: Any, goals: Goals) -> Outcome:
+    """The same of several objectives: one that is no number, or has no logarithm where one is needed, spoils all."""
+    try:
+        found = {name: judged(each) for name, each in goals.judged(result).items()}
+        for name, outcome in found.items():
+            if outcome["status"] == "failed":
+                return {"status": "failed", "error": f"{name}: {outcome['error']}"}
+            if goals.goals[name].log and outcome["value"] <= 0:
+                raise TypeError(f"{name}: gave {outcome['value']:g}, which has no logarithm, and its Goal is log=True")
+    except TypeError as error:
+        return {"status": "failed", "error": str(error)}
+    return {"status": "done", "values": {name: outcome["value"] for name, outcome in found.items()}}
 
 
 def _plain(value: Any) -> Any:
@@ -125,7 +151,7 @@ def _check_call(objective: Objective, keywords: Mapping[str, Any], batched: bool
         raise TypeError(f"objective cannot be called as objective({call}): {error}; write it as {written}.") from None
 
 
-def _takes(objective: Objective, name: str, *, or_any: bool = False) -> bool:
+def takes(objective: Objective, name: str, *, or_any: bool = False) -> bool:
     """Whether a callable has a parameter of that name; with `or_any`, also where it takes any keyword, or may."""
     signature = _signature(objective)
     if signature is None:

@@ -1,6 +1,7 @@
 """Test functions with known optima, so that a search can be told how far it is from the best: its regret.
 
-Each is to be minimised over its usual domain, and is called with a configuration {"x1": ..., "x2": ...}.
+Each is to be minimised over its usual domain, and is called with a configuration {"x1": ..., "x2": ...}. Those of two
+objectives give {"f1": ..., "f2": ...}; their best hypervolume is known.
 
 | function | dimensions | minimum | source |
 |---|---|---|---|
@@ -8,6 +9,12 @@ Each is to be minimised over its usual domain, and is called with a configuratio
 | Hartmann | 3 or 6 | -3.86278, -3.32237 | Dixon & Szegö (1978) |
 | Ackley | any | 0 | Ackley (1987); Bäck (1996) for d dimensions |
 | Levy | any | 0 | Levy & Montalvo (1985) |
+
+| of two objectives | dimensions | the front | source |
+|---|---|---|---|
+| ZDT1 | 2 or more | f2 = 1 - sqrt(f1): bulges towards the best | Zitzler, Deb & Thiele (2000) |
+| ZDT2 | 2 or more | f2 = 1 - f1^2: bulges away, so no weighted sum has its minimum inside | the same |
+| Branin-Currin | 2 | between a minimum of Branin's and one of Currin's | Belakaria et al. (2019) |
 
 Formulas and optima as collected by Surjanovic & Bingham, Virtual Library of Simulation Experiments.
 """
@@ -23,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from kit import checks
+from kit.search.pareto import Goal, Goals
 from kit.search.space import Float, Space
 
 
@@ -142,3 +150,74 @@ def levy(d: int = 2, *, noise: float = 0.0, seed: int = 0) -> Function:
         return float(math.sin(math.pi * w[0]) ** 2 + inner.sum() + last)
 
     return Function(f"Levy-{d}", ((-10.0, 10.0),) * checks.whole("d", d, 1), 0.0, ((1.0,) * d,), formula, noise, seed)
+
+
+@dataclass(frozen=True)
+class ManyFunction:
+    """Two objectives, both to be minimised over the unit cube, whose best hypervolume is known.
+
+    Attributes:
+        name: of the function.
+        d: coordinates, each in [0, 1].
+        formula: maps x [d] to f1 and f2.
+        corner: where hypervolume ends, by name of the objective.
+        best: hypervolume of the true front.
+    """
+
+    name: str
+    d: int
+    formula: Callable[[np.ndarray], tuple[float, float]]
+    corner: Mapping[str, float]
+    best: float
+
+    @property
+    def space(self) -> Space:
+        """x1, x2 ... in [0, 1]."""
+        return Space({f"x{at}": Float(0, 1) for at in range(1, self.d + 1)})
+
+    @property
+    def goals(self) -> Goals:
+        """f1 and f2, without limits."""
+        return Goals({"f1": Goal(), "f2": Goal()})
+
+    def __call__(self, config: Mapping[str, Any]) -> dict[str, float]:
+        """Both values, by name."""
+        f1, f2 = self.formula(np.array([float(config[name]) for name in self.space.names]))
+        return {"f1": float(f1), "f2": float(f2)}
+
+
+_FAR_CORNER = {"f1": 11.0, "f2": 11.0}  # of the ZDT functions, as in most comparisons
+
+
+def zdt1(d: int = 6) -> ManyFunction:
+    """ZDT1: a convex front, reached where all but x1 are 0; an area of 1/3 below it is out of reach."""
+
+    def formula(x: np.ndarray) -> tuple[float, float]:
+        g = 1 + 9 * x[1:].mean()
+        return x[0], g * (1 - math.sqrt(x[0] / g))
+
+    return ManyFunction("ZDT1", checks.whole("d", d, 2), formula, _FAR_CORNER, 11**2 - 1 / 3)
+
+
+def zdt2(d: int = 6) -> ManyFunction:
+    """ZDT2: a hollow front, reached where all but x1 are 0; an area of 2/3 below it is out of reach."""
+
+    def formula(x: np.ndarray) -> tuple[float, float]:
+        g = 1 + 9 * x[1:].mean()
+        return x[0], g * (1 - (x[0] / g) ** 2)
+
+    return ManyFunction("ZDT2", checks.whole("d", d, 2), formula, _FAR_CORNER, 11**2 - 2 / 3)
+
+
+def branin_currin() -> ManyFunction:
+    """Branin's function against Currin's (Currin et al. 1991), both over the unit square."""
+    first = branin()
+    low, high = np.array(first.bounds).T
+
+    def formula(x: np.ndarray) -> tuple[float, float]:
+        a, b = x
+        share = 1 - math.exp(-1 / (2 * b)) if b else 1.0
+        currin = share * (2300 * a**3 + 1900 * a**2 + 2092 * a + 60) / (100 * a**3 + 500 * a**2 + 4 * a + 20)
+        return first.formula(low + (high - low) * x), currin
+
+    return ManyFunction("Branin-Currin", 2, formula, {"f1": 18.0, "f2": 6.0}, 59.36011874867746)

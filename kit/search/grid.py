@@ -8,13 +8,16 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from kit import checks
 from kit.search.space import Choice, Config, Float, Space, combination, key
 from kit.search.trials import Proposal, Trial, untried
+
+if TYPE_CHECKING:
+    from kit.search.pareto import Goals
 
 Order = Literal["sorted", "shuffled"]
 
@@ -67,7 +70,9 @@ class Grid:
             raise ValueError(f"points make {total} combinations, too many to shuffle: give fewer, or order='sorted'.")
         return combination(values, number if self.order == "sorted" else int(_permutation(total, self.seed)[number]))
 
-    def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
+    def propose(
+        self, space: Space, trials: Sequence[Trial], *, maximise: bool = False, goals: Goals | None = None
+    ) -> Proposal | None:
         """As in `trials.Method`: a combination that is not tried; errors as in `values`."""
         total = math.prod(len(each) for each in self.values(space).values())
         # Number len(trials) is mostly it. Else look backwards, where one was lost, then at those after it.
@@ -89,7 +94,9 @@ class Listed:
         """Refuse what is no list."""
         checks.instance("configs", self.configs, Sequence, "a list of configurations")
 
-    def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
+    def propose(
+        self, space: Space, trials: Sequence[Trial], *, maximise: bool = False, goals: Goals | None = None
+    ) -> Proposal | None:
         """As in `trials.Method`."""
         tried = Counter(key(trial.config) for trial in trials)
         for config in map(space.check, self.configs):

@@ -7,6 +7,7 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import qmc
@@ -14,6 +15,9 @@ from scipy.stats import qmc
 from kit import checks
 from kit.search.space import Float, Space, combination, key
 from kit.search.trials import Proposal, Trial, untried
+
+if TYPE_CHECKING:
+    from kit.search.pareto import Goals
 
 SOBOL_BLOCK = 1024  # points made at once
 MOST_DRAWS = 1000  # in vain, before the configurations of a finite space are gone through in order
@@ -37,7 +41,9 @@ class Random:
         """Refuse what is no seed."""
         checks.whole("seed", self.seed, 0)
 
-    def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
+    def propose(
+        self, space: Space, trials: Sequence[Trial], *, maximise: bool = False, goals: Goals | None = None
+    ) -> Proposal | None:
         """As in `trials.Method`."""
         return drawn(space, trials, self.seed)
 
@@ -58,7 +64,9 @@ class Sobol:
         """Refuse what is no seed."""
         checks.whole("seed", self.seed, 0)
 
-    def propose(self, space: Space, trials: Sequence[Trial], *, maximise: bool) -> Proposal | None:
+    def propose(
+        self, space: Space, trials: Sequence[Trial], *, maximise: bool = False, goals: Goals | None = None
+    ) -> Proposal | None:
         """As in `trials.Method`."""
         n = len(trials)
         numbers = (*range(n, -1, -1), *range(n + 1, n + SOBOL_BLOCK))  # backwards: a lost trial's point comes again

@@ -16,21 +16,21 @@ class Trajectory:
 
     Attributes:
         trials: the trials.
-        spent: epochs (or trials) spent when each was told.
+        spent: epochs (or trials, or minutes) spent when each was told.
         incumbent: number of the best trial so far, after each; None while none is done.
         retested: value of the incumbent's configuration, measured again, after each; None while there is none.
     """
 
     trials: tuple[Trial, ...]
-    spent: tuple[int, ...]
+    spent: tuple[float, ...]
     incumbent: tuple[int | None, ...]
     retested: tuple[float | None, ...]
 
-    def within(self, budget: int) -> int:
+    def within(self, budget: float) -> int:
         """How many of the trials were told within the budget."""
         return sum(spent <= budget for spent in self.spent)
 
-    def at(self, budget: int) -> tuple[Trial, float] | None:
+    def at(self, budget: float) -> tuple[Trial, float] | None:
         """The incumbent under a budget, and its value when measured again; None while there is none."""
         last = self.within(budget) - 1
         if last < 0:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+from kit.search.pareto import Goals
 from kit.search.space import Space
 from kit.search.trials import STATUSES, Proposal, Status, Trial
 from kit.store import Store
@@ -33,13 +34,19 @@ class StudyError(RuntimeError):
 STORE = Store(
     noun="study",
     letters=b"kits",
-    version=2,
+    version=3,
+    older={
+        2: (
+            "ALTER TABLE study ADD COLUMN goals TEXT NOT NULL DEFAULT 'null'",
+            "ALTER TABLE trials ADD COLUMN measured TEXT NOT NULL DEFAULT '{}'",
+        )
+    },
     tables=(
-        "CREATE TABLE study (space TEXT NOT NULL, maximise INTEGER NOT NULL, name TEXT NOT NULL)",
+        "CREATE TABLE study (space TEXT NOT NULL, maximise INTEGER NOT NULL, name TEXT NOT NULL, goals TEXT NOT NULL)",
         """CREATE TABLE trials (
             number INTEGER PRIMARY KEY, config TEXT NOT NULL, status TEXT NOT NULL, epochs INTEGER, continues INTEGER,
             bracket INTEGER, value REAL, scores TEXT NOT NULL, spent INTEGER NOT NULL, seconds REAL NOT NULL,
-            error TEXT NOT NULL, worker TEXT NOT NULL, revision INTEGER NOT NULL UNIQUE)""",
+            error TEXT NOT NULL, worker TEXT NOT NULL, revision INTEGER NOT NULL UNIQUE, measured TEXT NOT NULL)""",
     ),
     way_out="give path",
     error=StudyError,
@@ -68,6 +75,7 @@ class Book:
             self.trials[trial.number] = trial
             return trial
         row = {**vars(trial), "config": json.dumps(trial.config), "scores": json.dumps(trial.scores)}
+        row["measured"] = json.dumps(row.pop("values"))  # VALUES is a word of SQL
         queued = trial.number in self.trials and self.trials[trial.number].status == "queued"
         row["worker"] = _worker(os.getpid()) + QUEUED * queued
         self.connection.execute(
@@ -81,8 +89,8 @@ class Book:
 class Shelf:
     """Keeps the trials of one study; arguments and errors as in `Study`."""
 
-    def __init__(self, space: Space, maximise: bool, path: Path | str | None) -> None:
-        self._space, self._maximise = space, maximise
+    def __init__(self, space: Space, maximise: bool, goals: Goals | None, path: Path | str | None) -> None:
+        self._space, self._maximise, self._goals = space, maximise, json.dumps(goals and goals.as_json())
         self._path = None if path is None or str(path) == ":memory:" else STORE.file(path)
         self._lock = threading.RLock()
         self._forget()
@@ -111,18 +119,19 @@ class Shelf:
     def _catch_up(self, connection: sqlite3.Connection, path: Path, *, write: bool) -> None:
         """Read what changed. What this study writes is read back too: it stands in the file then, and not before."""
         latest = "(SELECT ifnull(max(revision), 0) FROM trials) AS latest"
-        row = connection.execute(f"SELECT space, maximise, name, {latest} FROM study").fetchone()
+        row = connection.execute(f"SELECT *, {latest} FROM study").fetchone()
         if self._name and (row is None or row["name"] != self._name or row["latest"] < self._revision):
             self._forget()
             if row is not None:
                 STORE.check(connection, path)
         if row is None:
             if write:
-                values = [json.dumps(self._space.as_json()), self._maximise, uuid.uuid4().hex]
-                connection.execute("INSERT INTO study VALUES (?, ?, ?)", values)
+                values = [json.dumps(self._space.as_json()), self._maximise, uuid.uuid4().hex, self._goals]
+                connection.execute("INSERT INTO study VALUES (?, ?, ?, ?)", values)
             return
         if not self._name:
-            self._check_same(row["space"], bool(row["maximise"]), path)
+            goals = row["goals"] if "goals" in row.keys() else "null"  # noqa: SIM118 (of values, not of names)
+            self._check_same(row["space"], bool(row["maximise"]), goals, path)
         changed = "SELECT * FROM trials WHERE revision > ? ORDER BY number"
         for trial, worker in [_read(each, path) for each in connection.execute(changed, [self._revision])]:
             self._trials[trial.number] = trial
@@ -139,7 +148,7 @@ class Shelf:
             status: Status = "queued" if self._asked.pop(number).endswith(QUEUED) else "lost"
             self._trials[number] = replace(self._trials[number], status=status)
 
-    def _check_same(self, space: str, maximise: bool, path: Path) -> None:
+    def _check_same(self, space: str, maximise: bool, goals: str, path: Path) -> None:
         mine, theirs = self._space.as_json(), json.loads(space)
         if json.dumps(theirs) != json.dumps(mine):  # as texts: 1, 1.0 and True are different options
             names = {**mine, **theirs}
@@ -149,6 +158,11 @@ class Shelf:
         if maximise != self._maximise:
             other = "maximises" if maximise else "minimises"
             raise ValueError(f"maximise is {self._maximise}, and the study in {path} {other}.")
+        if goals != self._goals:
+            has = f"has {goals}" if json.loads(goals) else "has one objective"
+            raise ValueError(
+                f"objectives are others than those of the study in {path}, which {has}: give another path."
+            )
 
 
 def _read(row: sqlite3.Row, path: Path) -> tuple[Trial, str]:
@@ -157,6 +171,7 @@ def _read(row: sqlite3.Row, path: Path) -> tuple[Trial, str]:
     try:
         worker, _ = named.pop("worker"), named.pop("revision")
         named["config"], named["scores"] = dict(json.loads(named["config"])), tuple(json.loads(named["scores"]))
+        named["values"] = dict(json.loads(named.pop("measured", "{}")))
         if named["status"] not in STATUSES:
             raise ValueError(named["status"])
         return Trial(**named), worker

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
 from kit.search.space import Config, Space, key
+
+if TYPE_CHECKING:
+    from kit.search.pareto import Goals
 
 Status = Literal["queued", "asked", "done", "failed", "timed out", "lost"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -26,8 +29,9 @@ class Trial:
         epochs: what it was trained to; None where the objective has no epochs.
         continues: number of the trial that it goes on from; None where it starts from scratch.
         bracket: of halving methods: which bracket it belongs to, of local search which climb, from 0; else None.
-        value: the mean of `scores`; None unless done.
-        scores: what the objective gave: one number, or one for each fold or seed.
+        value: the mean of `scores`; None unless done, and of several objectives.
+        scores: what the objective gave: one number, or one for each fold or seed; empty of several objectives.
+        values: of several objectives what was given for each name; empty unless done.
         spent: epochs that it trained itself; while it is asked, those that it will train.
         seconds: from its start to its end.
         error: why it failed.
@@ -41,6 +45,7 @@ class Trial:
     bracket: int | None = None
     value: float | None = None
     scores: tuple[float, ...] = ()
+    values: dict[str, float] = field(default_factory=dict)
     spent: int = 0
     seconds: float = 0.0
     error: str = ""
@@ -79,6 +84,17 @@ class Method(Protocol):
             None where nothing can be proposed: until asked trials are told, or for good where none is asked.
         """
         ...
+
+
+class ParetoMethod(Protocol):
+    """A way to search for several objectives at once; all else as in `Method`."""
+
+    def propose(self, space: Space, trials: Sequence[Trial], *, goals: Goals) -> Proposal | None:
+        """The next proposal, for these goals."""
+        ...
+
+
+AnyMethod = Method | ParetoMethod
 
 
 def losses(trials: Sequence[Trial], *, maximise: bool) -> list[float]:

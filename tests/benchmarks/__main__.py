@@ -10,19 +10,24 @@ from tests.benchmarks import (
     architecture,
     busy,
     channels,
+    cluster,
     cohort,
     compression,
     distillation,
     gradient,
     imports,
     notebooks,
+    pareto,
     search,
     slider,
     sweep,
 )
 from tests.benchmarks.registry import Benchmark, choose, run
 
-MODULES = (slider, sweep, channels, cohort, distillation, compression, search, gradient, architecture, notebooks, busy)
+MODULES = (
+    *(slider, sweep, channels, cohort, distillation, compression, search, pareto),
+    *(gradient, architecture, cluster, notebooks, busy),
+)
 BENCHMARKS: dict[str, Benchmark] = {each.__name__.rpartition(".")[2]: each.benchmark for each in MODULES}
 BENCHMARKS["import"] = imports.benchmark  # no module can have that name
 
