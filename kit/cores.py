@@ -29,7 +29,7 @@ _blas_limited = Lock()  # held by the one call that limits BLAS: two that overla
 def count() -> int:
     """Cores that this process may use, 1 or more: as many as the variable KIT_CORES says, where it is set."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(os.environ.get("KIT_CORES", here))  # a worker of `kit.cluster` shares the machine with others
+    return int(os.environ.get("KIT_CORES") or here)  # a worker of `kit.cluster` shares the machine with others
 
 
 @contextmanager
