@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kit import data, models, together, training
-from kit.exercises.verdict import Wrong, answered, checked
+from kit.exercises.verdict import Wrong, ahead_of_random, answered, checked
 from kit.measure import Estimate
 from kit.search import Config, Goals, Random, Space, Study
 from kit.search.parego import SUM
@@ -97,15 +97,7 @@ def best_within(
     """
     maker = problem or _problem
     found = [(_judged(answer, maker(seed), limit, seed), _rival(maker, limit, seed)) for seed in seeds]
-    gain = Estimate.from_pairs(*zip(*found, strict=True))
-    low, high = (f"{100 * each:+.1f}" for each in (gain.low, gain.high))
-    score = (
-        f"Your networks are {100 * abs(gain.value):.1f} points {'worse' if gain.value < 0 else 'better'} than those of "
-        f"random search (95 % interval of the gain {low} to {high}, {gain.n} searches)."
-    )
-    if gain.low <= 0:
-        raise Wrong(f"{score} It counts as beaten when the whole interval is above 0.")
-    return f"{score} The whole interval is above 0: beaten."
+    return ahead_of_random("networks", Estimate.from_pairs(*zip(*found, strict=True)), 1)
 
 
 def _judged(answer: Search, problem: Any, limit: int, seed: int) -> float:

@@ -10,6 +10,8 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
+from kit.measure import Estimate
+
 P = ParamSpec("P")
 
 
@@ -89,3 +91,24 @@ def compare(
     if not math.isclose(got, want, rel_tol=rel, abs_tol=near):
         fitting = (reason for value, reason in mistakes if math.isclose(got, value, rel_tol=rel, abs_tol=near))
         raise Wrong(f"{case} {next(fitting, otherwise)}".strip())
+
+
+def ahead_of_random(what: str, gain: Estimate, places: int) -> str:
+    """Praise where the whole interval of a gain of accuracy over random search lies above 0.
+
+    Args:
+        what: was found, such as "cells".
+        gain: over searches, a share.
+        places: digits after the point, of percentage points.
+
+    Raises:
+        Wrong: 0 is in the interval, or above it.
+    """
+    low, high = (f"{100 * each:+.{places}f}" for each in (gain.low, gain.high))
+    score = (
+        f"Your {what} are {100 * abs(gain.value):.{places}f} points {'worse' if gain.value < 0 else 'better'} than "
+        f"those of random search (95 % interval of the gain {low} to {high}, {gain.n} searches)."
+    )
+    if gain.low <= 0:
+        raise Wrong(f"{score} It counts as beaten when the whole interval is above 0.")
+    return f"{score} The whole interval is above 0: beaten."
