@@ -175,7 +175,8 @@ class Hand:
     def _click(self, name: str) -> None:
         """On a point of a figure, or beside all points."""
         figure = self.explorer.figures[name]
-        points = [(each.name, x, y) for each in figure.data for x, y in zip(each.x or (), each.y or (), strict=True)]
+        # Not strict: the worker may be painting, and then a trace has its new x and still its old y.
+        points = [(each.name, x, y) for each in figure.data for x, y in zip(each.x or (), each.y or (), strict=False)]
         curve, x, y = self.dice.choice([*points, ("", self.dice.uniform(1e-6, 20), 50)])
         self._say(f"click on {curve!r} at {x!r}, {y!r}")
         if x is not None:
