@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -52,8 +53,8 @@ def predict(model: nn.Module, inputs: Tensor) -> Tensor:
 def ask(model: nn.Module, inputs: Tensor) -> Tensor:
     """Logits of one batch in the mode that the model is in.
 
-    Floating-point inputs are cast to the dtype of the model's weights, where all of these share one. Logits of half
-    precision come as float32.
+    Floating-point inputs are cast to the dtype of the model's weights, where all of these share one; ids of tokens come
+    with the mask of `called`. Logits of half precision come as float32.
 
     Args:
         model: answers with logits, an object with `.logits`, a mapping with "logits", or a tuple or list that begins
@@ -64,10 +65,23 @@ def ask(model: nn.Module, inputs: Tensor) -> Tensor:
         ValueError: the model refuses the inputs, or answers otherwise.
     """
     try:
-        answer = model(as_taken(model, inputs))
+        answer = called(model, inputs)
     except REFUSALS as error:
         raise ValueError(_refusal(model, inputs, " ".join(str(error).split()))) from error
     return logits_of(answer)
+
+
+def called(model: nn.Module, inputs: Tensor) -> Any:
+    """What `model` answers to a batch, as it comes.
+
+    Ids of tokens come with `attention_mask`, int64 [n, length], 1 where there is a token, where the model takes such
+    and its `config` does not say that nothing pads.
+    """
+    taken = as_taken(model, inputs)
+    if inputs.is_floating_point() or "attention_mask" not in inspect.signature(model.forward).parameters:
+        return model(taken)
+    pad = getattr(getattr(model, "config", None), "pad_token_id", 0)
+    return model(taken) if pad is None else model(taken, attention_mask=(taken != pad).long())
 
 
 def are_probabilities(logits: Tensor) -> bool:
@@ -181,8 +195,13 @@ def _refusal(model: nn.Module, inputs: Tensor, error: str) -> str:
     """The sentence for samples that the model refuses: about their dtype where the error is, else about their shape."""
     shape, axes, hint = tuple(inputs.shape[1:]), "[n, channels, height, width]", ""
     came, weights = _word(inputs.dtype), " and ".join(sorted(map(_word, _dtypes(model))))
+    tables = [each.num_embeddings for each in model.modules() if isinstance(each, nn.Embedding)]
+    if "index out of range" in error and not inputs.is_floating_point() and tables:
+        least, most = int(inputs.min()), int(inputs.max())
+        came = f"{inputs.shape[1]} ids a sample, from {least} to {most}"
+        return f"dataset: the model, with tables of {' and '.join(map(str, tables))} rows, cannot take {came}: {error}"
     if "Long" in error and inputs.is_floating_point():
-        hint = " (Samples are floating-point numbers; a model of token ids begins with inputs.long().)"
+        hint = " (A model of token ids takes a data set that has them: data.from_texts.)"
         return f"dataset: the model cannot take samples in {came}: {error}{hint}"
     if weights != came and any(word in error for word in ("type", "not implemented for")):
         hint = " (model.float() makes all weights float32.)"

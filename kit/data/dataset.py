@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -16,12 +17,26 @@ SplitName = Literal["train", "validation", "test"]
 LEAST_VALIDATION = 200  # samples of a part: an interval of a few points
 
 
+class Tokens(Protocol):
+    """What turns texts into ids of tokens: `data.Words`, `data.Bytes`, or that of a pretrained model. Id 0 pads."""
+
+    @property
+    def size(self) -> int:
+        """How many ids there are: they lie in 0 .. size - 1."""
+
+    def encode(self, texts: Sequence[str], length: int) -> Tensor:
+        """Ids int64 [n, length]; longer texts are cut, shorter ones padded with 0 at the end."""
+
+    def decode(self, ids: Tensor) -> str:
+        """The text of one row of ids [length], as far as the ids tell it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """Inputs with their labels.
 
     Attributes:
-        inputs: tensor [n, ...]; in a `Dataset` float32 and finite.
+        inputs: tensor [n, ...]; in a `Dataset` float32 and finite, or int64 ids of tokens [n, length].
         labels: int64 tensor [n], each in 0 .. n_classes - 1; or -1 for the unlabelled samples of a transfer set.
 
     Raises:
@@ -64,8 +79,9 @@ class Dataset:
         train, validation, test: the samples to fit on, to choose on, and for the last word.
         class_names: one name a class, in label order.
         scale: what the inputs were divided by when the set was made (see `from_arrays`).
-        noun: what words call the samples, in the plural; left empty, "images" for [n, channels, height, width], and
-            "samples" for others.
+        noun: what words call the samples, in the plural; left empty, "texts" where there are tokens, "images" for
+            [n, channels, height, width], and "samples" for others.
+        tokens: what made ids of texts; then inputs are such ids. None for numbers.
     """
 
     name: str
@@ -75,32 +91,39 @@ class Dataset:
     class_names: tuple[str, ...]
     scale: float = 1.0
     noun: str = ""
+    tokens: Tokens | None = None
 
     def __post_init__(self) -> None:
         """Refuse splits that do not fit together.
 
         Raises:
-            ValueError: a split is empty, holds NaN or infinity, has labels outside 0 .. n_classes - 1, or its
-                samples differ in shape from those of train.
+            ValueError: a split is empty, holds NaN or infinity or ids that its tokens do not have, has labels outside
+                0 .. n_classes - 1, or its samples differ in shape from those of train.
             TypeError: a split that is no `Split`, or a noun that is no text.
         """
+        wanted = torch.float32 if self.tokens is None else torch.int64
         for name in get_args(SplitName):
             split: Split = getattr(self, name)
             checks.instance(name, split, Split)
             x, y, shape = split.inputs, split.labels, tuple(split.inputs.shape[1:])
             for fits, sentence in (
                 (len(y), "is empty; every split needs at least one sample"),
-                (x.dtype == torch.float32, f"must hold float32 inputs; got {x.dtype}"),
+                (x.dtype == wanted, f"must hold {wanted} inputs; got {x.dtype}".replace("hold torch.", "hold ")),
+                (self.tokens is None or x.ndim == 2, f"must hold ids [n, length]; got shape {tuple(x.shape)}"),
                 (not x.requires_grad, "inputs must not require a gradient; give inputs.detach()"),
                 (shape == self.input_shape, f"has samples of shape {shape}; those of train are {self.input_shape}"),
                 (bool(x.isfinite().all()), "inputs must be finite; some are NaN or infinity"),
             ):
                 if not fits:
                     raise ValueError(f"{name} {sentence}.")
+            if self.tokens is not None and x.numel() and not 0 <= int(x.min()) <= int(x.max()) < self.tokens.size:
+                came = f"got ids from {int(x.min())} to {int(x.max())}"
+                raise ValueError(f"{name} inputs must be ids in 0 .. {self.tokens.size - 1}, those of tokens; {came}.")
             check_labels(f"{name} labels", y, self.n_classes)
         checks.instance("noun", self.noun, str, "a text")
         if not self.noun:
-            object.__setattr__(self, "noun", "images" if self.train.inputs.ndim == 4 else "samples")
+            noun = "texts" if self.tokens is not None else "images" if self.train.inputs.ndim == 4 else "samples"
+            object.__setattr__(self, "noun", noun)
 
     @property
     def n_classes(self) -> int:
