@@ -417,7 +417,8 @@ def initialise(model: nn.Module, seed: int) -> None:
 
     The law is PyTorch's default for linear and convolutional layers: uniform within 1 / sqrt(fan in) for weights
     and biases (He et al. 2015, arXiv:1502.01852, with a = sqrt(5)). Embeddings are normal with a standard deviation of
-    0.02 (Devlin et al. 2019, arXiv:1810.04805). Normalisation layers go back to scale 1, shift 0. Parameters on the meta device get memory on the CPU first.
+    0.02 (Devlin et al. 2019, arXiv:1810.04805). Normalisation layers go back to scale 1, shift 0.
+    Parameters on the meta device get memory on the CPU first.
 
     Args:
         model: Linear, Conv, Embedding, BatchNorm, LayerNorm and GroupNorm layers; a TypeError for others that have
