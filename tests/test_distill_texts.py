@@ -13,7 +13,7 @@ from kit.cohort import UNLABELLED
 from kit.data import Split
 from kit.distill import Recipe, Students
 from kit.explorers import DistillationExplorer
-from tests.texts import tiny_texts
+from tests.labelled_texts import tiny_texts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -18,7 +18,7 @@ from kit.search import Float, Int, Space, landscape
 from kit.search.gradient import Cleaned, Implicit, State, Unrolled, auc, clean, flip, network, sample_losses, trained
 from kit.search.networks import Networks
 from tests.nets import vector
-from tests.texts import tiny_texts
+from tests.labelled_texts import tiny_texts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,28 +1,38 @@
-"""A tiny data set of texts for tests: the class is a word that a text holds, or the order of two words."""
+"""A small data set of texts: which of the first two words comes first in the vocabulary decides the class."""
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from kit import data
-from kit.data import Dataset
+from kit.data import Dataset, Split
 
-FILLING = ["the", "of", "a", "and", "it", "to", "in", "is"]
+WORDS, LENGTH = 20, 8
 
 
-@cache
-def tiny_texts(n: int = 240, *, order: bool = False) -> Dataset:
-    """Three classes, each with a word of its own; or two, which differ by the order of two words alone."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(n) % (2 if order else 3)
-    texts = []
-    for label in labels:
-        words = list(rng.choice(FILLING, rng.integers(2, 7)))
-        marks = ("cat", "dog")[:: 1 - 2 * label] if order else ("red", "green", "blue")[label : label + 1]
-        places = np.sort(rng.integers(0, len(words) + 1, len(marks)))
-        for place, mark in zip(places[::-1], marks[::-1], strict=True):
-            words.insert(int(place), mark)
-        texts.append(" ".join(words))
-    return data.from_texts(texts, labels, length=10, name="tiny texts", validation=0.25, test=0.25)
+class Letters:
+    """Each letter is a token; the first of them has id 1."""
+
+    size = WORDS
+
+    def encode(self, texts: Sequence[str], length: int) -> Tensor:
+        rows = [[ord(letter) - ord("`") for letter in text[:length]] for text in texts]
+        return torch.tensor([row + [0] * (length - len(row)) for row in rows])
+
+    def decode(self, ids: Tensor) -> str:
+        return "".join(chr(ord("`") + int(each)) for each in ids if each)
+
+
+def ordered(train: int = 256, others: int = 64, seed: int = 0) -> Dataset:
+    """Texts of two to eight letters, the class 1 where the first one comes after the second."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def split(n: int) -> Split:
+        ids = torch.randint(1, WORDS, (n, LENGTH), generator=generator)
+        lengths = torch.randint(2, LENGTH + 1, (n, 1), generator=generator)
+        ids[torch.arange(LENGTH) >= lengths] = 0
+        return Split(ids, (ids[:, 0] > ids[:, 1]).long())
+
+    return Dataset("letters", split(train), split(others), split(others), ("before", "after"), tokens=Letters())
