@@ -24,6 +24,7 @@ from kit.exercises.prune import (
 )
 from kit.exercises.search import asha_turn, beat_hyperband, halving_cost, hit_probabilities, trials_needed
 from kit.exercises.start import images_needed, pareto_front, stop_early
+from kit.exercises.text import causal_attention, without_heads
 from kit.exercises.together import best_within, scalars
 from kit.exercises.verdict import Verdict
 from kit.exercises.workers import bracket_utilisation, fastest_to_target, workers_fed
