@@ -16,6 +16,7 @@ from kit.data import Dataset
 from kit.prune import Untraceable
 from kit.prune.graph import Group, follow, samples
 from kit.prune.joints import close, located
+from kit.prune.structured import in_heads
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ def align(model: nn.Module, to: nn.Module, *, dataset: Dataset, tries: int = 2, 
     """Put the units of `model` into the order of those of `to` that they are most like; its answers stay the same.
 
     Layer after layer, the order of its units is chosen that makes the sum of products of all weights with those of `to`
-    largest: an assignment. Again and again, until no layer gains. Channels of a convolution are units; those that a sum
-    ties together over several layers move together. What is reached is a local optimum, and some are poor: of several
-    tries the one with the largest sum is taken.
+    largest: an assignment. Again and again, until no layer gains. Channels of a convolution are units, and whole heads
+    of an attention; those that a sum ties together over several layers move together. What is reached is a local
+    optimum, and some are poor: of several tries the one with the largest sum is taken.
 
     Args:
         model: any module whose channels can be followed (as `prune.channels` does it); not changed.
@@ -83,6 +84,7 @@ def align(model: nn.Module, to: nn.Module, *, dataset: Dataset, tries: int = 2, 
     groups, aside = dict[str, Places](), ", so those that stay would change"  # which is said of pruning
     skipped = {name: f"its units {reason.removesuffix(aside)}" for name, reason in graph.skipped.items()}
     inputs = samples(dataset)
+    graph = in_heads(moved, graph, inputs)
     answer = training.predict(moved, inputs)
     for name in [name for name, _ in moved.named_modules() if name in graph.groups]:
         found = _places(moved, graph.groups[name])
@@ -130,18 +132,20 @@ def _descended(
 
 def _places(model: nn.Module, group: Group) -> Places | str:
     """Where the units of a group are held; or why they cannot change places."""
-    n = len(group.units)
-    if int(group.units.max()) + 1 < n:
-        return "its units go together in blocks, such as heads or groups"
+    n = group.n_units
     found: dict[tuple[str, int], _Place] = {}
     for side in group.sides:
-        if len(set(side.channels.bincount(minlength=n).tolist())) > 1:
+        units = group.units[side.channels]
+        if len(set(units.bincount(minlength=n).tolist())) > 1:
             return f"not all of its units go to the same places of {side.layer}"
-        at = side.positions[side.channels.argsort(stable=True)].view(n, -1)  # a unit's positions in their order
+        order = side.channels.argsort(stable=True)
+        at = side.positions[order[units[order].argsort(stable=True)]].view(n, -1)  # a unit's positions in their order
         owner, axes, _ = located(model, side.layer, side.outward)
         path = next(name for name, module in model.named_modules() if module is owner)
         for key, axis in axes.items():
             if getattr(owner, key, None) is not None:
+                if getattr(owner, key).shape[axis] <= int(at.max()):  # a block of a grouped layer stands for all
+                    return f"the groups of {side.layer} go together"
                 name = f"{path}.{key}".lstrip(".")
                 found[name, axis] = _Place(name, axis, at)
     return list(found.values())

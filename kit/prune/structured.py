@@ -98,7 +98,7 @@ def channels(
 
 def channel_groups(model: nn.Module, dataset: Dataset) -> dict[str, int]:
     """The number of channels of each group that may be pruned, by the name of the group's first layer."""
-    return {name: len(group.units) for name, group in _graph(plain(model), dataset).groups.items()}
+    return {name: len(group.units) for name, group in followed(plain(model), dataset).groups.items()}
 
 
 def remove_channels(
@@ -115,7 +115,7 @@ def remove_channels(
     checks.one_of("scope", scope, SCOPES)
     checks.whole("seed", seed)
     model = plain(model)
-    graph = _graph(model, dataset)
+    graph = followed(model, dataset)
     named = list(ratio) if isinstance(ratio, Mapping) else []
     for name in [name for name in named if name in graph.skipped]:
         raise untraceable(model, graph.skipped[name])
@@ -138,21 +138,22 @@ def remove_channels(
     sentences = tuple((name, f"Its channels {skipped[name]}.") for name in order if name in skipped)
     kept = {
         layer: tuple((~marked).nonzero().flatten().tolist())
-        for (layer, outward), marked in _marks(graph, gone).items()
+        for (layer, outward), marked in marks_of(graph, gone).items()
         if outward and isinstance(dict(model.named_modules()).get(layer), joints.LAYERS)
     }
     in_order = tuple(name for name in order if name in floored and name not in skipped)
     return ChannelRemoval(smaller, {name: kept[name] for name in order if name in kept}, in_order, sentences)
 
 
-def _graph(model: nn.Module, dataset: Dataset) -> Graph:
+def followed(model: nn.Module, dataset: Dataset) -> Graph:
+    """The groups of channels, in units that can go; `model` has plain weights. Errors as for `channels`."""
     graph = follow(model, dataset)
     if not graph.groups and graph.skipped:
         raise untraceable(model, *graph.skipped.values())
     if not graph.groups:
         kind = type(model).__name__
         raise ValueError(f"model: {kind} has no channels to remove; it needs a layer between input and output.")
-    return _in_heads(model, graph, samples(dataset))
+    return in_heads(model, graph, samples(dataset))
 
 
 def _remove(model: nn.Module, graph: Graph, wanted: Choice, inputs: Tensor) -> tuple[nn.Module, Choice, dict[str, str]]:
@@ -173,13 +174,13 @@ def _remove(model: nn.Module, graph: Graph, wanted: Choice, inputs: Tensor) -> t
 
 def _try(model: nn.Module, graph: Graph, gone: Choice, inputs: Tensor) -> tuple[nn.Module, str]:
     """The model without those channels, and what is wrong with it."""
-    marks = _marks(graph, gone)
+    marks = marks_of(graph, gone)
     smaller = joints.cut(model, marks)
     fault = joints.first_fault(model, smaller, marks, inputs)
     return smaller, stopped(model, *fault) if fault else ""
 
 
-def _in_heads(model: nn.Module, graph: Graph, inputs: Tensor) -> Graph:
+def in_heads(model: nn.Module, graph: Graph, inputs: Tensor) -> Graph:
     """The graph with larger units where no single one can go: heads, or the same positions of all heads.
 
     Tried are groups of one size at once, as all layers of a network are mostly alike, and then each alone.
@@ -208,7 +209,7 @@ def _labels(count: int, splits: Collection[tuple[int, int]]) -> list[Tensor]:
     return [each, *sorted(together, key=lambda labels: -int(labels.max()))]
 
 
-def _marks(graph: Graph, gone: Choice) -> joints.Marks:
+def marks_of(graph: Graph, gone: Choice) -> joints.Marks:
     """What goes of each layer's outputs and inputs, when those channels of the groups go."""
     marks: dict[tuple[str, bool], Tensor] = {}
     for name, channels in gone.items():
