@@ -19,6 +19,7 @@ The rooms of this package:
     compress     fold, factor, share, quantise and encode weights; merge several networks into one
     search       choose hyper-parameters: grid, random, halving, Bayesian; one loop, one record a trial
     together     a network's structure and its hyper-parameters, chosen together
+    cost         cost on paper: parameters, bytes, FLOPs and time bounds of a network given by its dimensions
     cluster      the same searches on many machines, with Ray
     distill      teach a small network by a big one's answers; whole cohorts of students at once
     plots        numbers in, figure out
@@ -51,6 +52,7 @@ __all__ = [
     "cohort",
     "compress",
     "cores",
+    "cost",
     "data",
     "distill",
     "exercises",
