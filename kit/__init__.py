@@ -21,6 +21,7 @@ The rooms of this package:
     together     a network's structure and its hyper-parameters, chosen together
     cluster      the same searches on many machines, with Ray
     distill      teach a small network by a big one's answers; whole cohorts of students at once
+    pretrained   a real pretrained model, MiniLM, from an installed package
     plots        numbers in, figure out
     explorers    a figure with its controls: move a slider, a real model answers
     exercises    the checks that the notebooks' exercises call
@@ -61,6 +62,7 @@ __all__ = [
     "measure",
     "models",
     "plots",
+    "pretrained",
     "prune",
     "search",
     "sizes",
