@@ -53,8 +53,8 @@ EXPECTED: dict[str, tuple[dict[str, int], dict[str, str]]] = {
         {"embed": f"{LAYER_NORM}: {TOGETHER}"},
     ),
     "vit": (
-        {"blocks.0.fc1": 16, "blocks.1.fc1": 16},
-        {"embed": f"{LAYER_NORM}: {TOGETHER}", "blocks.0.qkv": SIZES, "blocks.1.qkv": SIZES},
+        {"blocks.0.qkv": 12, "blocks.0.fc1": 16, "blocks.1.qkv": 12, "blocks.1.fc1": 16},
+        {"embed": f"{LAYER_NORM}: {TOGETHER}"},
     ),
     "encoder layer": ({"blocks.0.linear1": 16}, {"embed": f"{LAYER_NORM}: {TOGETHER}"}),
     "encoder layer, norm first": ({"blocks.0.linear1": 16}, {"embed": f"(MultiheadAttention|LayerNorm).: {TOGETHER}"}),
