@@ -20,7 +20,6 @@ from kit.prune.joints import cut, first_fault
 from tests.strangers import STRANGERS, By, tokens
 
 LAYER_NORM, TOGETHER = r"norm\d \(LayerNorm\)", "it works on all of them together"
-SIZES = "shape .* is invalid for input of size"
 # At ratio 0.5: how many outputs each layer keeps, and what is left alone, where, and why.
 EXPECTED: dict[str, tuple[dict[str, int], dict[str, str]]] = {
     "chunk": ({"a": 8}, {}),
@@ -110,7 +109,8 @@ def test_what_strangers_bring_is_thinned_rightly_or_left_alone(digits: Dataset, 
     for name, stays in kept.items():
         layer: Any = thinned.model.get_submodule(name)
         rows = layer.weight.shape[int(isinstance(layer, nn.ConvTranspose2d))]
-        assert 0 < stays == width(layer) == rows < width(net.get_submodule(name))
+        few = ratio == 0.25 and name.rpartition(".")[2] in "qkv"  # a quarter of two heads is none
+        assert 0 < stays == width(layer) == rows <= width(net.get_submodule(name)) - (not few)
     x = digits.test.inputs[:50]
     got, expected, dense = (logits(each, x) for each in (thinned.model, silenced(net, thinned.kept), net))
     assert torch.allclose(got, expected, atol=1e-6)

@@ -16,6 +16,7 @@ from kit.data import Dataset
 from kit.prune import Untraceable
 from kit.prune.graph import Group, follow, samples
 from kit.prune.joints import close, located
+from kit.prune.structured import in_heads
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Aligned:
         model: answers as the given one does, with its units in the order of those of the other.
         permutations: by the name of a group of units, that of its first layer: for each place the unit of the given
             model that stands there now.
+        outputs: for each unit of such a group, the outputs of its first layer: of a head several.
         before: the cosine of each unit's weights, those that come in and go out, with the other's unit in its place.
         after: the same for the units in their new order.
         skipped: what was left as it was: the name of a group's first layer, or of a layer; and why, in a sentence.
@@ -33,6 +35,7 @@ class Aligned:
 
     model: nn.Module
     permutations: dict[str, tuple[int, ...]]
+    outputs: dict[str, tuple[tuple[int, ...], ...]]
     before: dict[str, tuple[float, ...]]
     after: dict[str, tuple[float, ...]]
     skipped: tuple[tuple[str, str], ...]
@@ -54,9 +57,9 @@ def align(model: nn.Module, to: nn.Module, *, dataset: Dataset, tries: int = 2, 
     """Put the units of `model` into the order of those of `to` that they are most like; its answers stay the same.
 
     Layer after layer, the order of its units is chosen that makes the sum of products of all weights with those of `to`
-    largest: an assignment. Again and again, until no layer gains. Channels of a convolution are units; those that a sum
-    ties together over several layers move together. What is reached is a local optimum, and some are poor: of several
-    tries the one with the largest sum is taken.
+    largest: an assignment. Again and again, until no layer gains. Channels of a convolution are units, and whole heads
+    of an attention; those that a sum ties together over several layers move together. What is reached is a local
+    optimum, and some are poor: of several tries the one with the largest sum is taken.
 
     Args:
         model: any module whose channels can be followed (as `prune.channels` does it); not changed.
@@ -83,6 +86,7 @@ def align(model: nn.Module, to: nn.Module, *, dataset: Dataset, tries: int = 2, 
     groups, aside = dict[str, Places](), ", so those that stay would change"  # which is said of pruning
     skipped = {name: f"its units {reason.removesuffix(aside)}" for name, reason in graph.skipped.items()}
     inputs = samples(dataset)
+    graph = in_heads(moved, graph, inputs)
     answer = training.predict(moved, inputs)
     for name in [name for name, _ in moved.named_modules() if name in graph.groups]:
         found = _places(moved, graph.groups[name])
@@ -101,7 +105,8 @@ def align(model: nn.Module, to: nn.Module, *, dataset: Dataset, tries: int = 2, 
     order, moved, _ = max(reached, key=lambda each: each[2])
     after = {name: _cosines(moved, wanted, places) for name, places in groups.items()}
     said = tuple((name, f"{reason}.") for name, reason in skipped.items())
-    return Aligned(moved, {name: tuple(each.tolist()) for name, each in order.items()}, before, after, said)
+    units = {name: _outputs(moved, name, places) for name, places in groups.items()}
+    return Aligned(moved, {name: tuple(each.tolist()) for name, each in order.items()}, units, before, after, said)
 
 
 def _descended(
@@ -130,21 +135,30 @@ def _descended(
 
 def _places(model: nn.Module, group: Group) -> Places | str:
     """Where the units of a group are held; or why they cannot change places."""
-    n = len(group.units)
-    if int(group.units.max()) + 1 < n:
-        return "its units go together in blocks, such as heads or groups"
+    n = group.n_units
     found: dict[tuple[str, int], _Place] = {}
     for side in group.sides:
-        if len(set(side.channels.bincount(minlength=n).tolist())) > 1:
+        units = group.units[side.channels]
+        if len(set(units.bincount(minlength=n).tolist())) > 1:
             return f"not all of its units go to the same places of {side.layer}"
-        at = side.positions[side.channels.argsort(stable=True)].view(n, -1)  # a unit's positions in their order
+        order = side.channels.argsort(stable=True)
+        at = side.positions[order[units[order].argsort(stable=True)]].view(n, -1)  # a unit's positions in their order
         owner, axes, _ = located(model, side.layer, side.outward)
         path = next(name for name, module in model.named_modules() if module is owner)
         for key, axis in axes.items():
             if getattr(owner, key, None) is not None:
+                if getattr(owner, key).shape[axis] <= int(at.max()):  # a block of a grouped layer stands for all
+                    return f"the groups of {side.layer} go together"
                 name = f"{path}.{key}".lstrip(".")
                 found[name, axis] = _Place(name, axis, at)
     return list(found.values())
+
+
+def _outputs(model: nn.Module, layer: str, places: Places) -> tuple[tuple[int, ...], ...]:
+    """The outputs of each unit in the first layer of its group."""
+    axis = located(model, layer, outward=True)[1]["weight"]
+    (at,) = (place.at for place in places if place[:2] == (f"{layer}.weight", axis))
+    return tuple(map(tuple, at.tolist()))
 
 
 def _fault(model: nn.Module, places: Places, inputs: Tensor, answer: Tensor) -> str:

@@ -303,7 +303,9 @@ def _pruned(model: nn.Module, dataset: Dataset, recipe: Recipe, how: dict[str, A
 
 
 def _shared(model: nn.Module, dataset: Dataset, recipe: Recipe, how: dict[str, Any]) -> nn.Module:
-    largest = max(weight.numel() for weight in prune.prunable(model).values())  # more clusters are refused
+    largest = max(
+        weight.numel() for weight in prune.prunable(model, embeddings=True).values()
+    )  # more clusters are refused
     shared = share(model, min(2**recipe.bits, largest), biases=True)
     return _tuned(tune_codebooks, shared, dataset, recipe, how)
 

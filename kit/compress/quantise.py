@@ -84,10 +84,11 @@ def quantise(
     dataset: Dataset | None = None,
     cancel: Event | None = None,
 ) -> nn.Module:
-    """A copy of `model` with its prunable weights on grids, and on request what comes into its layers, too.
+    """A copy of `model` with its weights on grids, and on request what comes into its layers, too.
 
     Args:
-        model: any module with a prunable weight (`kit.prune.prunable`); not changed. Biases and normalisation stay.
+        model: any module with a prunable weight (`kit.prune.prunable`) or an embedding, whose channels are its rows
+            (as Zafrir et al. 2019, arXiv:1910.06188, do to BERT); not changed. Biases and normalisation stay.
         bits: 2 to 8 for all weights, or by weight name; names that are left out stay as they are.
         per: one step for a "tensor", or one for each output "channel".
         symmetric: codes from -(2^(bits-1) - 1) to 2^(bits-1) - 1; or else (affine) 2^bits codes over the range of the
@@ -277,7 +278,7 @@ def _divided(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def sqnr(model: nn.Module, smaller: nn.Module) -> dict[str, float]:
-    """The signal-to-quantisation-noise ratio of each prunable weight of `model`, in dB, as it is in `smaller`.
+    """The signal-to-quantisation-noise ratio, in dB, of each weight and embedding of `model` as it is in `smaller`.
 
     That is 10 log10(sum w^2 / sum (w - q)^2), infinite where nothing changed. With numbers that are uniform over the
     range each bit gives 20 log10(2) = 6.02 dB (Bennett 1948); a bell-shaped law gains as much, from a lower start.
@@ -292,7 +293,7 @@ def sqnr(model: nn.Module, smaller: nn.Module) -> dict[str, float]:
     """
     checks.instance("smaller", smaller, nn.Module, "a torch.nn.Module")
     found, thin = {}, plain(smaller)
-    for name, weight in prunable(model).items():
+    for name, weight in prunable(model, embeddings=True).items():
         layer, _, key = name.rpartition(".")
         try:
             other: Any = getattr(thin.get_submodule(layer), key)
@@ -315,7 +316,7 @@ def _levels(
     checks.one_of("per", per, PERS)
     checks.instance("symmetric", symmetric, bool)
     checks.instance("clip", clip, bool)
-    weights = prunable(model, bits if isinstance(bits, Mapping) else ())
+    weights = prunable(model, bits if isinstance(bits, Mapping) else (), embeddings=True)
     by_name = dict(bits) if isinstance(bits, Mapping) else dict.fromkeys(weights, bits)
     checks.named("bits", by_name, weights, "quantised")
     found = {}

@@ -39,7 +39,8 @@ def share(
     precision, as does one of 16 bits.
 
     Args:
-        model: any module with a prunable weight (`kit.prune.prunable`); not changed. Tied weights share one codebook.
+        model: any module with a prunable weight (`kit.prune.prunable`) or an embedding; not changed. Tied weights share
+            one codebook.
         clusters: 1 or more for all; or by weight name, and names that are left out are not shared. A tensor with fewer
             different values than clusters keeps them (rounded): so one number does for small and large layers, and is
             refused only where it exceeds the weights of every tensor, or of the one that is named.
@@ -58,7 +59,7 @@ def share(
     checks.whole("seed", seed)
     checks.instance("biases", biases, bool)
     shared = plain(model)
-    weights = prunable(shared, clusters if isinstance(clusters, Mapping) else ())
+    weights = prunable(shared, clusters if isinstance(clusters, Mapping) else (), embeddings=True)
     with torch.no_grad():
         for at, (name, count) in enumerate(_counts(clusters, weights).items()):
             weight = weights[name]
@@ -173,7 +174,7 @@ def fine_tune(
         **fit_settings: passed on to `training.fit` (seed, lr, batch_size, cancel ...); the errors are its.
     """
     tuned = plain(model)
-    learning = {name: p for name, p in prunable(tuned).items() if p.requires_grad}
+    learning = {name: p for name, p in prunable(tuned, embeddings=True).items() if p.requires_grad}
     halves = [p for p in tuned.parameters() if p.is_floating_point() and torch.equal(p, halved(p.detach()))]
     with ExitStack() as hooks:
         clusters = [_Clusters(weight) for weight in learning.values()]

@@ -92,7 +92,7 @@ class CompressionExplorer(PinningExplorer[Settings, Answer]):
         self.here = Mark("point")
         title = f"CompressionExplorer: {type(model).__name__} on {dataset.name}"
         call = {"ratio": ratio} | ({} if seconds == SECONDS else {"seconds": seconds})
-        table = _table(ratio, prune.prunable(self._compression.dense))
+        table = _table(ratio, prune.prunable(self._compression.dense, embeddings=True))
         super().__init__(title, table, (("model", "dataset"), call), marks=[self.here])
 
     @property
@@ -172,10 +172,14 @@ class CompressionExplorer(PinningExplorer[Settings, Answer]):
         def weight(model: nn.Module) -> Any:
             """Of the layer; where low rank made two of it, of the first."""
             stem = name.removesuffix(".weight") + "."
-            return next(each for own, each in prune.prunable(model).items() if own == name or own.startswith(stem))
+            return next(
+                each
+                for own, each in prune.prunable(model, embeddings=True).items()
+                if own == name or own.startswith(stem)
+            )
 
         def error() -> Panel:
-            sizes = {own: each.numel() for own, each in prune.prunable(after()).items()}
+            sizes = {own: each.numel() for own, each in prune.prunable(after(), embeddings=True).items()}
             return plots.error_panel(sizes, compress.sqnr(before(), after()), recipe.bits * (recipe.kind != "off"))
 
         return {

@@ -266,7 +266,11 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
             "plane": lambda: self._plane(settings),
             "kept": lambda: plots.kept_panel(dense, pruned().kept),
             "weights": lambda: plots.weights_panel(dense, pruned().model, sweep.thresholds(method, ratio)),
-            "filters": lambda: plots.filters_panel(dense, pruned().model, shape, pruned().outputs),
+            "filters": lambda: (
+                plots.heads_panel(dense, pruned().model, sweep.heads, pruned().outputs)
+                if sweep.heads
+                else plots.filters_panel(dense, pruned().model, shape, pruned().outputs)
+            ),
         }
 
     def _plane(self, settings: Settings) -> Panel:

@@ -32,8 +32,8 @@ def whole_heads(
         return None
     for width in sorted({each for heads, each in splits if heads * each == takers[0]}):
         for group in _arranged(sides, takers[0], width):
-            ends = (group.units == 0, group.units == group.units.max())
-            if len(group.units) > 1 and all(_fits(model, group, gone, inputs) for gone in ends):
+            ends = (group.units == 0, group.units == group.n_units - 1)
+            if group.n_units > 1 and all(_fits(model, group, gone, inputs) for gone in ends):
                 return group
     return None
 

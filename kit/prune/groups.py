@@ -32,3 +32,8 @@ class Group:
 
     sides: tuple[Side, ...]
     units: Tensor
+
+    @property
+    def n_units(self) -> int:
+        """How many units there are."""
+        return int(self.units.max()) + 1

@@ -25,17 +25,19 @@ _LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)
 _MULTIPLY = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
-def prunable(model: nn.Module, also: Collection[str] = ()) -> dict[str, nn.Parameter]:
+def prunable(model: nn.Module, also: Collection[str] = (), *, embeddings: bool = False) -> dict[str, nn.Parameter]:
     """The weights that pruning may remove, by name: those by which a layer multiplies what comes in.
 
     That is, of linear, bilinear, convolutional, recurrent and attention layers (and `Conv1D` of transformers), every
-    weight with two or more dimensions. Biases and normalisation scales are left alone, as they are few; embeddings, and
-    heads that share their weight, as they are looked up. So is a parameter that no such layer owns, such as a class
-    token or a table of positions: which of them multiply, only the reader knows, and may say by `also`.
+    weight with two or more dimensions. Biases and normalisation scales are left alone, as they are few. Embeddings, and
+    heads that share their weight, are looked up: a text reads few rows of a table, so zeros there save bytes but no
+    FLOPs. A parameter that no such layer owns, such as a class token or a table of positions, is left alone, too: which
+    of them multiply, only the reader knows, and may say by `also`.
 
     Args:
         model: any module; one whose weights are not plain (see `kit.prune.plain`) is read through a plain copy.
         also: names of further parameters with two or more dimensions; other names are passed over.
+        embeddings: whether tables of embeddings count, too, as for what makes numbers smaller rather than fewer.
 
     Raises:
         TypeError: no module.
@@ -53,7 +55,8 @@ def prunable(model: nn.Module, also: Collection[str] = ()) -> dict[str, nn.Param
         if "weight" in name
     }
     named = {name: p for name, p in model.named_parameters() if p.ndim >= 2}
-    found = {name: p for name, p in named.items() if name in also or id(p) in owned - looked_up}
+    wanted = owned | looked_up if embeddings else owned - looked_up
+    found = {name: p for name, p in named.items() if name in also or id(p) in wanted}
     if not found:
         way_out = f"; or name parameters: prune.weights(model, ratio={{{next(iter(named))!r}: 0.5}})" if named else ""
         needs = f"it needs a weight of a linear, convolutional, recurrent or attention layer{way_out}"

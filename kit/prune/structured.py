@@ -8,8 +8,8 @@ smaller model is the right one, `kit.prune.joints` checks.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from threading import Event
 
 import torch
@@ -98,7 +98,7 @@ def channels(
 
 def channel_groups(model: nn.Module, dataset: Dataset) -> dict[str, int]:
     """The number of channels of each group that may be pruned, by the name of the group's first layer."""
-    return {name: len(group.units) for name, group in _graph(plain(model), dataset).groups.items()}
+    return {name: len(group.units) for name, group in followed(plain(model), dataset).groups.items()}
 
 
 def remove_channels(
@@ -115,7 +115,7 @@ def remove_channels(
     checks.one_of("scope", scope, SCOPES)
     checks.whole("seed", seed)
     model = plain(model)
-    graph = _graph(model, dataset)
+    graph = followed(model, dataset)
     named = list(ratio) if isinstance(ratio, Mapping) else []
     for name in [name for name in named if name in graph.skipped]:
         raise untraceable(model, graph.skipped[name])
@@ -128,7 +128,7 @@ def remove_channels(
     units = {name: _mean(scores[name], group.units) for name, group in graph.groups.items()}
     goes, floored = _choose(units, ratio, scope)
     wanted = {name: goes[name][group.units] for name, group in graph.groups.items()}
-    smaller, gone, skipped = _remove(model, graph, wanted, scores, samples(dataset))
+    smaller, gone, skipped = _remove(model, graph, wanted, samples(dataset))
     for name in [name for name in named if name in skipped]:
         raise untraceable(model, skipped[name])
     if skipped and len(skipped) == sum(bool(channels.any()) for channels in wanted.values()):
@@ -138,26 +138,25 @@ def remove_channels(
     sentences = tuple((name, f"Its channels {skipped[name]}.") for name in order if name in skipped)
     kept = {
         layer: tuple((~marked).nonzero().flatten().tolist())
-        for (layer, outward), marked in _marks(graph, gone).items()
+        for (layer, outward), marked in marks_of(graph, gone).items()
         if outward and isinstance(dict(model.named_modules()).get(layer), joints.LAYERS)
     }
     in_order = tuple(name for name in order if name in floored and name not in skipped)
     return ChannelRemoval(smaller, {name: kept[name] for name in order if name in kept}, in_order, sentences)
 
 
-def _graph(model: nn.Module, dataset: Dataset) -> Graph:
+def followed(model: nn.Module, dataset: Dataset) -> Graph:
+    """The groups of channels, in units that can go; `model` has plain weights. Errors as for `channels`."""
     graph = follow(model, dataset)
     if not graph.groups and graph.skipped:
         raise untraceable(model, *graph.skipped.values())
     if not graph.groups:
         kind = type(model).__name__
         raise ValueError(f"model: {kind} has no channels to remove; it needs a layer between input and output.")
-    return graph
+    return in_heads(model, graph, samples(dataset))
 
 
-def _remove(
-    model: nn.Module, graph: Graph, wanted: Choice, scores: Mapping[str, Tensor], inputs: Tensor
-) -> tuple[nn.Module, Choice, dict[str, str]]:
+def _remove(model: nn.Module, graph: Graph, wanted: Choice, inputs: Tensor) -> tuple[nn.Module, Choice, dict[str, str]]:
     """Remove of the wanted channels what passes the check: the smaller model, what went, and why other groups stay."""
     gone: Choice = {name: channels for name, channels in wanted.items() if not channels.any()}
     smaller, skipped = training.copy_of(model), {}
@@ -169,36 +168,48 @@ def _remove(
         elif len(part) > 1:
             parts += [part[len(part) // 2 :], part[: len(part) // 2]]
         else:
-            (name,) = part
-            for channels in _coarser(wanted[name], graph.groups[name].units, scores[name], graph.splits):
-                tried, still = _try(model, graph, gone | {name: channels}, inputs)
-                if not still:
-                    smaller, gone = tried, gone | {name: channels}
-                    break
-            else:
-                skipped[name] = reason
+            skipped[part[0]] = reason
     return smaller, gone, skipped
 
 
 def _try(model: nn.Module, graph: Graph, gone: Choice, inputs: Tensor) -> tuple[nn.Module, str]:
     """The model without those channels, and what is wrong with it."""
-    marks = _marks(graph, gone)
+    marks = marks_of(graph, gone)
     smaller = joints.cut(model, marks)
     fault = joints.first_fault(model, smaller, marks, inputs)
     return smaller, stopped(model, *fault) if fault else ""
 
 
-def _coarser(gone: Tensor, units: Tensor, scores: Tensor, splits: Collection[tuple[int, int]]) -> Iterator[Tensor]:
-    """The same share in whole heads, or in the same positions of all heads, for each way to split the units so."""
-    for heads, positions in sorted(splits):
-        if heads * positions == int(units.max()) + 1:
-            for together in (units // positions, units % positions):
-                goes, _ = _choose({"": _mean(scores, together)}, float(gone.float().mean()), "layer")
-                if goes[""].any():
-                    yield goes[""][together]
+def in_heads(model: nn.Module, graph: Graph, inputs: Tensor) -> Graph:
+    """The graph with larger units where no single one can go: heads, or the same positions of all heads.
+
+    Tried are groups of one size at once, as all layers of a network are mostly alike, and then each alone.
+    """
+    alike: dict[int, list[str]] = {}
+    for name, group in graph.groups.items():
+        alike.setdefault(group.n_units, []).append(name)
+    parts = [(names, options) for n, names in alike.items() if len(options := _labels(n, graph.splits)) > 1]
+    groups = dict(graph.groups)
+    for names, options in parts:
+        for labels in options:
+            coarse = {name: replace(graph.groups[name], units=labels[graph.groups[name].units]) for name in names}
+            if not _try(model, graph, {name: group.units == 0 for name, group in coarse.items()}, inputs)[1]:
+                groups |= coarse
+                break
+        else:
+            parts += [([name], options) for name in names if len(names) > 1]
+    return replace(graph, groups=groups)
 
 
-def _marks(graph: Graph, gone: Choice) -> joints.Marks:
+def _labels(count: int, splits: Collection[tuple[int, int]]) -> list[Tensor]:
+    """Ways to put `count` units together, int64 [count] each, the finest first: not at all, and two for each split."""
+    each = torch.arange(count)
+    fitting = [positions for heads, positions in splits if heads * positions == count]
+    together = [labels for positions in fitting for labels in (each // positions, each % positions)]
+    return [each, *sorted(together, key=lambda labels: -int(labels.max()))]
+
+
+def marks_of(graph: Graph, gone: Choice) -> joints.Marks:
     """What goes of each layer's outputs and inputs, when those channels of the groups go."""
     marks: dict[tuple[str, bool], Tensor] = {}
     for name, channels in gone.items():

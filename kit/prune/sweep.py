@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from threading import Event, Lock
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,7 @@ from torch import nn
 from kit import checks, measure, training
 from kit.data import Dataset
 from kit.measure import Estimate, Profile
+from kit.prune.heads import Heads, heads
 from kit.prune.plain import plain
 from kit.prune.scores import IMPORTANCES, Importance, prunable, score_weights
 from kit.prune.structured import ChannelRemoval, remove_channels
@@ -220,6 +222,16 @@ class Sweep:
         check_renew(self.model, method.renew)
         as_it_is = self.pruned(replace(method, renew=False), ratio, callbacks=callbacks, cancel=cancel)
         return replace(as_it_is, model=renewed(as_it_is.model, self.dataset, cancel))
+
+    @cached_property
+    def heads(self) -> dict[str, Heads]:
+        """The heads of each attention of a model for texts; none where there are none, or they cannot be followed."""
+        if self.dataset.tokens is None:
+            return {}
+        try:
+            return heads(self.model, self.dataset)
+        except ValueError:
+            return {}
 
     def ranking(self, method: PruningMethod, cancel: Event | None = None) -> Ranking:
         """The queue in which `method` removes weights, remembered; `cancel` as in `score_weights`."""
