@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from kit import checks, training
 from kit.data import Dataset
 from kit.prune import plain, prunable
+from kit.prune.joints import LAYERS, TransposedLinear
 
 Per = Literal["tensor", "channel"]
 PERS: tuple[Per, ...] = get_args(Per)
@@ -331,7 +332,7 @@ def _levels(
 
 def _outputs(layer: Any) -> int:
     """The axis of a layer's weight along which its outputs are; of a parameter of no layer, the first."""
-    return int(bool(getattr(layer, "transposed", False)) or type(layer).__name__ == "Conv1D")
+    return int(bool(getattr(layer, "transposed", False)) or isinstance(layer, TransposedLinear))
 
 
 def _calibrate(
@@ -352,9 +353,8 @@ def _calibrate(
 
         return listen
 
-    kinds = (nn.Linear, nn.modules.conv._ConvNd)
     for name, layer in exact.named_modules():
-        if isinstance(layer, kinds):
+        if isinstance(layer, LAYERS):
             layer.register_forward_pre_hook(listener(name), with_kwargs=True)
     inputs = dataset.train.first(CALIBRATION_SAMPLES).inputs
     for part in inputs.split(CALIBRATION_BATCH):

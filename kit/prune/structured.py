@@ -253,8 +253,8 @@ def _channel_scores(model: nn.Module, group: Group, weight_scores: Mapping[str, 
         layer, score = modules.get(side.layer), weight_scores.get(f"{side.layer}.weight")
         if score is None or not isinstance(layer, joints.LAYERS) or joints.is_depthwise(layer):
             continue
-        by_column = side.outward == bool(getattr(layer, "transposed", False))
-        own = (score.transpose(0, 1) if by_column else score).flatten(1).sum(1)  # [rows or columns]
+        axis = joints.located(model, side.layer, side.outward)[1]["weight"]
+        own = score.transpose(0, axis).flatten(1).sum(1)  # [rows or columns]
         if len(own) == side.width:  # (inputs of a grouped convolution share columns: no score of their own)
             total.index_add_(0, side.channels, own[side.positions])
     return total
