@@ -132,7 +132,7 @@ def from_texts(
         labels: [n] whole numbers as in `from_arrays`, or texts, which name the classes, in the order of the alphabet.
         tokens: "words" learns `Words` from the train split; "bytes" is `Bytes`; or any object with `size` and
             `encode(texts, length)`, such as the tokeniser of a pretrained model (see `Tokens`).
-        length: ids a text, 1 or more. Longer texts are cut there. The data set says by `print` how many texts fill it.
+        length: ids a text, 1 or more. Longer texts are cut there. `print` of the data set says how many fill it.
         vocabulary: of "words": the most ids, 3 or more.
         name: as in `from_arrays`, like the others that follow.
         validation: share of the texts that validate.
@@ -177,7 +177,7 @@ def words_of(text: str) -> list[str]:
 @cache
 def _pattern() -> re.Pattern[str]:
     r"""A word, or one sign, each with its marks: \w knows no vowel signs of Hindi, and no variants of emoji."""
-    marks = "".join(chr(at) for at in range(0x300, 0x1E950) if unicodedata.category(chr(at))[0] == "M") + "\ufe0f"
+    marks = "".join(chr(at) for at in range(0x300, 0x1E950) if unicodedata.category(chr(at))[0] == "M")
     return re.compile(rf"\w[\w{marks}]*|[^\w\s][{marks}]*")
 
 
