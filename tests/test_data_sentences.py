@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 from kit import data
 from kit.data.sentences import LIBRARIES, cache_folder, first_sentence
 
-Install = Callable[[str, dict[str, str | bytes]], None]
+Install = Callable[[str, Mapping[str, str | bytes]], None]
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     monkeypatch.setenv("KIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
-    def put(name: str, files: dict[str, str | bytes]) -> None:
+    def put(name: str, files: Mapping[str, str | bytes]) -> None:
         for path, text in files.items():
             file = tmp_path / "site" / name / path
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -78,8 +78,18 @@ def docstrings(
         seed: of the split.
     """
     texts, labels, names = docstring_texts(libraries, per_class=per_class)
-    settings = {"length": length, "vocabulary": vocabulary, "seed": seed, "validation": 0.3, "test": 0.2}
-    return from_texts(texts, labels, tokens=tokens, name="docstrings", class_names=names, **settings)
+    return from_texts(
+        texts,
+        labels,
+        tokens=tokens,
+        length=length,
+        vocabulary=vocabulary,
+        name="docstrings",
+        validation=0.3,
+        test=0.2,
+        seed=seed,
+        class_names=names,
+    )
 
 
 def docstring_texts(

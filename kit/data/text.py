@@ -131,7 +131,7 @@ def from_texts(
         texts: [n] texts in any language, none of them empty.
         labels: [n] whole numbers as in `from_arrays`, or texts, which name the classes, in the order of the alphabet.
         tokens: "words" learns `Words` from the train split; "bytes" is `Bytes`; or any object with `size` and
-            `encode(texts, length)`, such as the tokeniser of a pretrained model (see `Tokens`).
+            `encode(texts, length)`, such as a pretrained model's; see `Tokens`, whose `decode` is for showing.
         length: ids a text, 1 or more. Longer texts are cut there. `print` of the data set says how many fill it.
         vocabulary: of "words": the most ids, 3 or more.
         name: as in `from_arrays`, like the others that follow.
