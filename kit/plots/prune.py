@@ -20,7 +20,6 @@ from kit.prune import Heads, prunable
 BINS = 61
 FEW_WEIGHTS = 1_000_000
 MAX_FILTERS, MAX_NUMBERS = 64, 6400
-MAX_NAMED = 12  # rows of small squares: a name takes 13 pixels
 ROWS = 9  # of layers, for which a detail figure has room
 DECADES: dict[SizeName, float] = {"nonzeros": 3, "file_bytes": 1}  # at least on the axis: there most curves will go
 
@@ -233,9 +232,14 @@ def heads_panel(
         },
         crosses(xs, ys, min(16.0, 100 / max(most, len(rows)))),
     ]
-    x = {"title": "head (✖ gone)", "tickvals": list(range(most)), "showgrid": False, "range": [-0.5, most - 0.5]}
+    x = {
+        "title": "head (✖ gone)",
+        "tickvals": list(range(0, most, -(-most // ROWS))),
+        "showgrid": False,
+        "range": [-0.5, most - 0.5],
+    }
     y = row_axis(rows) | {"range": [len(rows) - 0.5, -0.5]}
-    step = -(-len(rows) // MAX_NAMED)
+    step = -(-len(rows) // ROWS)  # of many every other one is named, or every third ...
     y |= {"tickvals": y["tickvals"][::step], "ticktext": y["ticktext"][::step]}
     return Panel(traces, style.layout("How large each head is", 220, x, y, margin=row_margin(rows)))
 
