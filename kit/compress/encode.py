@@ -133,7 +133,7 @@ def encode(state: nn.Module | Mapping[str, Tensor], *, huffman: bool = True) -> 
     """
     checks.instance("huffman", huffman, bool, "True or False")
     entries, ways = _plan(state, huffman)
-    parts = {
+    parts: dict[str, list[bytes | memoryview]] = {
         "tables": [_deflate(b"".join(way.tables for way in ways))],
         "codebooks": [each for way in ways for each in (way.book, way.steps)],
         "gaps": [way.gaps.bits for way in ways if way.gaps],
@@ -262,7 +262,7 @@ def _ways(tensor: Tensor, huffman: bool) -> Iterator[_Way]:
     tensor = tensor.cpu()
     small = _smallest(tensor)
     numbers = _bits(small)
-    yield (raw := _Way(_word(small.dtype), memoryview(numbers.view(np.uint8))))  # not a copy of a large tensor
+    yield (raw := _Way(_word(small.dtype), numbers.view(np.uint8).data))  # not a copy of a large tensor
     if len(numbers):
         if tensor.is_floating_point() and (minus := numbers == 1 << (8 * numbers.itemsize - 1)).any():
             numbers = np.where(minus, 0, numbers)  # -0.0
@@ -371,10 +371,10 @@ def _tensors(data: memoryview) -> Iterator[tuple[str, Tensor]]:
     header, body = _inflate(data)
     lengths, entries = json.loads(header)
     tables, *sections = _cut(body, lengths)
-    inflated, rest = _inflate(tables) if tables else (b"", b"")
+    inflated, rest = _inflate(tables) if tables else (b"", memoryview(b""))
     if rest:
         raise ValueError("bytes are left after the tables")
-    reader = _Reader(*(_Section(each) for each in (inflated, *sections)))
+    reader = _Reader(*(_Section(memoryview(each)) for each in (inflated, *sections)))
     tied = {entry[1] for entry in entries if len(entry) == 2}
     names, found = set[str](), dict[int, Tensor]()
     for place, entry in enumerate(entries):
@@ -395,8 +395,8 @@ def _tensors(data: memoryview) -> Iterator[tuple[str, Tensor]]:
 class _Section:
     """Bytes that are read from the beginning to the end."""
 
-    def __init__(self, data: bytes | memoryview) -> None:
-        self.rest = memoryview(data)
+    def __init__(self, data: memoryview) -> None:
+        self.rest = data
 
     def take(self, size: int) -> memoryview:
         if size > len(self.rest):
