@@ -248,7 +248,12 @@ def test_of_a_large_model_every_step_can_be_cancelled_between_tensors(
         assert len(looked) == 1  # of several layers
     else:
         encoded = compression.encoded
-        monkeypatch.setattr(compression, "encoded", lambda each: (stop.set(), encoded(each))[1])
+
+        def stopped(each: Recipe) -> Any:
+            stop.set()
+            return encoded(each)
+
+        monkeypatch.setattr(compression, "encoded", stopped)
         with pytest.raises(training.Cancelled, match="while the file was written"):
             compression.step(recipe, cancel=stop)
         monkeypatch.setattr(compression, "encoded", encoded)

@@ -374,7 +374,8 @@ def _tensors(data: memoryview) -> Iterator[tuple[str, Tensor]]:
     inflated, rest = _inflate(tables) if tables else (b"", memoryview(b""))
     if rest:
         raise ValueError("bytes are left after the tables")
-    reader = _Reader(*(_Section(memoryview(each)) for each in (inflated, *sections)))
+    every = [memoryview(inflated), *sections]
+    reader = _Reader(*map(_Section, every))
     tied = {entry[1] for entry in entries if len(entry) == 2}
     names, found = set[str](), dict[int, Tensor]()
     for place, entry in enumerate(entries):
