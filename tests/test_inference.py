@@ -304,7 +304,8 @@ def test_a_large_model_is_interrupted_inside_of_a_batch(monkeypatch: pytest.Monk
     net = nn.Sequential(nn.Linear(4, 4), Stopping(stop, where), nn.Linear(4, 3))
     net[2].register_forward_hook(lambda *_: after.append(1))
     inputs, labels = torch.rand(60, 4), torch.arange(60) % 3
-    dataset = Dataset("random", *[Split(inputs, labels)] * 3, ("a", "b", "c"))
+    split = Split(inputs, labels)
+    dataset = Dataset("random", split, split, split, ("a", "b", "c"))
     outside, before = torch.get_rng_state(), vector(net)
     monkeypatch.setattr(inference, "SMALL_MODEL", 1)
     with pytest.raises(training.Cancelled, match=r"in epoch 1 of 1, before batch 1 was done\."):

@@ -139,8 +139,11 @@ def weights_panel(dense: nn.Module, pruned: nn.Module, thresholds: Sequence[floa
     some = np.abs(np.concatenate([each[::step] for each in before])) if step else np.zeros(0)
     reach = (float(np.quantile(some, 0.995)) if len(some) else 0.0) or 1.0
     edges = np.linspace(-reach, reach, BINS + 1)
-    was = sum(np.histogram(each.clip(-reach, reach), edges)[0] for each in before).tolist()
-    now = sum(np.histogram(each[each != 0].clip(-reach, reach), edges)[0] for each in after).tolist()
+    heights = np.zeros((2, BINS), dtype=int)
+    for row, weights in enumerate((before, [each[each != 0] for each in after])):
+        for each in weights:  # one by one: all in one row would be the model once more
+            heights[row] += np.histogram(each.clip(-reach, reach), edges)[0]
+    was, now = heights.tolist()
     centres, top = ((edges[:-1] + edges[1:]) / 2).tolist(), max(was)
     places = [x for threshold in sorted(set(thresholds)) for x in (-threshold, threshold)]
     blue, line = {"color": style.BLUE, "line": {"width": 0}}, {"type": "scatter", "mode": "lines"}

@@ -303,7 +303,8 @@ class Sweep:
             return found
         pruned = self.pruned(method, ratio, callbacks=callbacks, cancel=cancel)
         split, dense = self.dataset.validation, key == (PruningMethod(), 0.0)
-        sizes = self.dense if dense else self._sizes(pruned.model)
+        with training.interruptible(self.model, cancel, "while sizes were taken"):
+            sizes = self.dense if dense else self._sizes(pruned.model)
         for counts in training.evaluate_slices(pruned.model, split, batch_size=self.slice_size, cancel=cancel):
             accuracy = Estimate.from_counts(counts.correct, counts.total)
             layers: dict[str, Any] = {"emptied": pruned.emptied, "floored": pruned.floored, "skipped": pruned.skipped}
