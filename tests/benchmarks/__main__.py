@@ -22,11 +22,12 @@ from tests.benchmarks import (
     search,
     slider,
     sweep,
+    text,
 )
 from tests.benchmarks.registry import Benchmark, choose, run
 
 MODULES = (
-    *(slider, sweep, channels, cohort, distillation, compression, search, pareto),
+    *(slider, sweep, channels, cohort, distillation, compression, text, search, pareto),
     *(gradient, architecture, cluster, notebooks, busy, big),
 )
 BENCHMARKS: dict[str, Benchmark] = {each.__name__.rpartition(".")[2]: each.benchmark for each in MODULES}
