@@ -23,6 +23,8 @@ from kit.prune import plain
 from kit.prune.joints import LAYERS, TransposedLinear, exchanged
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_SIDES = ("in_features", "out_features", "in_channels", "out_channels")
+_GEOMETRY = (*_SIDES, "kernel_size", "stride", "padding", "dilation", "groups")
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,15 @@ class Factored:
 class LowRank(nn.Sequential):
     """Two layers in the place of one: to r channels, then to all.
 
-    Code that reads the weight or the bias of the one that was there gets the product, and the bias of the second.
+    Code that reads the weight or the bias of the one that was there gets the product, and the bias of the second; its
+    stride, padding and the like are those of the first.
     """
+
+    def __getattr__(self, name: str) -> Any:
+        """What is looked up in vain: of the layer whose matter it is (MobileNetV2 pads by the stride of its layers)."""
+        if name in _GEOMETRY:
+            return getattr(self[int(name.startswith("out"))], name)
+        return super().__getattr__(name)
 
     @property
     def weight(self) -> Tensor:

@@ -74,7 +74,7 @@ def samples(dataset: Dataset) -> Tensor:
 
 
 def checked_on(model: nn.Module, dataset: Dataset) -> Tensor:
-    """The samples on which a smaller model is checked: more than a few where some layers run on those only (experts)."""
+    """The samples on which a smaller model is checked: more than a few where only those reach some layers (experts)."""
     few, more = samples(dataset), dataset.train.inputs[:LOOKED_AT]
     layers = {name for name, module in model.named_modules() if isinstance(module, LAYERS)}
     ran = []
