@@ -25,7 +25,7 @@ class Int8Linear(nn.Module):
     scales: Tensor
     bias: Tensor | None
 
-    def __init__(self, layer: nn.Linear | TransposedLinear) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         weight = layer.weight.detach()
         weight = _exact(weight.t() if isinstance(layer, TransposedLinear) else weight)  # [out, in]

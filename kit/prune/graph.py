@@ -102,7 +102,8 @@ def follow(model: nn.Module, dataset: Dataset) -> Graph:
         if isinstance(module, torch.jit.ScriptModule):
             raise untraceable(model, stopped(model, name, "TorchScript has compiled it"))
     probe, calls = straightened(training.copy_of(model)), []
-    if hasattr(config := getattr(probe, "config", None), "use_cache"):
+    config: Any = getattr(probe, "config", None)
+    if hasattr(config, "use_cache"):
         config.use_cache = False  # keys and values kept for a next token are joined to none before them
     with hooked([probe.register_forward_hook(lambda _, __, answer: calls.append(answer))]):
         training.predict(probe, samples(dataset))  # samples that do not fit are refused as such
@@ -129,6 +130,7 @@ def follow(model: nn.Module, dataset: Dataset) -> Graph:
         if root in done or (width := _width(root, outward=True)) == 1:
             continue
         found: Group | str
+        outward: dict[Any, Any]
         try:
             items = _items(graph, root)
         except Exception as error:  # of whatever kind: the library has no error of its own
