@@ -19,8 +19,10 @@ The rooms of this package:
     compress     fold, factor, share, quantise and encode weights; merge several networks into one
     search       choose hyper-parameters: grid, random, halving, Bayesian; one loop, one record a trial
     together     a network's structure and its hyper-parameters, chosen together
+    cost         cost on paper: parameters, bytes, FLOPs and time bounds of a network given by its dimensions
     cluster      the same searches on many machines, with Ray
     distill      teach a small network by a big one's answers; whole cohorts of students at once
+    pretrained   a real pretrained model, MiniLM, from an installed package
     plots        numbers in, figure out
     explorers    a figure with its controls: move a slider, a real model answers
     exercises    the checks that the notebooks' exercises call
@@ -51,6 +53,7 @@ __all__ = [
     "cohort",
     "compress",
     "cores",
+    "cost",
     "data",
     "distill",
     "exercises",
@@ -61,6 +64,7 @@ __all__ = [
     "measure",
     "models",
     "plots",
+    "pretrained",
     "prune",
     "search",
     "sizes",

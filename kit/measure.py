@@ -246,10 +246,11 @@ def latencies(
                     milliseconds = 1000 * (time.perf_counter() - began)
                     if run >= 0:
                         own.append(milliseconds)
-    return [_median(own) for own in times]
+    return [median(own) for own in times]
 
 
-def _median(times: Sequence[float]) -> Estimate:
+def median(times: Sequence[float]) -> Estimate:
+    """The median of six values or more (fewer allow none) with its 95 % interval, as for `latencies`."""
     kept, runs = sorted(times), len(times)
     below = int(stats.binom.ppf(0.025, runs, 0.5))  # runs that may lie below the true median, at the 2.5 % point
     return Estimate(statistics.median(kept), kept[below - 1], kept[runs - below], runs)

@@ -27,7 +27,7 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONGEST = ("tests/browser/test_notebooks.py", "tests/browser/test_stills.py", "tests/browser/")
+LONGEST = ("tests/browser/test_notebooks", "tests/browser/test_stills.py", "tests/browser/")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -22,7 +22,7 @@ KIT = ROOT / "kit"
 NOTHING: frozenset[str] = frozenset()
 LEARNING = frozenset({"data", "models", "inference", "training"})
 MEASURING = LEARNING | {"files", "sizes", "cohort", "measure", "store", "board"}
-COMPUTING = MEASURING | {"cells", "prune", "distill", "compress", "search", "cluster"}
+COMPUTING = MEASURING | {"cells", "prune", "distill", "compress", "search", "cluster", "cost"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     **dict.fromkeys(("checks", "cores", "cells", "data", "files", "inference", "store", "lab"), NOTHING),
     "models": frozenset({"cells"}),
@@ -33,7 +33,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "board": frozenset({"measure", "store"}),
     **dict.fromkeys(("prune", "distill"), MEASURING),
     "compress": MEASURING | {"prune", "distill"},
+    "pretrained": LEARNING | {"measure"},
     "search": frozenset({"store"}),
+    "cost": NOTHING,
+    "cost.machine": frozenset({"measure"}),
     "cluster": frozenset({"search"}),
     **dict.fromkeys(("search.networks", "search.landscape", "search.gradient"), MEASURING),
     "search.architecture": MEASURING | {"cells"},
@@ -46,13 +49,16 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 DRAWING = frozenset({"matplotlib", "plotly"})
 WIDGETS = frozenset({"ipywidgets", "IPython"})
 HEAVY = DRAWING | WIDGETS | {"torch", "numpy", "scipy", "sklearn", "pandas", "torch_pruning", "safetensors", "ray"}
+HEAVY |= {"transformers"}
 LIGHT_SEARCH = (
     *("space", "trials", "study", "study_file", "running", "calling", "grid", "random", "halving", "nsga2", "parego"),
     *("acquisition", "surrogate", "bayes", "places", "pareto", "ehvi", "functions", "estimators", "replay", "duel"),
     "importance",
 )
+COST = ("", ".storage", ".roofline", ".hardware", ".transformer", ".convnet", ".published", ".compression", ".training")
 WITHOUT_TORCH = frozenset(f"search.{part}" for part in LIGHT_SEARCH) | {
-    *("cluster", "cluster.actor", "cluster.loop", "cluster.on_ray", "cluster.ray_start", "cluster.simulation")
+    *(f"cost{part}" for part in COST),
+    *("cluster", "cluster.actor", "cluster.loop", "cluster.on_ray", "cluster.ray_start", "cluster.simulation"),
 }
 IMPORT_MILLISECONDS = 50
 

@@ -140,8 +140,8 @@ def speed(template: nn.Module, train: Split) -> float:
     """Floating-point operations a second in training, counted as six a weight and sample; it takes a moment.
 
     Args:
-        template: an MLP, of which eight are trained, a few times for an epoch; the shortest time counts, since other
-            work on the machine only ever adds.
+        template: such as `template` makes one. Eight of it are trained, a few times for an epoch; the shortest time
+            counts, since other work on the machine only ever adds.
         train: of its first samples a few are used.
     """
     networks, part = Cohort(template, [Member(seed) for seed in range(PROBED)]), train.first(PROBE_SAMPLES)
@@ -215,7 +215,7 @@ class _Part:
     def _samples(self, rows: Tensor) -> Tensor:
         """[k, B] -> [k, B, ...], overwritten by the next call."""
         if rows.numel() not in self._memory:
-            self._memory[rows.numel()] = torch.empty(rows.numel(), *self._inputs.shape[1:])
+            self._memory[rows.numel()] = self._inputs.new_empty(rows.numel(), *self._inputs.shape[1:])
         taken = torch.index_select(self._inputs, 0, rows.flatten(), out=self._memory[rows.numel()])
         return taken.unflatten(0, rows.shape)
 

@@ -31,12 +31,14 @@ class Member:
         weight_decay: L2 coefficient, 0 or more.
         momentum: of "sgd", in [0, 1).
         beta1, beta2: of "adam", decay of the first and of the second moment, in [0, 1).
-        dropout: share of the hidden units that each step leaves out, in [0, 1); MLPs only.
+        dropout: share of the hidden units that each step leaves out, in [0, 1); MLPs and bags of words
+            only.
         label_smoothing: share of the hard label that is spread over all classes, in [0, 1] (Szegedy et al. 2016,
             arXiv:1512.00567).
         temperature: of the soft labels, 0.01 to 1e6 (Hinton et al. 2015, arXiv:1503.02531).
         alpha: weight of the soft labels, in [0, 1]; the hard ones have 1 - alpha. 0 needs no teacher.
-        width: units of each hidden layer, at most the template's; None is the template's own; MLPs only.
+        width: units of each hidden layer, at most the template's; None is the template's own; MLPs and
+            bags of words only.
         n_train: how many samples to train on, from the first; None is all.
         order: seed of the order of the samples; None is `seed`.
         fold: the fold of the train split to leave out and answer for, 0 .. folds - 1; None is no fold.

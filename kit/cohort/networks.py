@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kit import checks, models
 from kit.cohort.members import Member
 from kit.cohort.passes import Blocks, logits
+from kit.data import Dataset
 from kit.training import copy_of, predict
 
 MEMORY_SHARE = 0.5  # of the memory that is free: the page and the notebook need some too
@@ -25,14 +26,15 @@ class Cohort(nn.Module):
     gradient of 0 through its ReLU, so it stays absent (a test checks that).
 
     Args:
-        template: an `MLP`; or any module of layers that `models.initialise` knows, without buffers. Not changed.
+        template: an `MLP` or `BagOfWords`; or any module of layers that `models.initialise` knows, without buffers.
+            Not changed.
         members: one per network.
         start: first weights, one module per member; by default drawn from each member's seed, as the template's class
             would draw them.
         memory: bytes that the cohort may use; by default half of what is free.
 
     Raises:
-        ValueError: no members; widths above the template's, or of another template than an MLP; a template with
+        ValueError: no members; widths above the template's, or of a template without such; a template with
             buffers; another number of starts than of members, or a start of another shape.
         TypeError: a template whose layers cannot be drawn anew, or an argument of another type.
         MemoryError: the cohort would need more than `memory`; the message says how many members fit.
@@ -116,8 +118,27 @@ class Cohort(nn.Module):
 
 
 def hidden_widths(template: nn.Module) -> list[int]:
-    """Widths of an MLP's hidden layers; none for another module."""
+    """Widths of an MLP's hidden layers, and of a bag of words; none for another module."""
+    if type(template) is models.BagOfWords:
+        return [template.tokens.embedding_dim]
     return list(template.sizes[1:-1]) if type(template) is models.MLP else []
+
+
+def template(dataset: Dataset, width: int) -> models.MLP | models.BagOfWords:
+    """The small network that cohorts are made of, for a data set: an MLP; or a `BagOfWords`, for ids of tokens.
+
+    Args:
+        dataset: what it is to take.
+        width: hidden units, or numbers a token; 0 is a single linear layer, for numbers alone (else a ValueError).
+    """
+    if dataset.tokens is not None:
+        return models.BagOfWords(dataset.tokens.size, dataset.n_classes, width)
+    return models.MLP((n_inputs(dataset), *[width] * (width > 0), dataset.n_classes))
+
+
+def n_inputs(dataset: Dataset) -> int:
+    """How many weights a hidden unit of `template` has: numbers of a sample, or ids that there are."""
+    return dataset.train.inputs[0].numel() if dataset.tokens is None else dataset.tokens.size
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -126,6 +147,8 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def _sized(template: nn.Module, member: Member) -> nn.Module:
     """A module of the member's width, its weights not yet its own."""
+    if member.width is not None and type(template) is models.BagOfWords:
+        return models.BagOfWords(template.tokens.num_embeddings, template.head.out_features, member.width)
     if member.width is None or type(template) is not models.MLP:
         return copy_of(template)
     return models.MLP([template.sizes[0], *[member.width] * (len(template.sizes) - 2), template.sizes[-1]])
@@ -150,7 +173,8 @@ def _check_family(template: nn.Module, members: Sequence[Member]) -> None:
     widths = hidden_widths(template)
     for name in () if widths else ("width", "dropout"):
         if any(getattr(member, name) for member in members):
-            raise ValueError(f"{name}: a cohort can vary it in MLPs with a hidden layer only; the template is {kind}.")
+            those = "bags of words, and in MLPs with a hidden layer only"
+            raise ValueError(f"{name}: a cohort can vary it in {those}; the template is {kind}.")
     widest = max((member.width or 0 for member in members), default=0)
     if widths and widest > min(widths):
         raise ValueError(f"width must be at most the template's {min(widths)}; got {widest}.")

@@ -9,12 +9,17 @@ word, read once (`kit.measure.final_test`).
 | bring arrays of your own | `from_arrays(inputs, labels)` |
 | or a file of them | `from_npz("mine.npz")` |
 | or the files of MNIST, Fashion-MNIST and their kin | `from_idx(folder)` |
+| have real English sentences at once, by the library they document | `docstrings()`, `docstring_texts()` |
+| bring texts of your own | `from_texts(texts, labels)` |
+| see how a text becomes numbers | `Words.of(texts)`, `Bytes()` |
 """
 
 # ruff: noqa: F401  (the names that the room offers)
 
 from kit.data.arrays import from_arrays
-from kit.data.dataset import Dataset, Split
+from kit.data.dataset import Dataset, Split, Tokens
 from kit.data.idx import from_idx
 from kit.data.npz import from_npz
+from kit.data.sentences import docstring_texts, docstrings
 from kit.data.shipped import digits, mnist
+from kit.data.text import Bytes, Words, from_texts

@@ -57,7 +57,16 @@ def from_arrays(
     checks.instance("noun", noun, str, "a text")
     checks.whole("seed", seed, 0, 2**32 - 1)
     values, scale = as_inputs(inputs, scale)
-    targets = _as_labels(labels, len(values))
+    targets, names, parts = in_three(labels, len(values), class_names, validation, test, seed)
+    train, chosen, last = (Split(torch.from_numpy(values[rows]), torch.from_numpy(targets[rows])) for rows in parts)
+    return Dataset(name, train, chosen, last, names, scale, noun)
+
+
+def in_three(
+    labels: Any, count: int, class_names: Sequence[str] | None, validation: float, test: float, seed: int
+) -> tuple[np.ndarray, tuple[str, ...], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Labels int64 [count], a name for each class, and the rows of the three splits; errors as in `from_arrays`."""
+    targets = _as_labels(labels, count)
     checks.number("validation, the share of samples in that split,", validation, above=0)
     checks.number("test, the share of samples in that split,", test, above=0)
     if validation + test >= 1:
@@ -68,11 +77,9 @@ def from_arrays(
     if counts.min() < 3:
         rarest = f"class {counts.argmin()} has {counts.min()} sample(s), too few to stratify"
         raise ValueError(f"labels: {rarest}; each class needs at least 3, one per split, and labels count from 0.")
-
-    rest, last_rows = stratified(targets, np.arange(len(targets)), test, seed)
-    parts = (*stratified(targets, rest, validation / (1 - test), seed), last_rows)
-    train, chosen, last = (Split(torch.from_numpy(values[rows]), torch.from_numpy(targets[rows])) for rows in parts)
-    return Dataset(name, train, chosen, last, names, scale, noun)
+    rest, last = stratified(targets, np.arange(len(targets)), test, seed)
+    train, chosen = stratified(targets, rest, validation / (1 - test), seed)
+    return targets, names, (train, chosen, last)
 
 
 def stratified(labels: np.ndarray, rows: np.ndarray, share: float, seed: int) -> Sequence[np.ndarray]:

@@ -34,7 +34,7 @@ class Recipe:
         transfer: the samples on which it meets its teacher.
         temperature: of the soft labels, 0.01 to 1e6.
         alpha: weight of the soft labels, in [0, 1].
-        width: hidden units; 0 is a single linear layer.
+        width: hidden units, or numbers a token (`cohort.template`); 0 is a single linear layer, for numbers alone.
         epochs: passes over the transfer set, 1 or more.
         label_smoothing: of the hard labels, in [0, 1].
 
@@ -117,7 +117,9 @@ class Group:
 
 
 class Students:
-    """Trains students (MLPs) of one teacher, remembers each, and trains only what is missing.
+    """Trains students of one teacher, remembers each, and trains only what is missing.
+
+    They are MLPs; or bags of words (`models.BagOfWords`), where the data set is of texts.
 
     Args:
         teacher: any module, not changed.
@@ -139,6 +141,7 @@ class Students:
         self.teacher, self.dataset, self.lr, self.batch_size = teacher, dataset, lr, batch_size
         self.logits = self._checked(dataset.validation.inputs)  # [n, C], of the validation split
         self._taught: dict[Split, Tensor] = {}
+        self._templates: dict[int, nn.Module] = {}
         self._named: dict[tuple[Recipe, int], Tensor] = {}
         self._whole: OrderedDict[tuple[Recipe, int], nn.Module] = OrderedDict()
 
@@ -201,11 +204,12 @@ class Students:
 
     def n_parameters(self, width: int) -> int:
         """Parameters of a student of that width."""
-        checks.whole("width", width)
-        return sum((inputs + 1) * outputs for inputs, outputs in itertools.pairwise(self._sizes(width)))
+        return sum(each.numel() for each in self._template(checks.whole("width", width)).parameters())
 
-    def _sizes(self, width: int) -> list[int]:
-        return [self.dataset.train.inputs[0].numel(), *[width] * (width > 0), self.logits.shape[1]]
+    def _template(self, width: int) -> nn.Module:
+        if width not in self._templates:
+            self._templates[width] = cohort.template(self.dataset, width)
+        return self._templates[width]
 
     def _train(
         self,
@@ -222,7 +226,7 @@ class Students:
             cohort.Member(seed, self.lr, temperature=of.temperature, alpha=of.alpha, label_smoothing=of.label_smoothing)
             for of, seed in missing
         ]
-        students = cohort.Cohort(models.MLP(self._sizes(recipe.width)), members)
+        students = cohort.Cohort(self._template(recipe.width), members)
         loop: dict[str, Any] = {"epochs": recipe.epochs, "batch_size": self.batch_size, "callbacks": callbacks}
         cohort.fit(students, transfer, teacher_logits=self._taught[transfer], cancel=cancel, **loop)
         named = cohort.answers(students, self.dataset.validation.inputs).to(torch.int16)  # [K, n]

@@ -73,6 +73,35 @@ def shifted(split: Split, pixels: int = 1, *, seed: int = 0) -> Split:
     return Split(torch.cat([split.inputs, moved]), split.labels.repeat(2))
 
 
+def thinned(split: Split, share: float = 0.2, *, seed: int = 0) -> Split:
+    """Each text, and a copy that has lost about this share of its tokens; the others close up. -> [2 n, length].
+
+    A text that would lose all of them keeps all. Source: Iyyer et al. 2015 (ACL, P15-1162), word dropout.
+
+    Args:
+        split: texts, int64 ids [n, length]; id 0 pads.
+        share: that each token is lost with, in [0, 1).
+        seed: of the draw.
+
+    Raises:
+        ValueError: inputs that are not ids, or a share out of range.
+    """
+    training.check_split("split", split)
+    checks.share("share", share, one=False)
+    ids = split.inputs
+    if ids.ndim != 2 or ids.is_floating_point():
+        came = f"{str(ids.dtype).removeprefix('torch.')} of shape {tuple(ids.shape[1:])}"
+        raise ValueError(
+            f"split must hold texts, int64 ids of tokens [n, length], to be thinned; got samples in {came}."
+        )
+    generator = torch.Generator().manual_seed(checks.whole("seed", seed))
+    kept = (torch.rand(ids.shape, generator=generator) >= share) & (ids != 0)  # [n, length]
+    kept |= ~kept.any(1, keepdim=True)
+    order = kept.byte().argsort(dim=1, descending=True, stable=True)  # the kept ones first, as they were
+    fewer = (ids * kept).gather(1, order)  # [n, length]
+    return Split(torch.cat([ids, fewer]), split.labels.repeat(2))
+
+
 def without_class(split: Split, absent: int) -> Split:
     """Leave out all samples of one class.
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from kit import checks, cohort, distill, measure, models, training
+from kit import checks, cohort, distill, measure, training
 from kit.data import Dataset, Split
 from kit.distill import Group, Recipe, Students
 from kit.explorers import sizing
@@ -88,14 +88,17 @@ class Answer:
 class DistillationExplorer(PinningExplorer[Settings, Answer]):
     """Distil a teacher into cohorts of small students by moving sliders; each move trains students again.
 
+    Students are MLPs, or bags of words (`models.BagOfWords`) where the data set is of texts.
+
     Args:
         teacher: any trained `nn.Module`; not changed.
         dataset: any `Dataset` whose samples the teacher takes. Validation measures, test is not read.
         temperature: where the temperature begins, one of `TEMPERATURES`: 0.5 to 64, two a doubling.
         transfer: which transfer set to begin with: "few labels" (ten a class are labelled, all samples are there), "all
             labels", "few images" (the first ten a class alone, named by `Dataset.noun`), "and shifted" (images only),
-            "without the class".
-        width: hidden units to begin with, one of `WIDTHS` (0, 4, 8 ... 128); 0 is a single linear layer.
+            "and thinned" (texts only), "without the class".
+        width: hidden units to begin with, one of `WIDTHS` (0, 4, 8 ... 128); 0 is a single linear layer. For texts
+            numbers a token, 4 or more.
         seeds: students a point to begin with, one of `SEEDS`; 8 if there is time.
         epochs: to begin with, one of `EPOCHS`; 20 if there is time.
         samples: of the train split that transfer sets are made of, and as large a share of the validation split to
@@ -210,7 +213,7 @@ class DistillationExplorer(PinningExplorer[Settings, Answer]):
     def _pin(self, answer: Answer) -> Pin:
         settings, recipe, seed = answer.settings, answer.settings.recipe, answer.group.median
         transfer = settings.transfer + f" {self.dataset.class_names[settings.label]}" * (settings.transfer == UNSEEN)
-        kind = f"MLP {recipe.width}" if recipe.width else "linear"
+        kind = "linear" if not recipe.width else f"{'MLP' if self.dataset.tokens is None else 'bag'} {recipe.width}"
         name = f"{kind} distilled, T {recipe.temperature:g}, alpha {recipe.alpha:g}, {transfer}"
         record = {each: getattr(recipe, each) for each in ("temperature", "alpha", "width", "epochs")}
         record |= {"transfer": transfer, "seed": seed}
@@ -237,8 +240,18 @@ class DistillationExplorer(PinningExplorer[Settings, Answer]):
         row = int((split.labels == settings.label).nonzero()[settings.image])
         return split.inputs[row], self._students.logits[row]
 
+    def _kind(self, width: int) -> str:
+        many = f"{width} {'hidden units' if self.dataset.tokens is None else 'numbers a token'}"
+        return many if width else "one linear layer"
+
     def _softened(self, settings: Settings) -> list[float]:
         return [float(share) for share in distill.soften(self._sample(settings)[1], settings.recipe.temperature)]
+
+    def _text(self, settings: Settings) -> str:
+        """What the chosen text says, as far as its tokens tell; nothing of other samples."""
+        if self.dataset.tokens is None:
+            return ""
+        return f' ("{html.escape(self.dataset.tokens.decode(self._sample(settings)[0]))}")'
 
     def _soft(self, settings: Settings) -> Panel:
         sample, logits = self._sample(settings)
@@ -248,7 +261,7 @@ class DistillationExplorer(PinningExplorer[Settings, Answer]):
         def curve(label: str, groups: Sequence[Group]) -> Curve:
             size = self._students.n_parameters
             points = [(size(group.recipe.width), group.accuracy) for group in groups]
-            return Curve.of(label, points, (_kind(group.recipe.width) for group in groups))
+            return Curve.of(label, points, (self._kind(group.recipe.width) for group in groups))
 
         widths = [replace(settings.recipe, width=width) for width in HIDDEN]
         return plots.plane_panel(
@@ -288,7 +301,7 @@ class DistillationExplorer(PinningExplorer[Settings, Answer]):
     def _words(self, answer: Answer) -> str:
         settings, group, hard, gain = answer.settings, answer.group, answer.hard, answer.gain
         recipe, label, size = settings.recipe, settings.label, self._students.n_parameters(settings.recipe.width)
-        kind = _kind(recipe.width)
+        kind = self._kind(recipe.width)
         name, noun = html.escape(self.dataset.class_names[label]), self.dataset.noun
         likeliest = html.escape(plots.most_likely(self._softened(settings), self.dataset.class_names))
         parts = [
@@ -300,7 +313,7 @@ class DistillationExplorer(PinningExplorer[Settings, Answer]):
             f"teacher ({self._teacher_size:,} parameters) {self._teacher.percent}, over {noun}.",
             f"Gain over hard labels, seed by seed: <b>{100 * gain.value:+.1f} points</b> "
             f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f}).",
-            f"Of this {name} the teacher says: {likeliest}.",
+            f"Of this {name}{self._text(settings)} the teacher says: {likeliest}.",
         ]
         probabilities, guessing = training.are_probabilities(self._students.logits), training.chance(group.labels)
         if probabilities:
@@ -317,10 +330,6 @@ class DistillationExplorer(PinningExplorer[Settings, Answer]):
             never = f"The students never saw a {name}; they name {right} of them right (hard labels: {without})."
             parts.append(never)
         return " ".join([*parts, *[self._sized] * bool(self._sized), *self._trouble])
-
-
-def _kind(width: int) -> str:
-    return f"{width} hidden units" if width else "one linear layer"
 
 
 class Plan(NamedTuple):
@@ -345,7 +354,7 @@ def _sized(
     everything = len(dataset.train)
     plans = [Plan(*rung)._replace(**given) for rung in LADDER]
     plans = [plan._replace(samples=int(min(plan.samples, everything))) for plan in plans]
-    template = models.MLP((dataset.train.inputs[0].numel(), *[width] * (width > 0), dataset.n_classes))
+    template = cohort.template(dataset, checks.whole("width", width, 0 if dataset.tokens is None else 1))
     of_student, of_teacher = 6 * measure.parameters(template), 2 * measure.parameters(teacher)
     with suppress(ValueError):  # of what cannot be counted, a weight is used once
         of_teacher = measure.flops(teacher, dataset.validation.inputs)
@@ -373,9 +382,11 @@ def _table(
     classes = [(name, label) for label, name in enumerate(dataset.class_names) if counts[label]]
     images = range(min(filter(None, counts)))  # there is such an image of each class
     begin = classes[min(3, len(classes) - 1)][1]
-    image = "image" if dataset.noun == "images" else "sample"
+    image = {"images": "image", "texts": "text"}.get(dataset.noun, "sample")
     t_text, width_text = "T = {:g}".format, lambda stop: f"{stop:g}" if stop else "linear"
     t_help, width_help = "How soft the teacher's answers are.", "Hidden units of a student, or a single linear layer."
+    if dataset.tokens is not None:
+        width_help = "Numbers that a student, a bag of words, keeps of each token."
     return [
         Control(
             "temperature",
@@ -402,9 +413,9 @@ def _table(
             "stops",
             width,
             width_help,
-            WIDTHS,
+            WIDTHS if dataset.tokens is None else HIDDEN,
             group="student",
-            unit="units",
+            unit="units" if dataset.tokens is None else "numbers",
             text=width_text,
             section="02, section 9",
         ),
@@ -487,6 +498,8 @@ def _transfer_sets(dataset: Dataset) -> dict[str, Callable[[int], Split]]:
     }
     if train.inputs.ndim == 4 and min(train.inputs.shape[2:]) > 1:
         sets["and shifted"] = one(lambda: distill.shifted(train))
+    if dataset.tokens is not None:
+        sets["and thinned"] = one(lambda: distill.thinned(train))
     if dataset.n_classes > 2:
         sets[UNSEEN] = functools.cache(lambda label: distill.without_class(train, label))
     return sets

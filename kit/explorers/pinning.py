@@ -193,8 +193,10 @@ class PinningExplorer(OnBoard[S, A]):
 
     def _loading(self, answer: A, model: nn.Module) -> str:
         """The code that loads such a model from the file {}."""
-        made = f"model = models.MLP({tuple(model.sizes)}); " if isinstance(model, models.MLP) else ""
-        return made + "files.load_into(model, {})"
+        made = f"models.MLP({tuple(model.sizes)})" if isinstance(model, models.MLP) else ""
+        if isinstance(model, models.BagOfWords):
+            made = f"models.BagOfWords{(*model.tokens.weight.shape[:1], *model.head.weight.shape)}"
+        return (f"model = {made}; " if made else "") + "files.load_into(model, {})"
 
     def _pin_named(self, typed: str | None = None) -> None:
         """Pin under the name that is typed; pressed again after a refusal, replace the pin that has it."""

@@ -11,7 +11,6 @@ from kit.data import Dataset
 from kit.search import Space
 from kit.search import landscape as landscapes
 from kit.search.landscape import Landscape
-from kit.search.networks import template
 
 P = TypeVar("P")
 
@@ -83,7 +82,7 @@ def landscape(
     pairs = list(zip(filled, made, strict=True))
     sizes, chosen = pairs[0]
     if not sure(work(chosen), seconds):
-        speed = cohort.speed(template(dataset, chosen.widest), dataset.train)
+        speed = cohort.speed(cohort.template(dataset, chosen.widest), dataset.train)
         sizes, chosen = fullest(pairs, lambda pair: work(pair[1]) / speed, seconds)
     if sizes == filled[0]:
         given = {name: value for name, value in asked.items() if value is not None}

@@ -18,10 +18,11 @@ from threading import Event
 from typing import Any, Protocol
 
 import numpy as np
+from torch import nn
 
-from kit import checks, cohort, models, training
+from kit import checks, cohort, training
 from kit.data import Dataset
-from kit.search.networks import accuracies, check_tunable, drawn_seed, template
+from kit.search.networks import accuracies, check_tunable, drawn_seed
 from kit.search.replay import Trajectory, replay
 from kit.search.space import Choice, Config, Space
 from kit.search.study import Study
@@ -40,7 +41,7 @@ class Landscape:
         space: of the hyper-parameters.
         axes: the values along each, ascending.
         curves: validation accuracy, [seeds, *axes, epochs]; NaN where not trained, 0 from where a network diverged on.
-        hidden: units of the one hidden layer, where `width` is not an axis.
+        hidden: units of the one hidden layer (`cohort.template`), where `width` is not an axis.
         trained_on: key of the data set; empty while nothing is trained.
         samples: how many of the data set are trained on (`Dataset.part`); 0 is all.
     """
@@ -59,7 +60,7 @@ class Landscape:
     def work(self, dataset: Dataset) -> float:
         """Floating-point operations of one network, roughly: six a weight and sample in training, two in scoring."""
         trained, scored = dataset.sizes_of(self.samples or len(dataset.train))
-        weights = self.widest * (dataset.train.inputs[0].numel() + dataset.n_classes)
+        weights = self.widest * (cohort.n_inputs(dataset) + dataset.n_classes)
         return weights * self.epochs * (6.0 * trained + 2.0 * scored)
 
     def check_dataset(self, dataset: Dataset) -> None:
@@ -205,7 +206,7 @@ def searched(
     return replay(study.trials, objective.retest, maximise=True)
 
 
-def network(dataset: Dataset, landscape: Landscape, cell: Sequence[int], seed: int) -> models.MLP:
+def network(dataset: Dataset, landscape: Landscape, cell: Sequence[int], seed: int) -> nn.Module:
     """One network of a landscape, trained again to its end: the same seed gives the same one.
 
     Args:
@@ -221,11 +222,10 @@ def network(dataset: Dataset, landscape: Landscape, cell: Sequence[int], seed: i
     for at, axis in zip(cell, landscape.axes, strict=True):
         checks.whole("cell", at, 0, len(axis) - 1)
     checks.whole("seed", seed, 0, landscape.seeds - 1)
-    one = cohort.Cohort(template(dataset, landscape.widest), [cohort.Member(seed=seed, **landscape.config(cell))])
+    member = cohort.Member(seed=seed, **landscape.config(cell))
+    one = cohort.Cohort(cohort.template(dataset, landscape.widest), [member])
     cohort.fit(one, landscape.part(dataset).train, epochs=landscape.epochs)
-    trained = one.model(0)
-    assert isinstance(trained, models.MLP)
-    return trained
+    return one.model(0)
 
 
 def train(dataset: Dataset, space: Space, *, cancel: Event | None = None, **sizes: int) -> Landscape:
@@ -260,7 +260,7 @@ def grow(
     for at in range(0, len(waiting), together):
         part = waiting[at : at + together]
         members = [cohort.Member(seed=seed, **start.config(cell)) for seed, *cell in part]
-        networks = cohort.Cohort(template(dataset, start.widest), members)
+        networks = cohort.Cohort(cohort.template(dataset, start.widest), members)
         record = _Record(studied)
         cohort.fit(networks, studied.train, epochs=start.epochs, callbacks=[record, *callbacks], cancel=cancel)
         curves = curves.copy()

@@ -1,4 +1,4 @@
-"""Networks as objectives: a cohort of MLPs, one for each configuration.
+"""Networks as objectives: a cohort of MLPs, or bags of words for texts, one for each configuration.
 
 This part loads torch; the other parts of `kit.search` do not.
 """
@@ -12,7 +12,7 @@ from threading import Event
 
 import numpy as np
 
-from kit import checks, cohort, models, training
+from kit import checks, cohort, training
 from kit.data import Dataset
 from kit.search.space import Config
 
@@ -20,11 +20,12 @@ TUNABLE = ("lr", "weight_decay", "dropout", "label_smoothing", "width", "beta1",
 
 
 class Networks:
-    """The validation accuracy of MLPs: a list of configurations in, one cohort trained; for `run(batch=...)`.
+    """The validation accuracy of small networks: configurations in, one cohort trained; for `run(batch=...)`.
 
     Args:
         dataset: train fits, validation scores; test is not read.
-        hidden: units of the one hidden layer, where a configuration does not say `width`.
+        hidden: units of the one hidden layer, or for texts numbers a token (`cohort.template`), where a configuration
+            does not say `width`.
         epochs: passes over the train split, where a trial does not say.
         n: networks for each configuration, 1 or more; the scores are theirs.
         seed: what their own seeds are drawn from, together with the configuration: the same one scores the same again,
@@ -73,7 +74,7 @@ class Networks:
         scores = np.empty(len(members))
         for places in together.values():
             part = [members[at] for at in places]
-            networks = cohort.Cohort(template(self.dataset, max(member.width or 0 for member in part)), part)
+            networks = cohort.Cohort(cohort.template(self.dataset, max(member.width or 0 for member in part)), part)
             cohort.fit(networks, self.dataset.train, epochs=epochs, batch_size=self.batch_size, cancel=cancel)
             scores[places] = accuracies(networks, self.dataset)
         return scores.reshape(len(configs), self.n).tolist()
@@ -84,11 +85,6 @@ def accuracies(networks: cohort.Cohort, dataset: Dataset) -> np.ndarray:
     named = cohort.answers(networks, dataset.validation.inputs).numpy()  # [K, n]
     right = (named == dataset.validation.labels.numpy()).mean(1)
     return np.where((named < 0).any(1), np.nan, right)
-
-
-def template(dataset: Dataset, width: int) -> models.MLP:
-    """An MLP of one hidden layer that fits the data set."""
-    return models.MLP((dataset.train.inputs[0].numel(), width, dataset.n_classes))
 
 
 def drawn_seed(seed: int, config: Config) -> int:

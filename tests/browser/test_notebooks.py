@@ -1,4 +1,7 @@
-"""Every notebook in a real JupyterLab: it runs, shows every widget, asks no other host, and its explorers answer."""
+"""Every notebook in a real JupyterLab: it runs, shows every widget, asks no other host, and its explorers answer.
+
+Every second one is run by `test_notebooks_too.py`: a file goes to one process, and these are the longest of all.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from tests.browser.moves import dead_explorers
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[::2])
 def test_notebook_runs_and_its_explorers_answer(opened: Open, name: str) -> None:
     with opened(name) as notebook:
         notebook.run_all()
