@@ -73,6 +73,20 @@ def samples(dataset: Dataset) -> Tensor:
     return inputs[inputs[:LOOKED_AT].count_nonzero(1).argsort(descending=True, stable=True)[:FEW]]
 
 
+def checked_on(model: nn.Module, dataset: Dataset) -> Tensor:
+    """The samples on which a smaller model is checked: more than a few where only those reach some layers (experts)."""
+    few, more = samples(dataset), dataset.train.inputs[:LOOKED_AT]
+    layers = {name for name, module in model.named_modules() if isinstance(module, LAYERS)}
+    ran = []
+    for inputs in (few, more):
+        with watch(model) as seen:
+            training.predict(model, inputs)
+        ran.append(seen.ran & layers)
+        if ran[0] == layers:
+            return few
+    return few if ran[1] <= ran[0] else more
+
+
 @torch.inference_mode(False)  # else there would be no autograd to follow
 def follow(model: nn.Module, dataset: Dataset) -> Graph:
     """The groups of channels of `model`, which is not changed; those that make the answers themselves are no group.
@@ -88,12 +102,12 @@ def follow(model: nn.Module, dataset: Dataset) -> Graph:
         if isinstance(module, torch.jit.ScriptModule):
             raise untraceable(model, stopped(model, name, "TorchScript has compiled it"))
     probe, calls = straightened(training.copy_of(model)), []
-    if hasattr(config := getattr(probe, "config", None), "use_cache"):
+    config: Any = getattr(probe, "config", None)
+    if hasattr(config, "use_cache"):
         config.use_cache = False  # keys and values kept for a next token are joined to none before them
-    with hooked([probe.register_forward_hook(lambda _, arguments, answer: calls.append((arguments, answer)))]):
+    with hooked([probe.register_forward_hook(lambda _, __, answer: calls.append(answer))]):
         training.predict(probe, samples(dataset))  # samples that do not fit are refused as such
-    (inputs, *_), answer = calls[0]
-    n_answers = {values.shape[-1] for values in tensors(answer) if values.ndim}
+    n_answers = {values.shape[-1] for values in tensors(calls[0]) if values.ndim}
     for parameter in probe.parameters():
         parameter.requires_grad_(parameter.is_floating_point())  # a frozen layer would be lost from autograd
     names = {module: name for name, module in probe.named_modules()} | {p: n for n, p in probe.named_parameters()}
@@ -105,7 +119,7 @@ def follow(model: nn.Module, dataset: Dataset) -> Graph:
         try:
             with torch.enable_grad(), operations:
                 graph.build_dependency(
-                    probe, inputs, partial(_answer, operations), customized_pruners=recurrent, verbose=False
+                    probe, samples(dataset), partial(_answer, operations), customized_pruners=recurrent, verbose=False
                 )
         except Exception as error:
             raise untraceable(model, stopped(probe, seen.active, first_line(error))) from error
@@ -116,6 +130,7 @@ def follow(model: nn.Module, dataset: Dataset) -> Graph:
         if root in done or (width := _width(root, outward=True)) == 1:
             continue
         found: Group | str
+        outward: dict[Any, Any]
         try:
             items = _items(graph, root)
         except Exception as error:  # of whatever kind: the library has no error of its own

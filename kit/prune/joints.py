@@ -30,9 +30,9 @@ class TransposedLinear(ABC):  # noqa: B024  (a name for a class that may not be 
         return any((each.__module__, each.__name__) == ("transformers.pytorch_utils", "Conv1D") for each in other.mro())
 
 
-LAYERS = (nn.Linear, nn.modules.conv._ConvNd, TransposedLinear)  # those that own channels
+LAYERS: tuple[type[Any], ...] = (nn.Linear, nn.modules.conv._ConvNd, TransposedLinear)  # those that own channels
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)  # of each channel by itself
-CUTTABLE = (*LAYERS, *_NORMS, nn.GroupNorm, nn.PReLU, nn.Embedding)
+CUTTABLE: tuple[type[Any], ...] = (*LAYERS, *_NORMS, nn.GroupNorm, nn.PReLU, nn.Embedding)
 # By the name of a layer (or parameter), and whether it is about its outputs: bool [width], True where one goes.
 Marks = Mapping[tuple[str, bool], Tensor]
 
@@ -113,8 +113,8 @@ def _follow_widths(model: nn.Module, smaller: nn.Module) -> None:
         counted = [] if type(owner).__module__.startswith("torch.") else list(vars(owner).items())
         for key, value in [(key, value) for key, value in counted if type(value) is int]:
             heads = {Fraction(value * now, before) for before, now in widths} if "heads" in key else set()
-            now = heads or {now for before, now in widths if before == value}
-            if len(now) == 1 and (only := now.pop()) == int(only):
+            found_now = heads or {Fraction(now) for before, now in widths if before == value}
+            if len(found_now) == 1 and (only := found_now.pop()) == int(only):
                 setattr(owner, key, int(only))
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from kit import checks, training
 from kit.data import Dataset
 from kit.prune import joints
-from kit.prune.graph import Graph, Group, follow, samples, stopped, untraceable
+from kit.prune.graph import Graph, checked_on, follow, samples, stopped, untraceable
+from kit.prune.groups import Group
 from kit.prune.plain import plain
 from kit.prune.scores import Importance, score_weights
 from kit.prune.unstructured import SCOPES, Scope, check_ratio, ratio_of
@@ -128,7 +129,7 @@ def remove_channels(
     units = {name: _mean(scores[name], group.units) for name, group in graph.groups.items()}
     goes, floored = _choose(units, ratio, scope)
     wanted = {name: goes[name][group.units] for name, group in graph.groups.items()}
-    smaller, gone, skipped = _remove(model, graph, wanted, samples(dataset))
+    smaller, gone, skipped = _remove(model, graph, wanted, checked_on(model, dataset))
     for name in [name for name in named if name in skipped]:
         raise untraceable(model, skipped[name])
     if skipped and len(skipped) == sum(bool(channels.any()) for channels in wanted.values()):
