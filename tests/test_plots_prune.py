@@ -323,7 +323,7 @@ def test_of_many_attentions_some_are_named_and_unequal_ones_leave_places_empty()
     heads = prune.heads(net, letters)
     few = prune.Heads(1, {name: at[:1] for name, at in heads["blocks.0.attention.query"].outputs.items()})
     panel = plots.heads_panel(net, net, heads | {"blocks.0.attention.query": few})
-    assert panel.layout["yaxis"]["tickvals"] == [*range(0, 26, 3)]
+    assert panel.layout["yaxis"]["tickvals"] == [*range(0, 26, 3)] and panel.layout["xaxis"]["tickvals"] == [0, 1]
     assert panel.traces[0]["z"][0][1] is None and panel.traces[1]["x"] == []
     with torch.no_grad():
         net.get_parameter("blocks.3.attention.key.weight").fill_(torch.nan)

@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "board": frozenset({"measure", "store"}),
     **dict.fromkeys(("prune", "distill"), MEASURING),
     "compress": MEASURING | {"prune", "distill"},
+    "pretrained": LEARNING | {"measure"},
     "search": frozenset({"store"}),
     "cost": NOTHING,
     "cost.machine": frozenset({"measure"}),
@@ -48,6 +49,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 DRAWING = frozenset({"matplotlib", "plotly"})
 WIDGETS = frozenset({"ipywidgets", "IPython"})
 HEAVY = DRAWING | WIDGETS | {"torch", "numpy", "scipy", "sklearn", "pandas", "torch_pruning", "safetensors", "ray"}
+HEAVY |= {"transformers"}
 LIGHT_SEARCH = (
     *("space", "trials", "study", "study_file", "running", "calling", "grid", "random", "halving", "nsga2", "parego"),
     *("acquisition", "surrogate", "bayes", "places", "pareto", "ehvi", "functions", "estimators", "replay", "duel"),

@@ -17,8 +17,8 @@ from kit.plots import suspects as plots
 from kit.search import Float, Int, Space, landscape
 from kit.search.gradient import Cleaned, Implicit, State, Unrolled, auc, clean, flip, network, sample_losses, trained
 from kit.search.networks import Networks
-from tests.nets import vector
 from tests.labelled_texts import tiny_texts
+from tests.nets import vector
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,6 +88,29 @@ def test_a_problem_trains_a_transformer_as_torch_does() -> None:
         nn.functional.cross_entropy(same(texts.train.inputs), texts.train.labels).backward()
         stepper.step()
     torch.testing.assert_close(vector(trained(net, problem.path(problem.hyper)[-1])), vector(same), atol=1e-4, rtol=0)
+
+
+class Masked(nn.Module):
+    """The mean of the embeddings where the mask says so, as models of other libraries take one; of all without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.head = nn.Embedding(tiny_texts().tokens.size, 4), nn.Linear(4, 3)
+        models.initialise(self, 0)
+
+    def forward(self, ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        mask = torch.ones_like(ids) if attention_mask is None else attention_mask
+        means = (self.tokens(ids) * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return {"logits": self.head(means)}
+
+
+def test_a_model_that_takes_a_mask_gets_one_in_a_problem_too() -> None:
+    texts, net = tiny_texts(), Masked()
+    problem = network(net, texts, steps=2)
+    loss = training.evaluate(net, texts.validation).loss
+    assert float(problem.score(problem.start, problem.hyper)) == pytest.approx(loss, rel=1e-5)
+    whole = nn.functional.cross_entropy(net(texts.validation.inputs)["logits"], texts.validation.labels)
+    assert abs(whole.item() - loss) > 1e-4
 
 
 def test_wrong_labels_of_texts_are_found() -> None:

@@ -31,6 +31,7 @@ PYPROJECT: dict[str, Any] = tomllib.loads(text("pyproject.toml"))
 RUNTIME = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]
 TEST = [Requirement(line) for line in PYPROJECT["project"]["optional-dependencies"]["test"]]
 CLUSTER = [Requirement(line) for line in PYPROJECT["project"]["optional-dependencies"]["cluster"]]
+BIG = [Requirement(line) for line in PYPROJECT["project"]["optional-dependencies"]["big"]]
 LOCK = [Requirement(line) for line in text("requirements.lock").splitlines() if line and not line.startswith("#")]
 
 
@@ -125,6 +126,16 @@ def test_ray_is_asked_for_where_it_has_a_wheel(system: str, machine: str, python
     for name in ("ray", "pyarrow", "tensorboardx", "pydantic-core"):
         (line,) = locked(name)
         assert line.marker is not None and line.marker.evaluate(environment) == has_wheel
+
+
+@pytest.mark.parametrize("wanted", BIG, ids=lambda wanted: wanted.name)
+def test_the_big_extra_is_beside_the_lock_and_in_ci(wanted: Requirement) -> None:
+    assert not locked(wanted.name), "what everybody installs stays small"
+    commands = [line.strip() for line in text(".ci/run").splitlines()]
+    assert commands.index("make big") < commands.index("make test"), "CI must not skip what the extra is for"
+    if not (have := [each for each in importlib.metadata.distributions() if each.name == wanted.name]):
+        pytest.skip(f"{wanted.name} is not installed: make big")
+    assert wanted.specifier.contains(have[0].version)
 
 
 @pytest.mark.skipif(Path(sys.prefix).resolve() != ROOT / ".venv", reason="not running from .venv")

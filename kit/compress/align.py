@@ -14,7 +14,8 @@ from kit import checks, training
 from kit.compress.merge import alike, tensors_of
 from kit.data import Dataset
 from kit.prune import Untraceable
-from kit.prune.graph import Group, follow, samples
+from kit.prune.graph import follow, samples
+from kit.prune.groups import Group
 from kit.prune.joints import close, located
 from kit.prune.structured import in_heads
 

@@ -127,7 +127,8 @@ class CostExplorer(Explorer[Settings, Answer]):
         Raises:
             AttributeError, ValueError: as for any explorer.
         """
-        return super().set(**{**_dimensions(self._models.get(values.get("model", ""))), **values})
+        named = [each for name, each in self._models.items() if name == values.get("model")]
+        return super().set(**{**(_dimensions(named[0]) if named else {}), **values})
 
     def _tells(self, name: str, value: Any) -> bool:
         return super()._tells(name, value) or (name in DIMENSIONS and self.model.value != self._starts["model"])
@@ -192,9 +193,11 @@ class CostExplorer(Explorer[Settings, Answer]):
         need = sum(answer.memory.values())
         verdict = "fits into" if answer.fits else "<b>does not fit</b> into"
         weights = amount(need - answer.memory["cache"] - answer.memory["activations"], "B")
+        zeros = f" with {asked.zeros} zeros" * (asked.zeros != "none")
         said = [
-            f"<b>{count(network.parameters)} parameters, {weights}</b> in {asked.bits} bits; with cache and "
-            f"activations {amount(need, 'B')}, which {verdict} the {amount(hardware.memory, 'B')} of {hardware.name}."
+            f"<b>{count(network.parameters)} parameters, {weights}</b> in {asked.bits} bits{zeros}; with cache and "
+            f"activations {amount(need, 'B')}, which {verdict} memory: {hardware.name} has "
+            f"{amount(hardware.memory, 'B')}."
         ]
         texts = f"{asked.batch:,} texts" if asked.batch > 1 else "one text"
         limit, by = answer.bound, {"bandwidth": "memory bandwidth", "compute": "compute"}[answer.bound.by]
@@ -272,14 +275,16 @@ def needed(
     }
 
 
-def _dimensions(model: Transformer | None) -> dict[str, int]:
-    return {name: getattr(model, name) for name in DIMENSIONS} if model else {}
+def _dimensions(model: Transformer) -> dict[str, int]:
+    return {name: getattr(model, name) for name in DIMENSIONS}
 
 
 def _source(hardware: Hardware) -> str:
     if hardware.name == HERE:
         return f"this machine's rates are {hardware.source}"
-    return f"the rates of {hardware.name} are those of its data sheet" if hardware in cost.MACHINES else "your rates"
+    return (
+        f"the rates of {hardware.name} are {'from data sheets' if hardware in cost.MACHINES else 'those that you gave'}"
+    )
 
 
 def _table(model: Transformer, models: list[str], machines: list[str], machine: str) -> list[Row]:

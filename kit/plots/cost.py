@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from kit.cost import Bought, Bound, Hardware, Step, bound
 from kit.plots import curves, style
@@ -17,8 +18,9 @@ LOOKS = {
     "prefill": style.Look(style.ORANGE, "square", "dash"),
     "bytes": style.Look(style.GREEN, "diamond", "solid"),
 }
-INTENSITIES = (0.1, 1e5)  # FLOPs a byte: ends of the axis
+INTENSITIES = (0.1, 4e4)  # FLOPs a byte: ends of the axis, but for steps that are beyond
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+TIMES = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 TERA = 1e12
 
 
@@ -34,10 +36,8 @@ def count(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A time in three digits: `4.27 ms`."""
-    factor, unit = next(
-        (each for each in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")) if value >= 0.9995 * each[0]), (1e-9, "ns")
-    )
+    """A time in three digits: `4.27 ms`, `8.43 hours`."""
+    factor, unit = next((each for each in TIMES if value >= 0.9995 * each[0]), TIMES[-1])
     return f"{_digits(value / factor)} {unit}"
 
 
@@ -60,7 +60,8 @@ def roofline_panel(
         steps: of one batch, with their bounds; all have the same number of bits.
         batches: decoding by the number of texts; empty where there is none.
     """
-    low, high = INTENSITIES
+    low = INTENSITIES[0]
+    high = max(INTENSITIES[1], *(2 * step.intensity for step, _ in steps.values()), 0.0)
     bits = next((step.bits for step, _ in steps.values()), 16)
     xs = [low * (high / low) ** (at / 60) for at in range(61)]
     roof = Curve("roof")
@@ -96,16 +97,16 @@ def roofline_panel(
             labels.append(Label(said, x, y, colour=look.colour))
     if hardware is not None:
         peak = hardware.rate(bits) / TERA
-        labels.append(Label(f"compute, {bits} bits: {amount(peak * TERA, 'FLOP/s')}", high / 30, peak, rank=1))
+        labels.append(Label(f"compute, {bits} bits: {amount(peak * TERA, 'FLOP/s')}", high / 2, peak, rank=1))
         slope = 0.3 * hardware.rate(bits) / hardware.bandwidth
         at = max(slope / 30, low * 3)
         labels.append(Label(f"memory: {amount(hardware.bandwidth, 'B/s')}", at, at * hardware.bandwidth / TERA, rank=1))
     top = 4 * (hardware.rate(bits) / TERA if hardware else 1.0)
     bottom = 0.5 * low * (hardware.bandwidth / TERA if hardware else 1e-3)
-    x = _log("arithmetic intensity, FLOPs for each byte that is moved", low, high)
+    across = _log("arithmetic intensity, FLOPs for each byte that is moved", low, high)
     of = f" of {hardware.name}" if hardware else ""
     title = f"Roofline{of}: memory is the limit left of the bend, compute right of it"
-    layout = style.layout(title, 330, x, _log("TFLOP/s, at most", bottom, top))
+    layout = style.layout(title, 330, across, _log("TFLOP/s, at most", bottom, top))
     return Panel(traces, layout, (*found, roof), tuple(labels))
 
 
@@ -156,28 +157,18 @@ def bought_panel(rows: Sequence[Bought], phase: Phase) -> Panel:
             {
                 **{"name": kind, "mode": "markers", "x": values, "y": names[: len(values)]},
                 "marker": {"symbol": symbol, "size": size, "color": look.colour, "line": {"width": 2}},
-                "customdata": [curves_wrapped(each.why) for each in rows[1:]][: len(values)],
+                "customdata": ["<br>".join(textwrap.wrap(each.why, 40)) for each in rows[1:]][: len(values)],
                 "hovertemplate": f"%{{y}}: %{{x:.2~f}} times {what}<br>%{{customdata}}<extra></extra>",
             }
         )
     ticks = [1, 1.5, 2, 3, 4, 6, 8]
     most = max([2.0, *(value for _, found in less for value in found)])
-    x = {"type": "log", "title": "times less", "range": [math.log10(0.85), math.log10(1.15 * most)]}
+    x: dict[str, Any] = {"type": "log", "title": "times less", "range": [math.log10(0.85), math.log10(1.15 * most)]}
     x |= {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks], "tickangle": 0}
     y = {"autorange": "reversed", "type": "category", "tickvals": names, "tickfont": {"size": 11}}
-    title = f"What would buy what: ◇ memory, {curves.SIGNS[LOOKS[phase].marker]} time to {phase}"
+    title = f"What each would buy: ◇ memory, {curves.SIGNS[LOOKS[phase].marker]} time to {phase}"
     layout = style.layout(title, DETAIL_HEIGHT, x, y, margin={**style.MARGIN, "l": 118})
     return Panel(traces, layout)
-
-
-def curves_wrapped(text: str) -> str:
-    """A sentence in lines as wide as the smallest figure."""
-    words, lines = text.split(), [""]
-    for word in words:
-        if len(lines[-1]) + len(word) > 40:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "<br>".join(lines)
 
 
 def _time(row: Bought, phase: Phase) -> float:
@@ -205,9 +196,10 @@ def _line(curve: Curve, colour: str, dash: str, said: str) -> Trace:
     }
 
 
-def _log(title: str, low: float, high: float) -> dict[str, object]:
+def _log(title: str, low: float, high: float) -> dict[str, Any]:
     """A log axis with powers of ten."""
     decades = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
     ticks = [10.0**decade for decade in decades]
-    text = {"tickvals": ticks, "ticktext": [curves.tick(tick) for tick in ticks], "tickangle": 0}
+    plain = [f"{tick:,g}" if 1e-3 < tick < 1e5 else f"10<sup>{math.log10(tick):.0f}</sup>" for tick in ticks]
+    text = {"tickvals": ticks, "ticktext": plain, "tickangle": 0}
     return {"type": "log", "title": title, "range": [math.log10(low), math.log10(high)], **text}

@@ -42,6 +42,7 @@ from kit.prune.unstructured import (
     Ranking,
     Scope,
     apply_masks,
+    cut,
     fine_tune,
     masks,
     rank,

@@ -15,7 +15,8 @@ from kit import inference, training
 from kit.data import Dataset
 from kit.measure import Estimate
 from kit.prune import joints
-from kit.prune.graph import Graph, Group, Side
+from kit.prune.graph import Graph
+from kit.prune.groups import Group, Side
 from kit.prune.plain import plain
 from kit.prune.scores import TAYLOR_BATCH, TAYLOR_SAMPLES
 from kit.prune.structured import followed, marks_of
