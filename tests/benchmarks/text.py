@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from torch import Tensor, nn
 
-from kit import compress, cores, data, distill, measure, models, prune, training
+from kit import cohort, compress, cores, data, distill, measure, models, prune, training
 from kit.data import Dataset, Split
 from kit.data.text import words_of
 from kit.measure import Estimate
@@ -131,7 +131,7 @@ def _versions(net: nn.Module, dataset: Dataset, seed: int) -> dict[str, nn.Modul
         found[name] = prune.fine_tune(found[name], dataset, epochs=2, lr=5e-4, seed=seed)
     found |= {f"grid{bits}": compress.quantise(net, bits=bits) for bits in (8, 4)}
     distill.fit(found["bag"], net, dataset.train, temperature=2, seed=seed, **BAG_FIT)
-    found["bag, hard labels"] = models.BagOfWords(dataset.tokens.size, dataset.n_classes, BAG, seed=seed)
+    found["bag, hard labels"] = models.BagOfWords(cohort.n_inputs(dataset), dataset.n_classes, BAG, seed=seed)
     found["small, hard labels"] = _transformer(dataset, seed=seed, **SMALL)
     training.fit(found["bag, hard labels"], dataset, seed=seed, **BAG_FIT)
     training.fit(found["small, hard labels"], dataset, seed=seed, **SMALL_FIT)
@@ -147,7 +147,7 @@ def _smaller(net: nn.Module, dataset: Dataset) -> dict[str, nn.Module]:
         "units": prune.channels(net, ratio=half["fc1"], dataset=dataset),
         "low_rank": compress.low_rank(net, budget=0.8).model,
         "int8": compress.int8(net),
-        "bag": models.BagOfWords(dataset.tokens.size, dataset.n_classes, BAG),
+        "bag": models.BagOfWords(cohort.n_inputs(dataset), dataset.n_classes, BAG),
     }
 
 
@@ -217,7 +217,7 @@ def _logistic_regression(raw: dict[str, list[str]], dataset: Dataset, longest: i
 
 def _transformer(dataset: Dataset, **sizes: int) -> models.Transformer:
     (length,) = dataset.input_shape
-    return models.Transformer(dataset.tokens.size, length, dataset.n_classes, **sizes)
+    return models.Transformer(cohort.n_inputs(dataset), length, dataset.n_classes, **sizes)
 
 
 def _right(net: nn.Module, dataset: Dataset) -> float:
