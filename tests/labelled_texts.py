@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from kit import data
-from kit.data import Dataset
+from kit.data import Dataset, Tokens
 
 FILLING = ["the", "of", "a", "and", "it", "to", "in", "is"]
 
@@ -26,3 +26,10 @@ def tiny_texts(n: int = 240, *, order: bool = False) -> Dataset:
             words.insert(int(place), mark)
         texts.append(" ".join(words))
     return data.from_texts(texts, labels, length=10, name="tiny texts", validation=0.25, test=0.25)
+
+
+def tokens() -> Tokens:
+    """Those of the three classes."""
+    found = tiny_texts().tokens
+    assert found is not None
+    return found

@@ -111,7 +111,7 @@ def mixed() -> nn.Module:
         (mixed(), batch(), ValueError, r"the model, with weights in float32 and float64, cannot take samples in float"),
         (mixed(), batch(), ValueError, r"model\.float\(\) makes all weights float32"),
         (embedded(), batch(), ValueError, r"cannot take samples in float32: .*takes a data set that has them"),
-        (embedded(), torch.full((2, 6), 12), ValueError, r"tables of 10 rows, cannot take 6 ids a sample, from 12 to 12: index"),
+        (embedded(), torch.full((2, 6), 12), ValueError, r"tables of 10 rows, cannot take 6 ids a sample, from 12"),
         (nn.Bilinear(2, 2, 2), batch(), ValueError, r"cannot take samples of shape \(6,\): .*missing 1 required"),
         (models.MLP((5, 3)).double(), batch(), ValueError, r"the model takes samples of 5 numbers"),
         (nn.MultiheadAttention(8, 2), batch(), ValueError, r"cannot take samples of shape \(6,\)"),

@@ -17,18 +17,18 @@ from kit.plots import suspects as plots
 from kit.search import Float, Int, Space, landscape
 from kit.search.gradient import Cleaned, Implicit, State, Unrolled, auc, clean, flip, network, sample_losses, trained
 from kit.search.networks import Networks
-from tests.labelled_texts import tiny_texts
+from tests.labelled_texts import tiny_texts, tokens
 from tests.nets import vector
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small(seed: int = 0) -> models.Transformer:
-    return models.Transformer(tiny_texts().tokens.size, 10, 3, width=8, heads=2, layers=1, seed=seed)
+    return models.Transformer(tokens().size, 10, 3, width=8, heads=2, layers=1, seed=seed)
 
 
 def bag(seed: int = 0) -> models.BagOfWords:
-    return models.BagOfWords(tiny_texts().tokens.size, 3, 4, seed=seed)
+    return models.BagOfWords(tokens().size, 3, 4, seed=seed)
 
 
 def right(net: nn.Module) -> float:
@@ -49,7 +49,7 @@ def test_a_landscape_of_texts_has_bags_of_words_at_its_cells() -> None:
     net = landscape.network(tiny_texts(), found, (1, 0), 1)
     assert isinstance(net, models.BagOfWords) and net.tokens.embedding_dim == 2
     assert right(net) == pytest.approx(found.curves[1, 1, 0, -1])
-    assert found.work(tiny_texts()) == 4 * (tiny_texts().tokens.size + 3) * 2 * (6.0 * 120 + 2.0 * 60)
+    assert found.work(tiny_texts()) == 4 * (tokens().size + 3) * 2 * (6.0 * 120 + 2.0 * 60)
 
 
 def test_the_search_explorer_searches_bags_of_words() -> None:
@@ -95,7 +95,7 @@ class Masked(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tokens, self.head = nn.Embedding(tiny_texts().tokens.size, 4), nn.Linear(4, 3)
+        self.tokens, self.head = nn.Embedding(tokens().size, 4), nn.Linear(4, 3)
         models.initialise(self, 0)
 
     def forward(self, ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
@@ -142,7 +142,7 @@ def test_suspect_texts_are_shown_by_their_words() -> None:
     cleaned = Cleaned(weights, torch.zeros(n), weights, 0.0, State({}, {}), 0)
     panel = plots.suspects_panel(texts, labels, cleaned)
     _, captions = panel.traces
-    words, given, true = texts.tokens.decode(texts.train.inputs[5]), int(texts.train.labels[5]), int(labels[5])
+    words, given, true = tokens().decode(texts.train.inputs[5]), int(texts.train.labels[5]), int(labels[5])
     assert captions["text"][0] == f"<b>{given} ({true})</b> {words[:40]}"
     assert captions["hovertext"][0] == f"training sample 5: was flipped from {true} to {given}, weight 0.25: {words}"
     assert len({(x, y) for x, y in zip(captions["x"], captions["y"], strict=True)}) == plots.SUSPECTS
