@@ -385,4 +385,4 @@ def test_words_call_samples_by_their_noun(opened: Open, tiny: Dataset, teacher: 
         explorer.wait(PATIENCE)
         assert " texts" in words(explorer) and "image" not in words(explorer) and "sample" not in words(explorer)
     assert explorer.figures["answers"].layout.yaxis.title.text == "of its texts, %"
-    assert list(explorer.transfers)[2] == "few texts" and explorer.image.description == "sample"
+    assert list(explorer.transfers)[2] == "few texts" and explorer.image.description == "text"

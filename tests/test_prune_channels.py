@@ -326,7 +326,7 @@ def test_the_model_is_called_with_one_batch_and_nothing_else(digits: Dataset) ->
     calls: list[tuple[Any, ...]] = []
     with torch.no_grad():  # outside, which does not matter
         assert measure.parameters(prune.channels(Optional(), ratio=0.5, dataset=digits)) == 65 * 32 + 33 * 10
-    assert calls == [((4, 1, 8, 8), ())] * 4  # fitting, followed, with zeros, smaller
+    assert calls == [((4, 1, 8, 8), ())] * 5  # fitting, which layers run, followed, with zeros, smaller
 
 
 def test_channels_pay_after_fine_tuning(digits: Dataset, trained: nn.Module) -> None:

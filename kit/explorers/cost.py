@@ -295,36 +295,19 @@ def _table(model: Transformer, models: list[str], machines: list[str], machine: 
         return Control(name, "stops", start, words, values, group=group, text="{:,}".format, **more)
 
     bits = "Bits of each weight; below 8 with a scale for each 128, and computed in 16."
-    return [
-        Control(
-            "model",
-            "choice",
-            model.name,
-            "A network to begin with; it sets the four sliders below.",
-            models,
-            group="network",
-        ),
+    when = "One more token for each text, or all of a text at once."
+    start = "A network to begin with; it sets the four sliders below."
+    where = "The machine; this one is measured when it is chosen."
+    rows = [
+        Control("model", "choice", model.name, start, models, group="network"),
         stops("layers", LAYERS, "Blocks of attention and feed-forward.", "network"),
         stops("width", WIDTHS, "Numbers a token between the blocks.", "network"),
         stops("heads", HEADS, "Heads of attention; each is as wide as the model's own.", "network"),
         stops("context", CONTEXTS, "Tokens of a text: read at once, or so far.", "work", unit="tokens"),
         stops("batch", BATCHES, "Texts at once.", "work", unit="texts"),
-        Control(
-            "phase",
-            "toggle",
-            "decode",
-            "One more token for each text, or all of a text at once.",
-            ["decode", "prefill"],
-            group="work",
-        ),
+        Control("phase", "toggle", "decode", when, ["decode", "prefill"], group="work"),
         replace(stops("bits", BITS, bits, "stored"), start=16, unit="bits"),
         Control("zeros", "choice", "none", "Which of the layers' weights are zero.", list(ZEROS), group="stored"),
-        Control(
-            "hardware",
-            "choice",
-            machine,
-            "The machine; this one is measured when it is chosen.",
-            machines,
-            group="machine",
-        ),
+        Control("hardware", "choice", machine, where, machines, group="machine"),
     ]
+    return [replace(row, section=f"10, section {8 if row.group == 'network' else 9}") for row in rows]

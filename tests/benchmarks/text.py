@@ -1,7 +1,7 @@
 """A transformer on sentences of docstrings, beside a bag of words; and what makes it smaller.
 
-Two tasks on the same sentences. Which library is one from? There the words tell nearly all, and the transformer is no
-better than a bag of words with logistic regression. Was it written so, or do its two parts stand in the other order
+Two tasks on the same sentences. Which library is one from? There the words tell nearly all, and the transformer
+does worse than a bag of words with logistic regression. Was it written so, or do its two parts stand in the other order
 (as in Lan et al. 2020, arXiv:1909.11942, section 3.1)? There the bag of words can only guess; the strong rival counts
 pairs of neighbouring words, too, and where a text begins and ends.
 
