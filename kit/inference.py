@@ -6,9 +6,9 @@ import copy
 import inspect
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from threading import Event, RLock
+from threading import Event, RLock, local
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kit import checks, cores
 
@@ -23,6 +24,8 @@ M = TypeVar("M", bound=nn.Module)
 
 SMALL_MODEL = 1_000_000  # parameters
 BATCHES = (64, 256, 1024)  # samples a pass; a convolution's activations leave the cache early, a small MLP's late
+FEW = 8  # samples of a first pass: of a large model 64 take a second
+SLOW_SECONDS = 0.2  # for a pass of a model that is slower than that with 64
 TRIES = 3  # timings of each, of which the shortest counts: other work on the machine only ever adds
 REMEMBERED = 1000  # architectures
 
@@ -39,6 +42,45 @@ def check_cancel(cancel: Event | None, when: str) -> None:
     """Raise `Cancelled` once `cancel` is set; `when` says where that was."""
     if cancel is not None and cancel.is_set():
         raise Cancelled(f"cancelled {when}.")
+
+
+class _Watch(TorchDispatchMode):
+    """Looks at an event before each operation of this thread, those of a backward pass, too."""
+
+    def __init__(self, cancel: Event, when: str) -> None:
+        super().__init__()
+        self.cancel, self.when = cancel, when
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if _watched.by is self and self.cancel.is_set():
+            _watched.by = None  # once: what is put back afterwards is not disturbed
+            check_cancel(self.cancel, self.when)
+        return func(*args, **(kwargs or {}))
+
+
+class _Watched(local):
+    by: _Watch | None = None  # the outermost watch of a thread
+
+
+_watched = _Watched()
+
+
+@contextmanager
+def interruptible(model: nn.Module, cancel: Event | None, when: str) -> Iterator[None]:
+    """What torch does inside raises `Cancelled` soon after `cancel` is set, between two of its operations.
+
+    For models that `is_small` does not count as such, whose batch may take seconds. For others nothing changes: it
+    would cost each operation some microseconds, and a batch of theirs is a moment.
+    """
+    if cancel is None or _watched.by is not None or is_small(model):
+        yield
+        return
+    _watched.by = _Watch(cancel, when)
+    try:
+        with _watched.by:
+            yield
+    finally:
+        _watched.by = None
 
 
 @torch.no_grad()
@@ -109,8 +151,9 @@ class Pace:
         return best
 
     def rate(self, size: int) -> float:
-        """Seconds a sample in passes of `size` samples."""
-        return min(self.seconds[size], default=0.0) / size
+        """Seconds a sample in passes of `size` samples; where none was timed, of the most below that were."""
+        timed = max((each for each, took in self.seconds.items() if took and each <= size), default=size)
+        return min(self.seconds[timed], default=0.0) / timed
 
     def predict(self, model: nn.Module, inputs: Tensor) -> Tensor:
         """As the function `predict`, timed."""
@@ -141,12 +184,18 @@ def batch_for(model: nn.Module, inputs: Tensor, *, seconds: float) -> int:
     Args:
         model: as for `ask`.
         inputs: [n, ...]; a ValueError where there is none.
-        seconds: above 0. Where 64 samples take longer, it is 64 all the same.
+        seconds: above 0. Where 64 samples take longer, it is 64 all the same; but of a large model (see `is_small`)
+            that needs more than 0.2 s for them, as many as it answers in that time, 8, 16 or 32, by passes over 8.
     """
     checks.number("seconds", seconds, above=0)
     if not len(inputs):
         raise ValueError("inputs is empty; it needs at least one sample.")
-    pace, first = pace_of(model, inputs), inputs[: BATCHES[0]]
+    pace, first, few = pace_of(model, inputs), inputs[: BATCHES[0]], inputs[:FEW]
+    if not is_small(model):
+        while len(pace.seconds[len(few)]) < TRIES - 1:
+            pace.predict(model, few)
+        if (many := SLOW_SECONDS / max(pace.rate(len(few)), 1e-9)) < BATCHES[0]:
+            return max((batch for batch in (FEW, 2 * FEW, 4 * FEW) if batch <= many), default=FEW)
     while len(pace.seconds[len(first)]) < TRIES:
         pace.predict(model, first)
     most = seconds / max(pace.rate(len(first)), 1e-9)
@@ -263,14 +312,15 @@ def _frozen(layer: nn.Module, model_training: bool) -> bool:
     return not layer.training and (model_training or (bool(own) and not any(each.requires_grad for each in own)))
 
 
-def copy_of(model: M) -> M:
-    """A deep copy of `model`; ValueError, in one sentence, where it holds what cannot be copied.
+def copy_of(model: M, shared: Iterable[Tensor] = ()) -> M:
+    """A deep copy of `model`, but for the tensors `shared`, which both then have; ValueError where it cannot be copied.
 
     Tensors that a forward pass left on its modules (a weight masked by torch.nn.utils.prune) are copied without their
     history, on which `copy.deepcopy` fails.
     """
     kept = _tensors([list(vars(module).values()) for module in model.modules()])
     memo: dict[int, Any] = {id(each): each.detach().clone() for each in kept if not each.is_leaf}
+    memo |= {id(each): each for each in shared}
     try:
         return copy.deepcopy(model, memo)
     except Exception as error:  # whatever its attributes raise
@@ -331,8 +381,9 @@ def renew_statistics(
             layer.reset_running_stats()
             layer.training, layer.momentum = True, None  # the mean of all batches, each with the same weight
         for done, part in enumerate(parts):
-            check_cancel(cancel, f"after {done} of {len(parts)} batches for the statistics")
-            ask(renewed, part)
+            check_cancel(cancel, when := f"after {done} of {len(parts)} batches for the statistics")
+            with interruptible(renewed, cancel, when):
+                ask(renewed, part)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     return renewed

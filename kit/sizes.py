@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from kit import files
-from kit.inference import mode, predict, unfused
+from kit.inference import is_small, mode, predict, unfused
 
 _sparse = partial(files.encode, sparse=True)
 
@@ -54,10 +54,15 @@ def file_bytes(
 ) -> int:
     """Length of the file of the model: of the kit's sparse one (`kit.files`), or of another format's.
 
+    A large model's sparse file is made part by part, each read back (`files.length`), and never held as a whole.
+
     Raises:
         RuntimeError: what was read back differs (never seen; it would mean a broken format).
     """
-    data = encode(state := _state(model))
+    state = _state(model)
+    if encode is _sparse and not is_small(model):
+        return files.length(state, sparse=True)
+    data = encode(state)
     check_back(state, decode(data))
     return len(data)
 

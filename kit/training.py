@@ -23,6 +23,7 @@ from kit.inference import ask, check_cancel, mode, predict
 from kit.inference import batch_for as batch_for
 from kit.inference import copy_of as copy_of
 from kit.inference import has_statistics as has_statistics
+from kit.inference import interruptible as interruptible
 from kit.inference import is_small as is_small
 from kit.inference import pace_of as pace_of
 from kit.inference import renew_statistics as renew_statistics
@@ -228,8 +229,8 @@ def minimise(
             chunks = [chunk for chunk in rows.split(batch_size) if len(chunk) > 1 or batch_size == 1]
             total, seen = 0.0, 0
             for batch, chunk in enumerate(chunks, start=1):
-                check_cancel(cancel, f"in epoch {epoch + 1} of {epochs}, before batch {batch}")
-                with step():
+                check_cancel(cancel, when := f"in epoch {epoch + 1} of {epochs}, before batch {batch}")
+                with step(), interruptible(model, cancel, f"{when} was done"):
                     now = loss(ask(model, inputs[chunk]), chunk)
                     stepper.zero_grad()
                     now.backward()
@@ -309,10 +310,11 @@ def evaluate_slices(
     pace = None if size else pace_of(model, split.inputs)
     correct, total, loss, nonfinite, probabilities = 0, 0, 0.0, 0, True
     while total < len(split):
-        check_cancel(cancel, f"after {total} of {len(split)} samples")
+        check_cancel(cancel, when := f"after {total} of {len(split)} samples")
         rows = slice(total, total + (pace.size(len(split)) if pace else size))
         x, y = split.inputs[rows], split.labels[rows]
-        logits = (pace.predict if pace else predict)(model, x)  # [b, n_classes]
+        with interruptible(model, cancel, when):
+            logits = (pace.predict if pace else predict)(model, x)  # [b, n_classes]
         _check_logits(logits, len(y), int(y.max()) + 1)
         finite = logits.isfinite().all(1)  # [b]; the largest of NaNs would be class 0
         correct += int(((logits.argmax(1) == y) & finite).sum())

@@ -212,7 +212,7 @@ def test_encoders_write_no_tokens_and_convnets_have_no_layers_to_halve() -> None
         (lambda: Hardware("none", {16: 0.0}, 1, 1), ValueError, "flops of 16 bits must be above 0; got 0.0"),
         (lambda: replace(PLAIN, bandwidth=-1), ValueError, "bandwidth must be above 0; got -1"),
         (lambda: replace(PLAIN, memory="8 GB"), TypeError, "memory must be a number; got '8 GB'"),
-        (lambda: cost.PHONE.rate(32), ValueError, "bits must be 16 or less on phone; got 32"),
+        (lambda: cost.PHONE.rate(32), ValueError, "bits must be 16 or less on iPhone 15 Pro; got 32"),
         (lambda: Layer(3, 0), ValueError, "outputs must be 1 or more; got 0"),
         (lambda: Layer(3, 4, groups=2), ValueError, "groups must divide 3 and 4 channels; got 2"),
         (lambda: cost.ConvNet("none", (), 9), ValueError, "layers must have at least one"),

@@ -111,8 +111,7 @@ def test_decoders_cost_what_the_paper_says(kv_heads: int) -> None:
     ):
         parameters, flops = counted(model, ids)
         assert parameters == paper.parameters
-        more = flops - paper.flops(20, logits=20) - 4 * 2 * 32 * hidden_pairs
-        assert more == (2 * 4 * 20 if paper.gated else 0)  # its angles: positions times half a head's width
+        assert flops == paper.flops(20, logits=20) + 4 * 2 * 32 * hidden_pairs
 
 
 def test_residual_and_vision_networks_cost_what_the_paper_says() -> None:

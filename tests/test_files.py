@@ -572,3 +572,29 @@ def test_a_description_that_is_absent_or_nonsense_is_refused() -> None:
         reason = "not their description" if kit is None else "is damaged"
         with pytest.raises(files.WeightsFileError, match=reason):
             files.decode(safetensors.torch.save(parts, None if kit is None else {"kit": kit}))
+
+
+DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.float16, torch.bfloat16, torch.int32, torch.float32)
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("seed", range(20))
+def test_length_is_that_of_the_whole_file(seed: int, sparse: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    state: dict[str, Tensor] = {}
+    for name in ("a", 'ü"x', "日本", "z/\\t", "\n\x01", "b.c", "🙂", "d")[: 1 + seed % 8]:
+        dtype = (*DTYPES, torch.float64, torch.int64)[int(torch.randint(10, (1,), generator=generator))]
+        shape = torch.randint(
+            0, 40, (int(torch.randint(0, 3, (1,), generator=generator)),), generator=generator
+        ).tolist()
+        numbers = 3 * torch.randn(shape, generator=generator) * (torch.rand(shape, generator=generator) < 0.3)
+        state[name] = numbers.to(dtype)
+    state["tied"] = state["a"]
+    assert files.length(state, sparse=sparse) == len(files.encode(state, sparse=sparse))
+
+
+def test_length_reads_its_parts_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.container, "unpack", lambda values, gaps, n: torch.ones(n))
+    state = {"w": torch.eye(60)}
+    with pytest.raises(RuntimeError, match=r"^the part written for w does not read back equal\.$"):
+        files.length(state, sparse=True)

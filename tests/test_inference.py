@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from kit import inference, models, training
+from kit.data.dataset import Dataset, Split
 from kit.inference import Cancelled
-from tests.nets import already_set, same
+from tests.nets import already_set, same, vector
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -257,6 +258,66 @@ def test_batch_for_fits_the_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
         training.batch_for(net, batch(), seconds=0)
     with pytest.raises(ValueError, match="inputs is empty"):
         training.batch_for(net, batch(0), seconds=1)
+
+
+@pytest.mark.parametrize(("took", "size"), [(0.01, 256), (0.05, 32), (0.08, 16), (0.11, 8), (3.0, 8)])
+def test_of_a_large_slow_model_a_batch_is_what_fits_its_time(
+    monkeypatch: pytest.MonkeyPatch, took: float, size: int
+) -> None:
+    """No pass over 64 samples is made to find out that they would take long."""
+    seen: list[int] = []
+    clock = [0.0]
+
+    def watch(_: Any, inputs: Any) -> None:
+        seen.append(len(inputs[0]))
+        clock[0] += took * len(inputs[0]) / 8
+
+    monkeypatch.setattr(inference, "_paces", {})
+    monkeypatch.setattr(inference, "SMALL_MODEL", 1)
+    monkeypatch.setattr(inference, "time", SimpleNamespace(thread_time=lambda: clock[0]))
+    net = models.MLP((6, 3))
+    net.register_forward_pre_hook(watch)
+    assert training.batch_for(net, batch(300), seconds=0.4) == size
+    assert (64 in seen) == (size > 64)
+    assert inference.pace_of(net, batch()).rate(size) == pytest.approx(took / 8)  # by the passes that were timed
+
+
+class Stopping(nn.Module):
+    """A layer that sets an event in its forward or in its backward pass, and then goes on."""
+
+    def __init__(self, stop: threading.Event, where: str) -> None:
+        super().__init__()
+        self.stop, self.where = stop, where
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.where == "forward":
+            self.stop.set()
+        elif x.requires_grad:
+            x.register_hook(lambda gradient: self.stop.set())
+        return x + 0
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_a_large_model_is_interrupted_inside_of_a_batch(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    stop = threading.Event()
+    after: list[int] = []
+    net = nn.Sequential(nn.Linear(4, 4), Stopping(stop, where), nn.Linear(4, 3))
+    net[2].register_forward_hook(lambda *_: after.append(1))
+    inputs, labels = torch.rand(60, 4), torch.arange(60) % 3
+    dataset = Dataset("random", *[Split(inputs, labels)] * 3, ("a", "b", "c"))
+    outside, before = torch.get_rng_state(), vector(net)
+    monkeypatch.setattr(inference, "SMALL_MODEL", 1)
+    with pytest.raises(training.Cancelled, match=r"in epoch 1 of 1, before batch 1 was done\."):
+        training.minimise(net, inputs, lambda logits, rows: logits.square().mean(), epochs=1, cancel=stop)
+    assert len(after) == (where == "backward")
+    assert torch.equal(vector(net), before)  # no step was taken
+    assert torch.equal(torch.get_rng_state(), outside)
+    stop.clear()
+    if where == "forward":
+        with pytest.raises(training.Cancelled, match="after 0 of 60 samples"):
+            training.evaluate(net, dataset.validation, cancel=stop)
+    assert torch.rand(1).shape == (1,)  # the watch is over: nothing is interrupted any more
+    assert training.evaluate(net, dataset.validation).total == 60
 
 
 def test_a_pace_is_that_of_an_architecture() -> None:

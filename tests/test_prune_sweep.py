@@ -398,3 +398,23 @@ def test_only_validation_measures_and_test_is_never_read(trained: ConvNet, digit
     made = Sweep(trained, locked)
     for method in (PruningMethod(), PruningMethod("channels", "taylor", "layer"), PruningMethod(epochs=1)):
         made.profile(method, 0.5)
+
+
+@pytest.mark.parametrize("importance", prune.IMPORTANCES)
+@pytest.mark.parametrize("scope", prune.SCOPES)
+def test_a_large_model_is_cut_as_a_small_one_is_ranked(
+    monkeypatch: pytest.MonkeyPatch, digits: Dataset, trained: ConvNet, importance: Any, scope: Any
+) -> None:
+    method = PruningMethod(importance=importance, scope=scope, seed=3)
+    expected = Sweep(trained, digits).pruned(method, 0.7)
+    monkeypatch.setattr(sweep, "MANY", 0)
+    large = Sweep(trained, digits)
+    found = large.pruned(method, 0.7)
+    assert same(found.model, expected.model) and found.kept == expected.kept
+    assert large.thresholds(method, 0.7) == Sweep(trained, digits).thresholds(method, 0.7)
+    # Memory: what is not pruned is there once; what is, is not shared with the dense model.
+    own, dense = dict(found.model.named_parameters()), dict(large.model.named_parameters())
+    shared = {name for name in own if own[name] is dense[name]}
+    assert shared == set(own) - set(prune.prunable(trained))
+    assert same(large.model, trained)
+    assert large.point(method, 0.0).sizes == large.dense

@@ -63,6 +63,22 @@ def test_magnitude_is_torchs(trained: nn.Module, ratio: float, scope: Any) -> No
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("scope", prune.SCOPES)
+def test_a_cut_is_what_a_ranking_leaves(dtype: torch.dtype, scope: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ties = torch.randint(0, 40, (50, 60), generator=generator) / 7
+    odd = torch.tensor([0.0, 1e-45, 3e38, float("inf"), 1.0, float("nan"), float("nan")] * 3)[:, None]
+    scores = {"a": ties.to(dtype), "odd": odd.to(dtype), "b": torch.rand(9, 31, generator=generator).to(dtype)}
+    ranking = unstructured.rank(scores, scope)
+    for ratio in (0.0, 0.001, 0.1, 0.37, 0.5, 0.9, 0.99, 0.9999):
+        found = unstructured.cut(scores, ratio, scope)
+        assert all(torch.equal(found[name], mask) for name, mask in ranking.masks(ratio).items())
+    some = {"a": 0.4, "odd": 0.9}  # by name, with one that loses nothing
+    found, expected = unstructured.cut(scores, some, "layer"), unstructured.rank(scores, "layer").masks(some)
+    assert all(torch.equal(found[name], mask) for name, mask in expected.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_many_weights_are_ranked_as_few_are(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(0, 40, (50, 60), generator=generator) / 7  # many ties

@@ -18,12 +18,12 @@ RASPBERRY_PI_5 = Hardware(
     ),
 )
 PHONE = Hardware(
-    "phone",
+    "iPhone 15 Pro",
     {16: 17.5 * T, 8: 35 * T},
     bandwidth=51.2 * G,
     memory=8 * G,
     source=(
-        "iPhone 15 Pro: 35 trillion operations a second (Apple, 12 September 2023: apple.com/newsroom), taken as those "
+        "35 trillion operations a second (Apple, 12 September 2023: apple.com/newsroom), taken as those "
         "of 8 bits, with half of it in 16; LPDDR5-6400 of 64 bits, computed, since Apple gives no bandwidth"
     ),
 )

@@ -7,6 +7,7 @@ from kit.explorers.bayes import BayesExplorer
 from kit.explorers.board import BoardExplorer
 from kit.explorers.claim import claim
 from kit.explorers.compress import CompressionExplorer
+from kit.explorers.cost import CostExplorer
 from kit.explorers.distill import DistillationExplorer
 from kit.explorers.front import FrontExplorer
 from kit.explorers.gradient import GradientExplorer

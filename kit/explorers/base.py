@@ -136,7 +136,7 @@ class Explorer(Tooled, Generic[S, A]):
 
     def code(self) -> str:
         """One line of Python that makes this explorer with its controls as they stand now, seeds included."""
-        moved = ", ".join(f"{name}={value!r}" for name, value in self._values().items() if value != self._starts[name])
+        moved = ", ".join(f"{name}={value!r}" for name, value in self._values().items() if self._tells(name, value))
         return f"{type(self).__name__}({self._call})" + (f".set({moved})" if moved else "")
 
     def table(self) -> pd.DataFrame:
@@ -210,6 +210,10 @@ class Explorer(Tooled, Generic[S, A]):
 
     def _adjust(self, moved: str) -> None:
         """Set what a move of the control `moved` brings along; quiet."""
+
+    def _tells(self, name: str, value: Any) -> bool:
+        """Whether `code` must name a control with this value."""
+        return bool(value != self._starts[name])
 
     def _preview(self, settings: S) -> None:
         """Change marks that need no computing, in the control's own callback."""

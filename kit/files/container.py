@@ -43,6 +43,11 @@ _LONGEST_GAP: Final = 255  # the largest number in one byte
 _HEADER_ALLOWANCE: Final = 100  # bytes: a sparse tensor needs a second header entry and its shape
 _SPARSE_DTYPES: Final = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _OTHER_DTYPES: Final = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+_ORDER: Final = (  # of the parts in a file, from the last: that of safetensors
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.float16, torch.bfloat16, torch.int32, torch.float32),
+    *(torch.float64, torch.int64),
+)
+_WORDS: Final = dict(zip(_ORDER, ("BOOL", "U8", "I8", "I16", "F16", "BF16", "I32", "F32", "F64", "I64"), strict=True))
 
 
 class WeightsFileError(RuntimeError):
@@ -115,10 +120,42 @@ def encode(state: nn.Module | Mapping[str, Tensor], *, sparse: bool) -> bytes:
         TypeError: `state` holds something other than tensors, or is neither a model nor a mapping.
         ValueError: a tensor is of a kind that cannot be stored (quantised, sparse layout, meta device).
     """
+    parts, about = _parts(checked(state), sparse)
+    # Each a copy of its own: safetensors refuses views that overlap.
+    parts = {name: part.clone(memory_format=torch.contiguous_format) for name, part in parts.items()}
+    return safetensors.torch.save(parts, {"kit": json.dumps(about, separators=(",", ":"))})
+
+
+def length(state: nn.Module | Mapping[str, Tensor], *, sparse: bool) -> int:
+    """Return the length of the file that `encode` would make, and make all of its parts, but never the whole.
+
+    Each part is read back and compared, tensor by tensor. So a large model is not in memory once more.
+
+    Raises:
+        RuntimeError: what was read back differs (never seen; it would mean a broken format).
+        TypeError, ValueError: as for `encode`.
+    """
+    tensors = checked(state)
+    parts, about = _parts(tensors, sparse)
+    for name, shape in about["shapes"].items():
+        back = unpack(parts[f"{name}#values"], parts[f"{name}#gaps"], math.prod(shape)).view(shape)
+        if not torch.equal(torch.nan_to_num(back), torch.nan_to_num(tensors[name].cpu())):
+            raise RuntimeError(f"the part written for {name} does not read back equal.")
+    header: dict[str, Any] = {"__metadata__": {"kit": json.dumps(about, separators=(",", ":"))}}
+    end = 0
+    for name in sorted(parts, key=lambda name: (-_ORDER.index(parts[name].dtype), name)):
+        begin, end = end, end + parts[name].numel() * parts[name].element_size()
+        entry = {"dtype": _WORDS[parts[name].dtype], "shape": list(parts[name].shape), "data_offsets": [begin, end]}
+        header[name] = entry
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return 8 + -(-len(text) // 8) * 8 + end
+
+
+def _parts(tensors: dict[str, Tensor], sparse: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The parts of a file, and what stands in its `__metadata__`; dense parts are the tensors themselves."""
     checks.instance("sparse", sparse, bool, "True or False")
     parts: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
-    tensors = checked(state)
     tied = tied_names(tensors)
     for name, tensor in tensors.items():
         if name in tied:
@@ -126,13 +163,12 @@ def encode(state: nn.Module | Mapping[str, Tensor], *, sparse: bool) -> bytes:
         if sparse and (packed := _pack_if_smaller(tensor)):
             parts[f"{name}#values"], parts[f"{name}#gaps"] = packed
             shapes[name] = list(tensor.shape)
-        else:  # a copy of its own: safetensors refuses views that overlap
-            part = f"{name}#dense" if sparse else name
-            parts[part] = tensor.cpu().clone(memory_format=torch.contiguous_format)
+        else:
+            parts[f"{name}#dense" if sparse else name] = tensor.cpu().contiguous()
     kind = "sparse" if sparse else "dense"
     about: dict[str, Any] = {"format": kind, "version": FORMAT_VERSION, "shapes": shapes, "tied": tied}
     about["crc32"] = checksum(parts, about)
-    return safetensors.torch.save(parts, {"kit": json.dumps(about, separators=(",", ":"))})
+    return parts, about
 
 
 def decode(data: bytes) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from kit.plots.curves import SIZE_AXES, Curve, Label, Panel
 from kit.prune import prunable
 
 BINS = 61
+FEW_WEIGHTS = 1_000_000
 MAX_FILTERS, MAX_NUMBERS = 64, 6400
 ROWS = 9  # of layers, for which a detail figure has room
 DECADES: dict[SizeName, float] = {"nonzeros": 3, "file_bytes": 1}  # at least on the axis: there most curves will go
@@ -132,14 +133,13 @@ def weights_panel(dense: nn.Module, pruned: nn.Module, thresholds: Sequence[floa
         pruned: after it; only its weights that are not zero count. NaN and infinity lie in no bin.
         thresholds: absolute values below which weights went; empty where no threshold in |w| decided.
     """
-    before, after = (
-        torch.cat([weight.detach().flatten().float() for weight in prunable(model).values()]).numpy()
-        for model in (dense, pruned)
-    )
-    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
-    reach = (float(np.quantile(np.abs(before), 0.995)) if len(before) else 0.0) or 1.0
+    before, after = (list(map(_finite, prunable(model).values())) for model in (dense, pruned))
+    step = -(-sum(map(len, before)) // FEW_WEIGHTS)  # where the axis ends needs no more of them
+    some = np.abs(np.concatenate([each[::step] for each in before])) if step else np.zeros(0)
+    reach = (float(np.quantile(some, 0.995)) if len(some) else 0.0) or 1.0
     edges = np.linspace(-reach, reach, BINS + 1)
-    was, now = (np.histogram(each.clip(-reach, reach), edges)[0].tolist() for each in (before, after[after != 0]))
+    was = sum(np.histogram(each.clip(-reach, reach), edges)[0] for each in before).tolist()
+    now = sum(np.histogram(each[each != 0].clip(-reach, reach), edges)[0] for each in after).tolist()
     centres, top = ((edges[:-1] + edges[1:]) / 2).tolist(), max(was)
     places = [x for threshold in sorted(set(thresholds)) for x in (-threshold, threshold)]
     blue, line = {"color": style.BLUE, "line": {"width": 0}}, {"type": "scatter", "mode": "lines"}
@@ -154,6 +154,13 @@ def weights_panel(dense: nn.Module, pruned: nn.Module, thresholds: Sequence[floa
     x = {"title": "value of a weight", "range": [centres[0] * 1.02, centres[-1] * 1.02]}
     y = {"title": "weights in the bin", "range": [0, 1.05 * top]}
     return Panel(traces, style.layout("Weights: grey before, blue now", 220, x, y, bargap=0))
+
+
+def _finite(weight: Tensor) -> np.ndarray:
+    """The finite numbers of a weight, in a row; where all are and they are float32, no copy."""
+    numbers = weight.detach().flatten().float().numpy()
+    there = np.isfinite(numbers)
+    return numbers if there.all() else numbers[there]
 
 
 def filters_panel(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
@@ -15,19 +15,23 @@ from kit import checks, training
 _Fold = tuple[nn.Module, str, Callable[[nn.Module, str], Any]]
 
 
-def plain(model: nn.Module) -> nn.Module:
+def plain(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
     """A copy of `model` with plain weights; modes and frozen parts are as they were.
 
     Weight and spectral normalisation (parametrisations, and the hooks of older versions), the masks of
     `torch.nn.utils.prune` and any other parametrisation become the weight that they make: a zero in it then stays a
     zero, while an emptied row of a normalised weight would be 0/0.
 
+    Args:
+        model: any module; not changed.
+        shared: tensors of `model` that the copy has, too.
+
     Raises:
         TypeError: no `nn.Module`.
         ValueError: a model that cannot be copied.
     """
     checks.instance("model", model, nn.Module, "a torch.nn.Module")
-    folded = training.copy_of(model)
+    folded = training.copy_of(model, shared)
     folds = list(_folds(folded))
     learn = [any(p.requires_grad for key, p in module.named_parameters() if name in key) for module, name, _ in folds]
     for module, name, fold in folds:

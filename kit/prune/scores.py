@@ -117,9 +117,9 @@ def _gradients(model: nn.Module, dataset: Dataset, also: Collection[str], cancel
     weights = {name: w.requires_grad_(True) for name, w in prunable(probe, also).items()}  # frozen ones have them too
     sums = {name: torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32)) for name, w in weights.items()}
     for start in range(0, len(samples), TAYLOR_BATCH):
-        training.check_cancel(cancel, f"after the gradients of {start} of {len(samples)} samples")
+        training.check_cancel(cancel, when := f"after the gradients of {start} of {len(samples)} samples")
         rows = slice(start, start + TAYLOR_BATCH)
-        with torch.enable_grad():
+        with torch.enable_grad(), inference.interruptible(probe, cancel, when):
             logits = inference.ask(probe, samples.inputs[rows])  # [b, n_classes]
             loss = F.cross_entropy(logits, samples.labels[rows], reduction="sum")  # nats
             try:

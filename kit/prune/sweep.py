@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from threading import Event, Lock
 from typing import Any, Literal, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from kit import checks, measure, training
 from kit.data import Dataset
@@ -17,7 +17,20 @@ from kit.measure import Estimate, Profile
 from kit.prune.plain import plain
 from kit.prune.scores import IMPORTANCES, Importance, prunable, score_weights
 from kit.prune.structured import ChannelRemoval, remove_channels
-from kit.prune.unstructured import SCOPES, Ranking, Scope, apply_masks, check_renew, fine_tune, masks, rank, renewed
+from kit.prune.unstructured import (
+    MANY,
+    SCOPES,
+    Masks,
+    Ranking,
+    Scope,
+    apply_masks,
+    check_renew,
+    cut,
+    fine_tune,
+    masks,
+    rank,
+    renewed,
+)
 
 What = Literal["weights", "channels"]
 WHATS: tuple[What, ...] = get_args(What)
@@ -153,6 +166,8 @@ class Sweep:
         training.check_fits(model, dataset)
         self.model, self.dataset, self.slice_size = plain(model).eval(), dataset, slice_size
         self._weights = {name: w.numel() for name, w in prunable(self.model).items()}
+        self.large = sum(self._weights.values()) > MANY  # then models share what they can, and rankings are not kept
+        self._slopes: dict[str, Tensor] = {}  # scores by "taylor" of a large model
         self._rankings: dict[tuple[Importance, Scope, int], Ranking] = {}
         self._flops: dict[tuple[tuple[int, ...], ...], int] = {}
         self._models: OrderedDict[Key, Pruned] = OrderedDict()
@@ -172,6 +187,7 @@ class Sweep:
         """The model pruned by `method` at `ratio`, the share to remove, in [0, 1); fine-tuned if the method says so.
 
         The latest models are remembered, up to 256 MB of them; an older one is made again, the same by its seed.
+        Those of a large model share what was not pruned with each other and with `model`: train a copy of them.
         `callbacks` are called in fine-tuning; `cancel` is looked at between batches.
 
         Raises:
@@ -185,7 +201,8 @@ class Sweep:
             if key in self._models:
                 self._models.move_to_end(key)
                 return self._models[key]
-        found = self._renewed(method, ratio, callbacks, cancel) if method.renew else self._made(*key, callbacks, cancel)
+        with training.interruptible(self.model, cancel, "while the model was pruned"):
+            found = self._renewed(*key, callbacks, cancel) if method.renew else self._made(*key, callbacks, cancel)
         with self._models_lock:
             self._models[key] = found
             while len(self._models) > max(2, MODEL_BYTES // self.dense.dense_bytes):
@@ -199,8 +216,8 @@ class Sweep:
         if method.what == "channels":
             removal = remove_channels(self.model, ratio=ratio, dataset=self.dataset, cancel=cancel, **how)
         else:
-            kept_weights = self.ranking(method, cancel).masks(ratio) if ratio else {}  # of a big model it takes seconds
-            removal = ChannelRemoval(apply_masks(self.model, kept_weights), {}, ())
+            kept_weights = self.masks(method, ratio, cancel) if ratio else {}
+            removal = ChannelRemoval(apply_masks(self.model, kept_weights, share=self.large), {}, ())
         smaller = removal.model
         kept = {name: int(mask.sum()) / self._weights[name] for name, mask in masks(smaller).items()}
         if method.epochs:
@@ -230,11 +247,23 @@ class Sweep:
             self._rankings[key] = rank(scores, method.scope)
         return self._rankings[key]
 
+    def masks(self, method: PruningMethod, ratio: float, cancel: Event | None = None) -> Masks:
+        """What `method` leaves at a ratio: by its ranking, or for a large model, whose ranking takes long, by a cut."""
+        if not self.large:
+            return self.ranking(method, cancel).masks(ratio)
+        how: dict[str, Any] = {"dataset": self.dataset, "seed": method.seed, "cancel": cancel}
+        scores = self._slopes if method.importance == "taylor" else {}
+        scores = scores or score_weights(self.model, method.importance, **how)
+        if method.importance == "taylor":
+            self._slopes = scores
+        return cut(scores, ratio, method.scope)
+
     def thresholds(self, method: PruningMethod, ratio: float) -> tuple[float, ...]:
         """Absolute values below which weights went: one (scope "global") or one per layer; () if none decided."""
         if method.what != "weights" or method.importance != "magnitude" or ratio == 0:
             return ()
-        named, kept = dict(self.model.named_parameters()), self.ranking(method).masks(ratio)
+        named = dict(self.model.named_parameters())
+        kept = masks(self.pruned(method, ratio).model) if self.large else self.ranking(method).masks(ratio)
         smallest = [float(named[name].detach().abs()[mask].min()) for name, mask in kept.items() if mask.any()]
         return (min(smallest),) if method.scope == "global" and smallest else tuple(smallest)
 
@@ -261,7 +290,8 @@ class Sweep:
         if (found := self._points.get(key)) and (found.whole or (enough and found.accuracy.n >= enough)):
             return found
         pruned = self.pruned(method, ratio, callbacks=callbacks, cancel=cancel)
-        sizes, split = self._sizes(pruned.model), self.dataset.validation
+        split, dense = self.dataset.validation, key == (PruningMethod(), 0.0)
+        sizes = self.dense if dense else self._sizes(pruned.model)
         for counts in training.evaluate_slices(pruned.model, split, batch_size=self.slice_size, cancel=cancel):
             accuracy = Estimate.from_counts(counts.correct, counts.total)
             layers: dict[str, Any] = {"emptied": pruned.emptied, "floored": pruned.floored, "skipped": pruned.skipped}
