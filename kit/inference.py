@@ -117,13 +117,17 @@ def called(model: nn.Module, inputs: Tensor) -> Any:
     """What `model` answers to a batch, as it comes.
 
     Ids of tokens come with `attention_mask`, int64 [n, length], 1 where there is a token, where the model takes such
-    and its `config` does not say that nothing pads.
+    and its `config` does not say that nothing pads. A model that takes its first argument by keyword only gets it so.
     """
-    taken = as_taken(model, inputs)
-    if inputs.is_floating_point() or "attention_mask" not in inspect.signature(model.forward).parameters:
-        return model(taken)
+    taken, parameters = as_taken(model, inputs), inspect.signature(model.forward).parameters
+    first = next(iter(parameters.values()), None)
+    named: dict[str, Tensor] = {}
     pad = getattr(getattr(model, "config", None), "pad_token_id", 0)
-    return model(taken) if pad is None else model(taken, attention_mask=(taken != pad).long())
+    if "attention_mask" in parameters and not inputs.is_floating_point() and pad is not None:
+        named["attention_mask"] = (taken != pad).long()
+    if first is not None and first.kind is first.KEYWORD_ONLY:
+        return model(**{first.name: taken}, **named)
+    return model(taken, **named)
 
 
 def are_probabilities(logits: Tensor) -> bool:
@@ -249,6 +253,9 @@ def _refusal(model: nn.Module, inputs: Tensor, error: str) -> str:
         least, most = int(inputs.min()), int(inputs.max())
         came = f"{inputs.shape[1]} ids a sample, from {least} to {most}"
         return f"dataset: the model, with tables of {' and '.join(map(str, tables))} rows, cannot take {came}: {error}"
+    if "no padding token" in error:
+        hint = " (Set model.config.pad_token_id to the id that pads: 0 in data.from_texts.)"
+        return f"dataset: the model cannot take several samples at once: {error.rstrip('.')}.{hint}"
     if "Long" in error and inputs.is_floating_point():
         hint = " (A model of token ids takes a data set that has them: data.from_texts.)"
         return f"dataset: the model cannot take samples in {came}: {error}{hint}"

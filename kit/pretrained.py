@@ -16,7 +16,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -65,7 +65,7 @@ class Encoder(nn.Module):
     def __init__(self, bert: nn.Module, n_classes: int = 2, *, seed: int = 0) -> None:
         super().__init__()
         checks.instance("bert", bert, nn.Module, "a transformers.BertModel")
-        self.bert, config = bert, bert.config
+        self.bert, config = bert, cast(Any, bert.config)
         with torch.device("meta"):
             self.head = nn.Linear(config.hidden_size, checks.whole("n_classes", n_classes, 1))
         models.initialise(self.head, seed)

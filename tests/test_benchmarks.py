@@ -91,7 +91,7 @@ def test_choose_and_an_unknown_name_ends_the_command_in_one_sentence() -> None:
         choose("quik", both)
     command, root = [sys.executable, "-m", "tests.benchmarks"], Path(__file__).resolve().parents[1]
     ended = subprocess.run(command, cwd=root, env={**os.environ, "BENCH": "speed"}, capture_output=True, text=True)
-    names = "slider, sweep, channels, cohort, distillation, compression, search, pareto, gradient, architecture"
-    names += ", cluster, notebooks, busy, import"
+    names = "slider, sweep, channels, cohort, distillation, compression, text, search, pareto, gradient, architecture"
+    names += ", cluster, notebooks, busy, big, import"
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == f"BENCH must be one of {names}, or empty for all; got 'speed'.\n"

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kit import compress, files, measure, models, prune, training
+from kit import compress, files, inference, measure, models, prune, training
 from kit.compress import NOTHING, Compression, Recipe, pipeline
+from kit.compress.pipeline import NOT_WRITTEN
 from kit.data import Dataset
 from kit.models import ConvNet
 from tests.strangers import STRANGERS
@@ -121,7 +122,7 @@ def test_models_are_kept_up_to_a_number_of_bytes(
     first = compression.model(Recipe(ratio=0.5))
     for ratio in (0.6, 0.7, 0.8):
         compression.model(Recipe(ratio=ratio))
-    assert len(compression._models) == 4
+    assert len(compression._models) == 2
     again = compression.model(Recipe(ratio=0.5))
     assert again is not first and equal(again.state_dict(), first.state_dict())
 
@@ -206,3 +207,57 @@ def test_strangers(name: str, digits: Dataset) -> None:
     back = compress.decode(found.data)
     assert all(torch.equal(tensor, back[key]) for key, tensor in found.model.state_dict().items())
     assert found.steps[-1].ledger.total < found.steps[0].ledger.total
+
+
+def test_of_a_large_model_words_come_before_the_file_and_memory_is_shared(
+    trained: ConvNet, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(ratio=0.7, kind="uniform", bits=4)
+    expected = {each: Compression(trained, digits).step(each) for _, each in recipe.steps}
+    monkeypatch.setattr(inference, "SMALL_MODEL", 1)
+    compression, parts = Compression(trained, digits, slice_size=100), list[compress.Step]()
+    assert compression.step(recipe, on_slice=parts.append) == expected[recipe]
+    assert [part.ledger == NOT_WRITTEN for part in parts] == [True] + [False] * (len(parts) - 1)
+    for _, each in recipe.steps:
+        assert compression.step(each) == expected[each]
+        assert compression.ledger(each) == compression.encoded(each).ledger
+    pruned = compression.model(Recipe(ratio=0.7, kind="off"))
+    own, dense = (dict(each.named_parameters()) for each in (pruned, compression.dense))
+    assert {name for name in own if own[name] is dense[name]} == set(own) - set(prune.prunable(trained))
+    assert equal(compression.dense.state_dict(), trained.state_dict())
+
+
+@pytest.mark.parametrize("recipe", [Recipe(ratio=0.5), Recipe(energy=0.8, ratio=0.0)])
+def test_of_a_large_model_every_step_can_be_cancelled_between_tensors(
+    trained: ConvNet, digits: Dataset, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
+) -> None:
+    monkeypatch.setattr(inference, "SMALL_MODEL", 1)
+    compression, stop = Compression(trained, digits, slice_size=100), Event()
+    looked = []
+
+    def svd(matrix: Tensor, **how: Any) -> Any:
+        looked.append(matrix.shape)
+        stop.set()
+        return real(matrix, **how)
+
+    real = torch.linalg.svd
+    monkeypatch.setattr(torch.linalg, "svd", svd)
+    if recipe.energy < 1:
+        with pytest.raises(training.Cancelled, match="before the step 'low rank' was done"):
+            compression.step(recipe, cancel=stop)
+        assert len(looked) == 1  # of several layers
+    else:
+        encoded = compression.encoded
+
+        def stopped(each: Recipe) -> Any:
+            stop.set()
+            return encoded(each)
+
+        monkeypatch.setattr(compression, "encoded", stopped)
+        with pytest.raises(training.Cancelled, match="while the file was written"):
+            compression.step(recipe, cancel=stop)
+        monkeypatch.setattr(compression, "encoded", encoded)
+    stop.clear()
+    assert compression.known(recipe) is None
+    monkeypatch.setattr(torch.linalg, "svd", real)
+    assert compression.step(recipe, cancel=stop).whole

@@ -427,3 +427,18 @@ def test_layers_called_by_keyword_or_without_samples_are_calibrated(digits: Data
     assert 0 < float((training.predict(smaller, x) - wanted).norm() / wanted.norm()) < 0.02
     assert hasattr(smaller.second, "input_levels")
     assert not hasattr(smaller.none, "input_levels")
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_a_large_grid_is_seen_and_one_number_beside_it_too(axis: int | None) -> None:
+    """The one number lies beyond the part that is looked at first."""
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(-7, 8, (80, 70, 3), generator=generator)
+    codes[:, :, 0], codes[:, :, 1] = 1, 7  # each row's step is its own
+    steps = torch.rand(codes.shape[axis] if axis is not None else 1, generator=generator).half().double() + 0.5
+    shape = [-1 if place == axis else 1 for place in range(3)]
+    tensor = (codes * steps.view(shape if axis is not None else (1, 1, 1))).float()
+    found = compress.grid(tensor)
+    assert found is not None and found.axis == axis and torch.equal(found.codes.long(), codes)
+    tensor[-1, -1, -1] = 0.1234567
+    assert compress.grid(tensor) is None

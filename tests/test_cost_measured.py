@@ -171,10 +171,12 @@ def test_this_machine_is_measured_once_with_intervals_and_leaves_torch_as_it_was
     room.here.cache_clear()
 
 
-def test_a_rate_is_the_median_of_the_warm_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    lasts = [50.0, 50.0, *range(1, 16)]  # seconds; the two to warm up are slow
-    clock = iter([at for last in lasts for at in (0.0, last)])
+def test_a_rate_is_that_of_the_fastest_run_down_to_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    lasts = [50.0, 0.5, *range(1, 16)]  # seconds; the two to warm up do not count
+    clock = iter([at for last in lasts for work in (1, 10) for at in (0.0, work * last)])
     monkeypatch.setattr(room.time, "perf_counter", lambda: next(clock))
-    rate = room._rate(80.0, lambda: None)
-    assert (rate.value, rate.n) == (80 / 8, 15)
-    assert rate.low == pytest.approx(80 / 12) and rate.high == pytest.approx(80 / 4)  # Conover: the 4th and the 12th
+    done = list[str]()
+    (usual, fastest), slower = room._rates([(80.0, lambda: done.append("one")), (80.0, lambda: done.append("other"))])
+    assert done == ["one", "other"] * 17
+    assert (usual, fastest) == (pytest.approx(80 / 12), 80.0)  # Conover: the 12th of 15 is the end of the median's
+    assert slower == (pytest.approx(8 / 12), 8.0)

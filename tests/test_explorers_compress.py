@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from kit import board, compress, data, measure, models
+from kit import board, compress, data, inference, measure, models, training
 from kit.compress import NOTHING, Recipe
 from kit.data import Dataset
 from kit.explorers import CompressionExplorer
@@ -127,6 +127,33 @@ def test_a_recipe_that_fails_leaves_a_gap_in_its_curve(digits: Dataset, monkeypa
         assert lengths == {"shared": len(room.RATIOS), "uniform grid": 0, "pruning alone": len(room.RATIOS)}
         with pytest.raises(ValueError, match="no grid"):
             explorer.set(kind="uniform").wait(PATIENCE)
+
+
+def test_of_a_large_model_the_first_words_come_before_its_file(
+    trained: ConvNet, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "SMALL_MODEL", 1)
+    monkeypatch.setattr(training, "batch_for", lambda *_, **__: 100)
+    said: list[str] = []
+    show = CompressionExplorer._show
+
+    def noted(explorer: CompressionExplorer, answer: room.Answer) -> None:
+        show(explorer, answer)
+        said.append(explorer.status.value)
+        assert bool(explorer.here.values) == bool(answer.step.ledger.total)  # no place in the plane without a size
+
+    monkeypatch.setattr(CompressionExplorer, "_show", noted)
+    with contextlib.closing(CompressionExplorer(trained, digits)) as explorer:
+        explorer.wait(PATIENCE)
+        explorer.stop()
+        assert "The file is being written." in said[0] and "so far" in said[0]
+        assert "The file is being written." not in said[-1] and "times smaller" in said[-1]
+        model = explorer.model
+        assert model is not explorer._model(explorer._latest())  # a copy: tensors are shared inside
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        assert any(parameter.any() for parameter in explorer.model.parameters())
 
 
 @pytest.mark.parametrize("make", [models.lenet_300_100, models.LeNet5])

@@ -104,7 +104,12 @@ def test_this_machine_is_measured_when_it_is_chosen_and_shows_its_interval(
 ) -> None:
     ends = replace(SLOW, bandwidth=5e9), replace(SLOW, bandwidth=2e10)
     measured, asked = replace(SLOW, name=room.HERE, interval=ends), list[int]()
-    monkeypatch.setattr(room.cost, "here", lambda: asked.append(1) or measured)
+
+    def here() -> Hardware:
+        asked.append(1)
+        return measured
+
+    monkeypatch.setattr(room.cost, "here", here)
     settle(explorer, hardware=room.HERE)
     settle(explorer, bits=8)
     assert asked == [1] and "this machine's rates are a test" in words(explorer)

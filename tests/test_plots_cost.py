@@ -60,12 +60,12 @@ def test_a_measured_roof_has_its_interval() -> None:
 def test_there_are_always_as_many_traces() -> None:
     whole = bounded(cost.H100)
     encoder: dict[Phase, tuple[Step, Bound]] = {"prefill": whole["prefill"]}
-    panels = [
-        plots.roofline_panel(*each) for each in ((None, {}, ()), (cost.H100, encoder, ()), (cost.H100, whole, ()))
-    ]
+    panels = [plots.roofline_panel(None, {}, ())]
+    panels += [plots.roofline_panel(cost.H100, steps, ()) for steps in (encoder, whole)]
     assert {len(panel.traces) for panel in panels} == {5}
     rows = cost.compressions(cost.BERT_BASE, cost.H100)
-    assert {len(plots.bought_panel(*each).traces) for each in (((), "decode"), (rows, "prefill"))} == {3}
+    bought = plots.bought_panel((), "decode"), plots.bought_panel(rows, "prefill")
+    assert {len(panel.traces) for panel in bought} == {3}
 
 
 def test_bars_are_in_one_unit_and_the_title_gives_the_verdict() -> None:

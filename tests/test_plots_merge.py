@@ -16,6 +16,7 @@ from kit.compress.line import Point
 from kit.data import Dataset
 from kit.measure import Estimate
 from kit.plots import merge as plots
+from tests.texts import LENGTH, WORDS, ordered
 
 
 def point(t: float, right: int, loss: float) -> Point:
@@ -103,3 +104,17 @@ def test_strips_are_folded_and_nothing_is_drawn_where_nothing_is_matched(digits:
     found = align(conv[1], conv[0], dataset=digits)
     for layer in found.permutations:
         json.dumps(plots.pairs_panel(*conv, found, layer, digits.input_shape).traces, allow_nan=False)
+
+
+def test_a_head_is_one_tile_of_all_its_outputs() -> None:
+    letters = ordered()
+    a, b = (models.Transformer(WORDS, LENGTH, 2, width=16, heads=4, layers=1, seed=seed) for seed in (1, 2))
+    found = align(b, a, dataset=letters)
+    panel = plots.pairs_panel(a, b, found, layer := "blocks.0.attention.query", letters.input_shape)
+    picture = np.array(panel.traces[0]["z"], dtype=float)
+    assert picture.shape == (3 * 8 + 2, 4 * 9 - 1)  # four outputs of 16 weights, in 8 x 8
+    for column, best in enumerate(np.argsort(found.after[layer])[::-1]):
+        for row, (net, head) in enumerate(((a, best), (b, best), (b, found.permutations[layer][best]))):
+            tile = net.get_parameter(f"{layer}.weight").detach().numpy()[4 * head : 4 * head + 4].reshape(8, 8)
+            shown = picture[9 * row : 9 * row + 8, 9 * column : 9 * column + 8]
+            assert np.allclose(shown, tile / np.abs(tile).max(), atol=1e-6)

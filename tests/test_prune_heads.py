@@ -65,8 +65,8 @@ def test_whole_heads_go_and_the_others_answer_as_before(letters: Dataset, heads:
     middle = {name: stay for name, stay in thinned.kept.items() if name.endswith("fc1")}
     assert [len(stay) for stay in middle.values()] == [64 - round(ratio * 64)] * 2
     silent = masked(net, masks)
-    for name, stay in middle.items():
-        factors = torch.zeros(64).index_fill(0, torch.tensor(stay), 1)
+    for name, units in middle.items():
+        factors = torch.zeros(64).index_fill(0, torch.tensor(units), 1)
         silent.get_submodule(name.replace("fc1", "fc2")).register_forward_pre_hook(
             lambda _, arguments, factors=factors: arguments[0] * factors
         )
@@ -199,7 +199,7 @@ def test_a_model_with_heads_gone_comes_back_from_its_file(letters: Dataset, tmp_
         warnings.simplefilter("ignore", prune.LeftAloneWarning)
         thinned = prune.channels(net, ratio=0.5, dataset=letters)
     files.write(thinned, path := tmp_path / "thinned.safetensors", sparse=False)
-    back = prune.load_smaller(transformer(seed=9), path)
+    back: Net = prune.load_smaller(transformer(seed=9), path)
     x = letters.test.inputs
     assert torch.equal(training.predict(back, x), training.predict(thinned, x))
     assert back.blocks[0].attention.query.weight.shape == (8, 16) and back.blocks[0].attention.out.in_features == 8
@@ -230,7 +230,7 @@ def test_embeddings_are_looked_up_and_stay(letters: Dataset) -> None:
         "head.weight",
     }
     assert set(prune.prunable(models.BagOfWords(WORDS))) == {"head.weight"}
-    table = prune.weights(net, ratio={"tokens.weight": 0.5})
+    table: Net = prune.weights(net, ratio={"tokens.weight": 0.5})
     assert int((table.tokens.weight == 0).sum()) == WORDS * 16 // 2
     rare = copy.deepcopy(net)
     rare.tokens = nn.Embedding(2 * WORDS, 16)  # rows of words that no text has: bytes, no FLOPs

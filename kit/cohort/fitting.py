@@ -140,8 +140,8 @@ def speed(template: nn.Module, train: Split) -> float:
     """Floating-point operations a second in training, counted as six a weight and sample; it takes a moment.
 
     Args:
-        template: such as `template` makes one, of which eight are trained, a few times for an epoch; the shortest time counts, since other
-            work on the machine only ever adds.
+        template: such as `template` makes one. Eight of it are trained, a few times for an epoch; the shortest time
+            counts, since other work on the machine only ever adds.
         train: of its first samples a few are used.
     """
     networks, part = Cohort(template, [Member(seed) for seed in range(PROBED)]), train.first(PROBE_SAMPLES)

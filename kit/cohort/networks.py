@@ -26,7 +26,8 @@ class Cohort(nn.Module):
     gradient of 0 through its ReLU, so it stays absent (a test checks that).
 
     Args:
-        template: an `MLP` or `BagOfWords`; or any module of layers that `models.initialise` knows, without buffers. Not changed.
+        template: an `MLP` or `BagOfWords`; or any module of layers that `models.initialise` knows, without buffers.
+            Not changed.
         members: one per network.
         start: first weights, one module per member; by default drawn from each member's seed, as the template's class
             would draw them.
@@ -172,7 +173,8 @@ def _check_family(template: nn.Module, members: Sequence[Member]) -> None:
     widths = hidden_widths(template)
     for name in () if widths else ("width", "dropout"):
         if any(getattr(member, name) for member in members):
-            raise ValueError(f"{name}: a cohort can vary it in bags of words, and in MLPs with a hidden layer only; the template is {kind}.")
+            those = "bags of words, and in MLPs with a hidden layer only"
+            raise ValueError(f"{name}: a cohort can vary it in {those}; the template is {kind}.")
     widest = max((member.width or 0 for member in members), default=0)
     if widths and widest > min(widths):
         raise ValueError(f"width must be at most the template's {min(widths)}; got {widest}.")

@@ -49,7 +49,7 @@ def logits(template: nn.Module, blocks: Blocks, inputs: Tensor, dropped: Sequenc
 
 
 def _means(tables: Tensor, ids: Tensor) -> Tensor:
-    """`mean_over` of embeddings, each network's from its own table [K, vocabulary, width]. [K, n, length] -> [K, n, width]."""
+    """Mean embeddings, each network's from a table of its own, [K, ids, width]. [K, n, length] -> [K, n, width]."""
     there = ids != 0  # [K, n, length]
     shares = there / there.sum(2, keepdim=True).clamp_min(1)
     rows = ids + tables.shape[1] * torch.arange(len(ids))[:, None, None]  # in all tables, one under the other

@@ -14,7 +14,8 @@ from kit import checks, training
 from kit.compress.merge import alike, tensors_of
 from kit.data import Dataset
 from kit.prune import Untraceable
-from kit.prune.graph import Group, follow, samples
+from kit.prune.graph import follow, samples
+from kit.prune.groups import Group
 from kit.prune.joints import close, located
 from kit.prune.structured import in_heads
 
@@ -27,6 +28,7 @@ class Aligned:
         model: answers as the given one does, with its units in the order of those of the other.
         permutations: by the name of a group of units, that of its first layer: for each place the unit of the given
             model that stands there now.
+        outputs: for each unit of such a group, the outputs of its first layer: of a head several.
         before: the cosine of each unit's weights, those that come in and go out, with the other's unit in its place.
         after: the same for the units in their new order.
         skipped: what was left as it was: the name of a group's first layer, or of a layer; and why, in a sentence.
@@ -34,6 +36,7 @@ class Aligned:
 
     model: nn.Module
     permutations: dict[str, tuple[int, ...]]
+    outputs: dict[str, tuple[tuple[int, ...], ...]]
     before: dict[str, tuple[float, ...]]
     after: dict[str, tuple[float, ...]]
     skipped: tuple[tuple[str, str], ...]
@@ -103,7 +106,8 @@ def align(model: nn.Module, to: nn.Module, *, dataset: Dataset, tries: int = 2, 
     order, moved, _ = max(reached, key=lambda each: each[2])
     after = {name: _cosines(moved, wanted, places) for name, places in groups.items()}
     said = tuple((name, f"{reason}.") for name, reason in skipped.items())
-    return Aligned(moved, {name: tuple(each.tolist()) for name, each in order.items()}, before, after, said)
+    units = {name: _outputs(moved, name, places) for name, places in groups.items()}
+    return Aligned(moved, {name: tuple(each.tolist()) for name, each in order.items()}, units, before, after, said)
 
 
 def _descended(
@@ -149,6 +153,13 @@ def _places(model: nn.Module, group: Group) -> Places | str:
                 name = f"{path}.{key}".lstrip(".")
                 found[name, axis] = _Place(name, axis, at)
     return list(found.values())
+
+
+def _outputs(model: nn.Module, layer: str, places: Places) -> tuple[tuple[int, ...], ...]:
+    """The outputs of each unit in the first layer of its group."""
+    axis = located(model, layer, outward=True)[1]["weight"]
+    (at,) = (place.at for place in places if place[:2] == (f"{layer}.weight", axis))
+    return tuple(map(tuple, at.tolist()))
 
 
 def _fault(model: nn.Module, places: Places, inputs: Tensor, answer: Tensor) -> str:

@@ -79,6 +79,8 @@ _DTYPES: Final = {
 }
 _SMALLER: Final = {"f64": ("f16", "bf16", "f32"), "f32": ("f16", "bf16")}  # where a dtype's numbers may fit
 _BOOK: Final = 4096  # most numbers in a codebook
+_PART: Final = 1 << 20  # numbers that are tried at once
+_LOOK: Final = 1 << 16  # numbers of a tensor that are looked at first
 _GAP_BITS: Final = range(2, 9)
 _INFLATION: Final = 100  # most bytes that a deflated byte becomes: a small file must not ask for much memory
 
@@ -131,17 +133,17 @@ def encode(state: nn.Module | Mapping[str, Tensor], *, huffman: bool = True) -> 
     """
     checks.instance("huffman", huffman, bool, "True or False")
     entries, ways = _plan(state, huffman)
-    parts = {
-        "tables": _deflate(b"".join(way.tables for way in ways)),
-        "codebooks": b"".join(way.book + way.steps for way in ways),
-        "gaps": b"".join(way.gaps.bits for way in ways if way.gaps),
-        "values": b"".join(way.codes.bits if way.codes else way.plain for way in ways if way.coded),
-        "raw": b"".join(way.plain for way in ways if not way.coded),
+    parts: dict[str, list[bytes | memoryview]] = {
+        "tables": [_deflate(b"".join(way.tables for way in ways))],
+        "codebooks": [each for way in ways for each in (way.book, way.steps)],
+        "gaps": [way.gaps.bits for way in ways if way.gaps],
+        "values": [way.codes.bits if way.codes else way.plain for way in ways if way.coded],
+        "raw": [way.plain for way in ways if not way.coded],
     }
-    lengths = {name: len(part) for name, part in parts.items()}
+    lengths = {name: sum(map(len, part)) for name, part in parts.items()}
     header = _deflate(json.dumps([list(lengths.values()), entries], separators=(",", ":")).encode())
-    front, rest = MAGIC + bytes([FORMAT_VERSION]), header + b"".join(parts.values())
-    data = front + _checksum(front, rest) + rest
+    front, rest = MAGIC + bytes([FORMAT_VERSION]), [header, *itertools.chain(*parts.values())]
+    data = b"".join([front, _checksum(front, *rest), *rest])  # once: a large model's file is large, too
     return Encoded(data, Ledger(**lengths, header=_FRONT + len(header)))
 
 
@@ -223,7 +225,7 @@ class _Way:
     """One way to store a tensor."""
 
     stored: str
-    plain: bytes = b""
+    plain: bytes | memoryview = b""
     book: bytes = b""
     codes: _Stream | None = None
     gap_bits: int = 0
@@ -260,10 +262,10 @@ def _ways(tensor: Tensor, huffman: bool) -> Iterator[_Way]:
     tensor = tensor.cpu()
     small = _smallest(tensor)
     numbers = _bits(small)
-    yield (raw := _Way(_word(small.dtype), numbers.tobytes()))
+    yield (raw := _Way(_word(small.dtype), numbers.view(np.uint8).data))  # not a copy of a large tensor
     if len(numbers):
-        if tensor.is_floating_point():
-            numbers = np.where(numbers == 1 << (8 * numbers.itemsize - 1), 0, numbers)  # -0.0
+        if tensor.is_floating_point() and (minus := numbers == 1 << (8 * numbers.itemsize - 1)).any():
+            numbers = np.where(minus, 0, numbers)  # -0.0
         yield from _coded(_Way(_word(small.dtype)), numbers, raw.cost, huffman)
     if found := grid(tensor):
         steps = _smallest(found.steps)
@@ -275,18 +277,24 @@ def _ways(tensor: Tensor, huffman: bool) -> Iterator[_Way]:
 
 def _coded(way: _Way, numbers: NDArray[Any], limit: int, huffman: bool) -> Iterator[_Way]:
     """Fill `way` with the numbers [n], as codes and as gaps; 0 is their zero; as codes below `limit` bytes alone."""
-    ordered = np.sort(numbers)  # much faster than np.unique
-    book = np.concatenate([ordered[:1], ordered[1:][np.diff(ordered) != 0]])
-    codes = np.searchsorted(book, numbers) if len(book) <= _BOOK else None
-    if book[0] == 0:
+    book = codes = None
+    if len(np.unique(numbers[:_LOOK])) <= _BOOK:  # most large tensors need no more to be seen to have no codebook
+        ordered = np.sort(numbers)  # much faster than np.unique
+        book = np.concatenate([ordered[:1], ordered[1:][np.diff(ordered) != 0]])
+    if book is not None and len(book) <= _BOOK:
+        codes = np.searchsorted(book, numbers).astype(np.uint16)
+    there_are = int(np.count_nonzero(numbers))
+    # Plain numbers with a bit or more for each gap: where that is too long, gaps need not be made.
+    hopeless = codes is None and there_are * (8 * numbers.itemsize + 1) >= 8 * limit
+    if there_are < len(numbers) and not hopeless:
         there = np.flatnonzero(numbers)
         bits, gaps = _gaps(there, len(numbers), huffman)
         sparse = replace(way, gap_bits=bits, gaps=gaps)
         yield (plain := replace(sparse, plain=numbers[there].tobytes()))
         limit = min(limit, plain.cost)
-        if codes is not None and len(book) > 1:  # 0 was the first of the book
+        if book is not None and codes is not None and len(book) > 1:  # 0 was the first of the book
             yield from _with_book(sparse, book[1:], codes[there] - 1, len(plain.plain), huffman)
-    if codes is not None:
+    if book is not None and codes is not None:
         yield from _with_book(way, book, codes, limit, huffman)
 
 
@@ -338,6 +346,11 @@ def decode(data: bytes) -> dict[str, Tensor]:
         TypeError: `data` is not bytes.
         files.WeightsFileError: the bytes are no such file, are damaged, or come from a newer kit.
     """
+    return dict(decoded(data))
+
+
+def decoded(data: bytes) -> Iterator[tuple[str, Tensor]]:
+    """As `decode`, one tensor after the other: so a large model is not in memory once more."""
     checks.instance("data", data, bytes, "bytes (to read a path, call read)")
     if data[:4] != MAGIC or len(data) < _FRONT:
         hint = " It looks like safetensors: call files.read." * (data[8:9] == b"{")
@@ -345,41 +358,46 @@ def decode(data: bytes) -> dict[str, Tensor]:
     if data[4] > FORMAT_VERSION:
         newer = f"This file has format version {data[4]}, this kit reads up to {FORMAT_VERSION}"
         raise WeightsFileError(f"{newer}: update the kit.")
-    if data[5:_FRONT] != _checksum(data[:5], data[_FRONT:]):
+    rest = memoryview(data)[_FRONT:]
+    if data[5:_FRONT] != _checksum(data[:5], rest):
         raise _damaged("its checksum is wrong, so at least one byte has changed")
     try:
-        return _state(data[_FRONT:])
+        yield from _tensors(rest)
     except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError, zlib.error) as error:
         raise _damaged(f"its header does not fit its bytes ({str(error)[:200].rstrip('.')})") from error
 
 
-def _state(data: bytes) -> dict[str, Tensor]:
+def _tensors(data: memoryview) -> Iterator[tuple[str, Tensor]]:
     header, body = _inflate(data)
     lengths, entries = json.loads(header)
     tables, *sections = _cut(body, lengths)
-    inflated, rest = _inflate(tables) if tables else (b"", b"")
+    inflated, rest = _inflate(tables) if tables else (b"", memoryview(b""))
     if rest:
         raise ValueError("bytes are left after the tables")
-    reader = _Reader(*(_Section(each) for each in (inflated, *sections)))
-    state, found = dict[str, Tensor](), list[Tensor]()
-    for entry in entries:
+    every = [memoryview(inflated), *sections]
+    reader = _Reader(*map(_Section, every))
+    tied = {entry[1] for entry in entries if len(entry) == 2}
+    names, found = set[str](), dict[int, Tensor]()
+    for place, entry in enumerate(entries):
         name = entry[0]
-        if not isinstance(name, str) or name in state:
+        if not isinstance(name, str) or name in names:
             raise ValueError(f"a tensor cannot have the name {name!r}")
         if len(entry) == 2:
-            found.append(found[checks.whole("the tied tensor", entry[1], 0, len(found) - 1)])
+            tensor = found[checks.whole("the tied tensor", entry[1], 0, place - 1)]
         else:
-            found.append(reader.tensor(*entry[1:]))
-        state[name] = found[-1]
+            tensor = reader.tensor(*entry[1:])
+        if place in tied:
+            found[place] = tensor
+        names.add(name)
+        yield name, tensor
     reader.finish()
-    return state
 
 
 class _Section:
     """Bytes that are read from the beginning to the end."""
 
-    def __init__(self, data: bytes) -> None:
-        self.rest = memoryview(data)
+    def __init__(self, data: memoryview) -> None:
+        self.rest = data
 
     def take(self, size: int) -> memoryview:
         if size > len(self.rest):
@@ -487,10 +505,11 @@ def _dtype(word: Any) -> torch.dtype:
 
 def _smallest(tensor: Tensor) -> Tensor:
     """The tensor in the smallest floating-point dtype from which it comes back bit for bit."""
+    parts = tensor.reshape(-1).split(_PART)
     for word in _SMALLER.get(_word(tensor.dtype), ()):
-        small = tensor.to(_DTYPES[word])
-        if np.array_equal(_bits(small.to(tensor.dtype)), _bits(tensor)):
-            return small
+        kind = _DTYPES[word]
+        if all(np.array_equal(_bits(part.to(kind).to(tensor.dtype)), _bits(part)) for part in parts):
+            return tensor.to(kind)
     return tensor
 
 
@@ -504,8 +523,11 @@ def _tensor(numbers: NDArray[Any], kind: torch.dtype) -> Tensor:
     return torch.from_numpy(numbers.view(np.uint8)).view(kind)
 
 
-def _checksum(front: bytes, rest: bytes) -> bytes:
-    return zlib.crc32(rest, zlib.crc32(front)).to_bytes(4, "little")
+def _checksum(*parts: bytes | memoryview) -> bytes:
+    crc = 0
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    return crc.to_bytes(4, "little")
 
 
 def _deflate(data: bytes) -> bytes:
@@ -518,16 +540,16 @@ def _deflate(data: bytes) -> bytes:
     return packed if data else b""
 
 
-def _inflate(data: bytes) -> tuple[bytes, bytes]:
+def _inflate(data: bytes | memoryview) -> tuple[bytes, memoryview]:
     """Return what was deflated at the beginning of `data`, and the bytes after it."""
     unpacker = zlib.decompressobj(wbits=-15)
     inflated = unpacker.decompress(data, _INFLATION * len(data))
     if not unpacker.eof:
         raise ValueError("what is deflated has no end")
-    return inflated, unpacker.unused_data
+    return inflated, memoryview(data)[len(data) - len(unpacker.unused_data) :]  # not a copy of a large file
 
 
-def _cut(data: bytes, lengths: Any) -> list[bytes]:
+def _cut(data: memoryview, lengths: Any) -> list[memoryview]:
     """Cut five sections of these lengths; all of `data` must go."""
     found = [checks.whole("the length of a section", each) for each in lengths]
     ends = list(itertools.accumulate(found))

@@ -28,7 +28,7 @@ from kit.prune.graph import called, samples
 from kit.prune.joints import LAYERS, close, count_anew, exchanged, first_line, hooked, tensors
 from kit.prune.plain import plain
 
-AFFINE = (*LAYERS, _BatchNorm, _AvgPoolNd)
+AFFINE = (*LAYERS[:2], _BatchNorm, _AvgPoolNd)
 SHOWN = 3  # of what stands between two layers
 _NO_GAIN = "more than both together have"
 _READS = ("_local_scalar_dense", "equal")  # operations by which a model decides on its path

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kit import checks
-from kit.prune.joints import exchanged
+from kit.prune.joints import TransposedLinear, exchanged
 from kit.prune.plain import plain
 
 LARGEST = 127  # of the whole numbers: symmetric about zero
@@ -25,9 +25,10 @@ class Int8Linear(nn.Module):
     scales: Tensor
     bias: Tensor | None
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
-        weight = _exact(layer.weight.detach())  # [out, in]
+        weight = layer.weight.detach()
+        weight = _exact(weight.t() if isinstance(layer, TransposedLinear) else weight)  # [out, in]
         self.register_buffer("scales", _scales(weight))  # [out, 1]
         self.register_buffer("rows", (weight / self.scales).round().to(torch.int8))
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
@@ -62,8 +63,8 @@ def int8(model: nn.Module) -> nn.Module:
     """
     checks.instance("model", model, nn.Module, "a torch.nn.Module")
     quick = plain(model)
-    layers: list[Any] = [each for each in quick.modules() if type(each) is nn.Linear and each.weight.numel()]
-    layers = [each for each in layers if not (each._forward_hooks or each._forward_pre_hooks)]
+    layers: list[Any] = [m for m in quick.modules() if type(m) is nn.Linear or isinstance(m, TransposedLinear)]
+    layers = [each for each in layers if each.weight.numel() and not (each._forward_hooks or each._forward_pre_hooks)]
     made = {each: Int8Linear(each).train(each.training) for each in layers}
     if not made:
         raise ValueError(f"model: {type(model).__name__} has no linear layer without hooks.")

@@ -20,9 +20,11 @@ from kit import checks, files, sizes
 from kit.compress.encode import MAGIC, decode
 from kit.files import disk
 from kit.prune import plain
-from kit.prune.joints import exchanged
+from kit.prune.joints import LAYERS, TransposedLinear, exchanged
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_SIDES = ("in_features", "out_features", "in_channels", "out_channels")
+_GEOMETRY = (*_SIDES, "kernel_size", "stride", "padding", "dilation", "groups")
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,15 @@ class Factored:
 class LowRank(nn.Sequential):
     """Two layers in the place of one: to r channels, then to all.
 
-    Code that reads the weight or the bias of the one that was there gets the product, and the bias of the second.
+    Code that reads the weight or the bias of the one that was there gets the product, and the bias of the second; its
+    stride, padding and the like are those of the first.
     """
+
+    def __getattr__(self, name: str) -> Any:
+        """What is looked up in vain: of the layer whose matter it is (MobileNetV2 pads by the stride of its layers)."""
+        if name in _GEOMETRY:
+            return getattr(self[int(name.startswith("out"))], name)
+        return super().__getattr__(name)
 
     @property
     def weight(self) -> Tensor:
@@ -169,7 +178,7 @@ def _layers(model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
         used.setdefault(parameter, []).append(name.rpartition(".")[0])
     modules = dict(model.named_modules(remove_duplicate=False))
     for name, layer in model.named_modules():
-        if not isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
+        if not isinstance(layer, LAYERS):
             continue
         reason = _reason(layer)
         others = [other for other in used[layer.weight] if modules[other] is not layer]
@@ -191,7 +200,7 @@ def _reason(layer: Any) -> str:
     """Why a layer cannot be in two; empty where it can."""
     if getattr(layer, "transposed", False):
         return "a transposed convolution"
-    if type(layer) not in (nn.Linear, *_CONVOLUTIONS):
+    if type(layer) not in (nn.Linear, *_CONVOLUTIONS) and not isinstance(layer, TransposedLinear):
         return f"a {type(layer).__name__}, which may be more than its matrix"
     if not layer.weight.numel():
         return "it has no numbers"
@@ -217,13 +226,20 @@ def _given(rank: Any, layers: Mapping[str, Any]) -> dict[str, int]:
 
 def _sides(layer: Any) -> tuple[int, int]:
     """The matrix of a layer: outputs, and inputs times the size of the kernel."""
-    return len(layer.weight), layer.weight.shape[1:].numel()
+    weight = _outputs_first(layer)
+    return len(weight), weight.shape[1:].numel()
+
+
+def _outputs_first(layer: Any) -> Tensor:
+    """The weight of a layer as [out, in, ...]."""
+    weight: Tensor = layer.weight
+    return weight.t() if isinstance(layer, TransposedLinear) else weight
 
 
 @torch.no_grad()
 def _decomposed(name: str, layer: Any) -> tuple[Tensor, Tensor, Tensor]:
     """U [m, k], the singular values [k], descending, and V [k, n] of the matrix of a layer; k is its full rank."""
-    matrix = layer.weight.flatten(1)
+    matrix = _outputs_first(layer).flatten(1)
     if not matrix.isfinite().all():
         raise ValueError(f"model: the weight of {name!r} holds NaN or infinity, which has no singular values.")
     u, values, v = torch.linalg.svd(matrix.to(torch.promote_types(matrix.dtype, torch.float32)), full_matrices=False)
@@ -281,8 +297,8 @@ def _within(
 def _swap(model: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]]) -> nn.Module:
     """Put two layers in the place of each that is named, and of those that are tied to it."""
     modules = dict(model.named_modules())
-    weights = {modules[name].get_parameter("weight"): pair for name, pair in factors.items()}
-    halves = {weight: _halves(weight, *pair) for weight, pair in weights.items()}
+    named: list[tuple[Any, tuple[Tensor, Tensor]]] = [(modules[name], pair) for name, pair in factors.items()]
+    halves = {layer.weight: _halves(_outputs_first(layer), *pair) for layer, pair in named}
     layers: list[Any] = [layer for layer in modules.values() if not _reason(layer)]
     made = {layer: _two(layer, *halves[layer.weight]) for layer in layers if layer.weight in halves}
     return exchanged(model, made)
@@ -300,6 +316,9 @@ def _two(layer: Any, first: nn.Parameter, second: nn.Parameter) -> LowRank:
     with torch.device("meta"):  # neither memory nor random numbers
         if isinstance(layer, nn.Linear):
             pair: Any = nn.Linear(layer.in_features, rank, bias=False), nn.Linear(rank, layer.out_features)
+        elif isinstance(layer, TransposedLinear):
+            wide: Any = layer
+            pair = nn.Linear(wide.nx, rank, bias=False), nn.Linear(rank, wide.nf)
         else:
             same = {key: getattr(layer, key) for key in ("stride", "padding", "dilation", "padding_mode")}
             kind: Any = type(layer)

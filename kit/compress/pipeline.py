@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from torch import nn
 
 from kit import checks, files, measure, prune, sizes, training
-from kit.compress.encode import Encoded, Ledger, decode, encode
+from kit.compress.encode import Encoded, Ledger, decoded, encode
 from kit.compress.low_rank import low_rank
 from kit.compress.quantise import fine_tune_quantised, quantise
 from kit.compress.share import fine_tune as tune_codebooks
@@ -29,6 +29,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 MOST_BITS = 8  # of a code
 
 MODEL_BYTES = 256_000_000  # models that a compression keeps
+NOT_WRITTEN = Ledger(0, 0, 0, 0, 0, 0)  # of a file that is not written yet
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Step:
     Attributes:
         name: "dense", "low rank", "pruned", "shared", "uniform" or "Huffman".
         recipe: all that was done up to here.
-        ledger: where the bytes of its file are; really written, and read back equal.
+        ledger: where the bytes of its file are; really written, and read back equal. `NOT_WRITTEN` while it is not.
         accuracy: on the validation split, or on its first slices (see `whole`).
         whole: whether `accuracy` rests on all validation samples.
         nonfinite: samples for which the model answers NaN or infinity; they count as wrong.
@@ -196,7 +197,7 @@ class Compression:
         training.check_fits(model, dataset)
         self.dense, self.dataset, self.slice_size = prune.plain(model).eval(), dataset, slice_size
         prune.prunable(self.dense)
-        self._bytes = measure.dense_bytes(self.dense)
+        self._bytes, self.large = measure.dense_bytes(self.dense), not training.is_small(self.dense)
         self._models: OrderedDict[Recipe, nn.Module] = OrderedDict()
         self._models_lock = Lock()  # a look-up and an eviction must not meet
         self._ledgers: dict[Recipe, Ledger] = {}
@@ -205,7 +206,9 @@ class Compression:
     def model(
         self, recipe: Recipe, *, callbacks: Sequence[training.Callback] = (), cancel: Event | None = None
     ) -> nn.Module:
-        """The compressed model, in evaluation mode; the latest are remembered, up to 256 MB of them.
+        """The compressed model, in evaluation mode; the latest are remembered, up to 256 MB of them, two at least.
+
+        Those of a large model share tensors that no step has changed: train a copy of them.
 
         Raises:
             TypeError: no recipe.
@@ -215,17 +218,19 @@ class Compression:
         checks.instance("recipe", recipe, Recipe)
         lossy = [(name, each) for name, each in recipe.steps if name != "Huffman"]
         key = lossy[-1][1]
+        if len(lossy) == 1:
+            return self.dense
         with self._models_lock:
             if key in self._models:
                 self._models.move_to_end(key)
                 return self._models[key]
-        made = self.dense
-        if len(lossy) > 1:
-            before = self.model(lossy[-2][1], callbacks=callbacks, cancel=cancel)
+        before = self.model(lossy[-2][1], callbacks=callbacks, cancel=cancel)
+        with training.interruptible(self.dense, cancel, f"before the step {lossy[-1][0]!r} was done"):
             made = _STEPS[lossy[-1][0]](before, self.dataset, key, {"callbacks": callbacks, "cancel": cancel}).eval()
+        del before  # of a large model the room is needed
         with self._models_lock:
             self._models[key] = made
-            while len(self._models) > max(4, MODEL_BYTES // self._bytes):
+            while len(self._models) > max(2, MODEL_BYTES // self._bytes):
                 self._models.popitem(last=False)
         return made
 
@@ -237,19 +242,29 @@ class Compression:
         Raises:
             RuntimeError: what was read back differs (never seen; it would mean a broken format).
         """
-        model, plain = self.model(recipe), recipe.key == NOTHING
-        if plain:
-            data = files.encode(model, sparse=False)
-            encoded = Encoded(data, Ledger(0, 0, 0, 0, header=len(data) - self._bytes, raw=self._bytes))
-        else:
-            encoded = encode(model, huffman=recipe.huffman)
-        sizes.check_back(model.state_dict(), files.decode(encoded.data) if plain else decode(encoded.data))
+        if recipe.key == NOTHING:
+            data = files.encode(self.dense, sparse=False)
+            sizes.check_back(self.dense.state_dict(), files.decode(data))
+            return Encoded(data, self._plain(len(data)))
+        model = self.model(recipe)
+        encoded, state = encode(model, huffman=recipe.huffman), model.state_dict()
+        for name, tensor in decoded(encoded.data):
+            sizes.check_back({name: state[name]}, {name: tensor})
         return encoded
 
-    def ledger(self, recipe: Recipe) -> Ledger:
-        """Where the bytes of the file are, remembered; as `encoded`."""
+    def _plain(self, length: int) -> Ledger:
+        """Of a plain safetensors file of so many bytes."""
+        return Ledger(0, 0, 0, 0, header=length - self._bytes, raw=self._bytes)
+
+    def ledger(self, recipe: Recipe, *, cancel: Event | None = None) -> Ledger:
+        """Where the bytes of the file are, remembered; as `encoded`. `cancel` is looked at between tensors."""
         if recipe.key not in self._ledgers:
-            self._ledgers[recipe.key] = self.encoded(recipe).ledger
+            with training.interruptible(self.dense, cancel, "while the file was written"):
+                if recipe.key == NOTHING:
+                    ledger = self._plain(files.length(self.dense, sparse=False))
+                else:
+                    ledger = self.encoded(recipe).ledger
+            self._ledgers[recipe.key] = ledger
         return self._ledgers[recipe.key]
 
     def known(self, recipe: Recipe) -> Step | None:
@@ -267,7 +282,8 @@ class Compression:
     ) -> Step:
         """Compress and measure on the validation split, slice by slice; the last step of the recipe, remembered.
 
-        `on_slice` is called with each answer before the last, which rests on the slices so far. After `enough` samples
+        `on_slice` is called with each answer before the last, which rests on the slices so far; of a large model the
+        first time before the file is written, which takes longer than a slice. After `enough` samples
         no more are measured; without it, they are all the next time. The other arguments and errors are those of
         `model`.
         """
@@ -275,19 +291,22 @@ class Compression:
         if (found := self._steps.get(key)) and (found.whole or (enough and found.accuracy.n >= enough)):
             return found
         model, (name, _) = self.model(recipe, callbacks=callbacks, cancel=cancel), recipe.steps[-1]
-        ledger = self.ledger(recipe)
+        first = self.large and on_slice is not None and key not in self._ledgers
+        ledger = NOT_WRITTEN if first else self.ledger(recipe, cancel=cancel)
         if (same := self._steps.get(replace(recipe, huffman=False).key)) and same.whole:  # Huffman changes no weight
-            self._steps[key] = replace(same, name=name, recipe=key, ledger=ledger)
+            self._steps[key] = replace(same, name=name, recipe=key, ledger=self.ledger(recipe, cancel=cancel))
             return self._steps[key]
         for counts in training.evaluate_slices(model, split, batch_size=self.slice_size, cancel=cancel):
+            if first and counts.total > self.slice_size:
+                ledger, first = self.ledger(recipe, cancel=cancel), False
             accuracy, whole = Estimate.from_counts(counts.correct, counts.total), counts.total == len(split)
             step = Step(name, key, ledger, accuracy, whole, counts.nonfinite)
             if enough and counts.total >= enough:
                 break
             if on_slice is not None and not whole:
                 on_slice(step)
-        self._steps[key] = step
-        return step
+        self._steps[key] = replace(step, ledger=self.ledger(recipe, cancel=cancel))
+        return self._steps[key]
 
 
 def _factored(model: nn.Module, dataset: Dataset, recipe: Recipe, how: dict[str, Any]) -> nn.Module:
@@ -297,7 +316,9 @@ def _factored(model: nn.Module, dataset: Dataset, recipe: Recipe, how: dict[str,
 
 def _pruned(model: nn.Module, dataset: Dataset, recipe: Recipe, how: dict[str, Any]) -> nn.Module:
     for done, ratio in enumerate(prune.schedule("cubic", recipe.ratio, recipe.rounds)):
-        model = prune.weights(model, ratio=ratio, cancel=how["cancel"])
+        # What is not pruned may be shared: no step changes a model in place.
+        masks = prune.cut(prune.score_weights(model), ratio)
+        model = prune.apply_masks(model, masks, share=not training.is_small(model))
         model = _tuned(prune.fine_tune, model, dataset, replace(recipe, seed=recipe.seed + done), how)
     return model
 

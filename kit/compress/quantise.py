@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from kit import checks, training
 from kit.data import Dataset
 from kit.prune import plain, prunable
+from kit.prune.joints import LAYERS, TransposedLinear
+from kit.prune.plain import is_plain
 
 Per = Literal["tensor", "channel"]
 PERS: tuple[Per, ...] = get_args(Per)
@@ -30,6 +32,7 @@ CALIBRATION_SAMPLES = 1024  # training samples
 CALIBRATION_NUMBERS = 50_000  # that come into a layer with a batch, at most
 CALIBRATION_BATCH = 256
 _CLIPS = 20  # steps that are tried
+_LOOK_ROWS, _LOOK = 16, 4096  # numbers by which most tensors are seen to be on no grid
 _STEP_BITS = 11  # of a step's mantissa: float16 holds them
 
 
@@ -246,8 +249,13 @@ def grid(tensor: Tensor) -> Grid | None:
     checks.instance("tensor", tensor, Tensor)
     if not tensor.is_floating_point() or not tensor.numel() or not bool(tensor.isfinite().all()):
         return None
-    values = tensor.detach().double().numpy()
+    values, tensor = None, tensor.detach()
     for axis in (None, 0, 1) if tensor.ndim > 1 else (None,):
+        # A part of what is on a grid is on one, too: to see that a large tensor is on none a part is enough.
+        few = tensor.reshape(1, -1) if axis is None else tensor.movedim(axis, 0)[:_LOOK_ROWS].flatten(1)
+        if _divided(few[:, :_LOOK].double().numpy()) is None:
+            continue
+        values = tensor.double().numpy() if values is None else values
         rows = values.reshape(1, -1) if axis is None else np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
         if (found := _divided(rows)) is not None:
             steps, codes = found
@@ -291,7 +299,7 @@ def sqnr(model: nn.Module, smaller: nn.Module) -> dict[str, float]:
         ValueError: `smaller` has no such weight, or of another shape.
     """
     checks.instance("smaller", smaller, nn.Module, "a torch.nn.Module")
-    found, thin = {}, plain(smaller)
+    found, thin = {}, smaller if is_plain(smaller) else plain(smaller)
     for name, weight in prunable(model, embeddings=True).items():
         layer, _, key = name.rpartition(".")
         try:
@@ -331,7 +339,7 @@ def _levels(
 
 def _outputs(layer: Any) -> int:
     """The axis of a layer's weight along which its outputs are; of a parameter of no layer, the first."""
-    return int(bool(getattr(layer, "transposed", False)) or type(layer).__name__ == "Conv1D")
+    return int(bool(getattr(layer, "transposed", False)) or isinstance(layer, TransposedLinear))
 
 
 def _calibrate(
@@ -352,9 +360,8 @@ def _calibrate(
 
         return listen
 
-    kinds = (nn.Linear, nn.modules.conv._ConvNd)
     for name, layer in exact.named_modules():
-        if isinstance(layer, kinds):
+        if isinstance(layer, LAYERS):
             layer.register_forward_pre_hook(listener(name), with_kwargs=True)
     inputs = dataset.train.first(CALIBRATION_SAMPLES).inputs
     for part in inputs.split(CALIBRATION_BATCH):

@@ -21,6 +21,7 @@ from kit.prune import plain, prunable
 Start = Literal["linear", "density", "random"]
 STARTS: tuple[Start, ...] = get_args(Start)
 
+PART = 1 << 20  # numbers that are rounded at once: a large table of embeddings is not in memory several times
 ITERATIONS = 1000  # of k-means, of some microseconds each; only many clusters of many weights would go on for longer
 
 
@@ -144,12 +145,15 @@ def halved(tensor: Tensor) -> Tensor:
     Else no number moves by more than 2^-11 of the largest.
     """
     half = torch.finfo(torch.float16)
-    largest = float(tensor.abs().amax()) if tensor.numel() else 0.0
+    largest = float(torch.stack(tensor.aminmax()).abs().amax()) if tensor.numel() else 0.0
     if tensor.element_size() == 2 or not half.tiny <= largest <= half.max:
         return tensor
-    rounded = tensor.to(torch.float16).to(tensor.dtype)
-    smallest = torch.full_like(tensor, half.tiny * half.eps).copysign(tensor)
-    return torch.where((rounded == 0) & (tensor != 0), smallest, rounded)
+    rounded = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    for part, place in zip(tensor.reshape(-1).split(PART), rounded.view(-1).split(PART), strict=True):
+        near = part.to(torch.float16).to(tensor.dtype)
+        smallest = torch.full_like(part, half.tiny * half.eps).copysign(part)
+        place.copy_(torch.where((near == 0) & (part != 0), smallest, near))
+    return rounded
 
 
 def fine_tune(

@@ -38,7 +38,7 @@ class Hardware:
         memory: bytes.
         sparse: whether it computes 2:4 sparse products at twice the rate.
         source: where the numbers are from.
-        interval: the same machine at the slow and at the fast end of its 95 % intervals, where it was measured.
+        interval: the same machine at the slow and at the fast end of what is likely, where it was measured.
 
     Raises:
         ValueError: a number that is not above 0, or no rate at all; TypeError for what is no number.

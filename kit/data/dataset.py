@@ -169,12 +169,15 @@ class Dataset:
         return min(count, len(self.train)), min(max(share, LEAST_VALIDATION), len(self.validation))
 
     def __repr__(self) -> str:
-        """One line: name, shape, classes, the size of each split, and what the inputs were divided by, if not by 1."""
-        scaled = f", inputs divided by {self.scale:g}" if self.scale != 1 else ""
+        """One line: name, shape, classes, the size of each split, a divisor that is not 1, how many texts are full."""
+        shape, more = "x".join(map(str, self.input_shape)), ""
+        if self.tokens is not None:  # what fills its row may have been cut
+            full = 100 * float((self.train.inputs[:, -1] != 0).float().mean())
+            shape, more = f"{shape} ids of {self.tokens.size}", f", {full:.0f} % of them full or cut"
+        elif self.scale != 1:
+            more = f", inputs divided by {self.scale:g}"
         sizes = f"{len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test"
-        return (
-            f"Dataset({self.name}: {'x'.join(map(str, self.input_shape))}, {self.n_classes} classes, {sizes}{scaled})"
-        )
+        return f"Dataset({self.name}: {shape}, {self.n_classes} classes, {sizes}{more})"
 
 
 def _part(split: Split, count: int) -> Split:

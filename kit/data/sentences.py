@@ -78,8 +78,18 @@ def docstrings(
         seed: of the split.
     """
     texts, labels, names = docstring_texts(libraries, per_class=per_class)
-    settings = {"length": length, "vocabulary": vocabulary, "seed": seed, "validation": 0.3, "test": 0.2}
-    return from_texts(texts, labels, tokens=tokens, name="docstrings", class_names=names, **settings)
+    return from_texts(
+        texts,
+        labels,
+        tokens=tokens,
+        length=length,
+        vocabulary=vocabulary,
+        name="docstrings",
+        validation=0.3,
+        test=0.2,
+        seed=seed,
+        class_names=names,
+    )
 
 
 def docstring_texts(
@@ -88,7 +98,7 @@ def docstring_texts(
     """The sentences as texts, for those who bring a tokeniser: texts, labels int64 [n], and the names of the classes.
 
     Each is the first sentence of a docstring, of 20 to 200 signs and four words or more, without its markup. Names of
-    libraries become "library". No two sentences are the same but for digits and capitals, and none is in two libraries.
+    libraries become "library". No two sentences are the same but for digits and capitals, in one class or in two.
     Files are read in an order that is drawn once for all, until there are enough; so the same versions of the libraries
     and of Python give the same sentences everywhere.
 

@@ -91,11 +91,13 @@ def thinned(split: Split, share: float = 0.2, *, seed: int = 0) -> Split:
     ids = split.inputs
     if ids.ndim != 2 or ids.is_floating_point():
         came = f"{str(ids.dtype).removeprefix('torch.')} of shape {tuple(ids.shape[1:])}"
-        raise ValueError(f"split must hold texts, int64 ids of tokens [n, length], to be thinned; got samples in {came}.")
+        raise ValueError(
+            f"split must hold texts, int64 ids of tokens [n, length], to be thinned; got samples in {came}."
+        )
     generator = torch.Generator().manual_seed(checks.whole("seed", seed))
     kept = (torch.rand(ids.shape, generator=generator) >= share) & (ids != 0)  # [n, length]
     kept |= ~kept.any(1, keepdim=True)
-    order = kept.to(torch.uint8).argsort(1, descending=True, stable=True)  # the kept ones first, in their order
+    order = kept.byte().argsort(dim=1, descending=True, stable=True)  # the kept ones first, as they were
     fewer = (ids * kept).gather(1, order)  # [n, length]
     return Split(torch.cat([ids, fewer]), split.labels.repeat(2))
 

@@ -103,8 +103,9 @@ class CompressionExplorer(PinningExplorer[Settings, Answer]):
 
     @property
     def model(self) -> nn.Module:
-        """The compressed model of the latest answer (waits for it)."""
-        return self._model(self._latest())
+        """The compressed model of the latest answer (waits for it); of a large one a copy."""
+        model = self._model(self._latest())
+        return training.copy_of(model) if self._compression.large else model  # a reader may train it
 
     @property
     def profile(self) -> Profile:
@@ -121,6 +122,8 @@ class CompressionExplorer(PinningExplorer[Settings, Answer]):
 
         bar = ProgressCallback(self.progress)
         step = self._compression.step(recipe, callbacks=[bar], cancel=cancel, on_slice=show)
+        for _, each in recipe.steps:  # what the figures show, while it can be cancelled
+            self._compression.ledger(each, cancel=cancel)
         self._took = self._took or time.perf_counter() - began
         return Answer(settings, step)
 
@@ -204,7 +207,8 @@ class CompressionExplorer(PinningExplorer[Settings, Answer]):
         self.here.values = self._here(answer, answer.settings)
 
     def _here(self, answer: Answer, settings: Settings) -> list[float]:
-        return [values[0] for values in _curve("here", [answer.step])[1:5]]
+        written = [answer.step] if answer.step.ledger.total else []
+        return [values[0] for values in _curve("here", written)[1:5]] if written else []
 
     def _difference(self, kept: Answer, answer: Answer) -> Estimate | None:
         """Image by image, on the whole validation split."""
@@ -234,7 +238,7 @@ class CompressionExplorer(PinningExplorer[Settings, Answer]):
     def _words(self, answer: Answer) -> str:
         recipe, step, ledger = answer.settings.recipe, answer.step, answer.step.ledger
         dense, whole = self._known([NOTHING]), self._compression.ledger(NOTHING).total
-        shares = {part: f"{100 * size / ledger.total:.0f} %" for part, size in asdict(ledger).items()}
+        shares = {part: f"{100 * size / max(ledger.total, 1):.0f} %" for part, size in asdict(ledger).items()}
         where = ", ".join(f"{part} {share}" for part, share in shares.items() if share != "0 %")
         chance = training.chance(self.dataset.validation.labels)
         ratios, broken = len(self._ratios(recipe)), training.in_words(step.nonfinite, step.accuracy.n)
@@ -243,7 +247,9 @@ class CompressionExplorer(PinningExplorer[Settings, Answer]):
             f"Accuracy <b>{step.accuracy.percent}</b>, 95 % interval, {step.accuracy.n:,} {self.dataset.noun}"
             f"{'' if step.whole else ' so far'}{''.join(f'; dense {each.accuracy.percent}' for each in dense)}.",
             f"File <b>{ledger.total / KB:,.2f} kB</b>, <b>{whole / ledger.total:.3g} times smaller</b> than dense "
-            f"({whole / KB:,.1f} kB), written and read back equal: {where}.",
+            f"({whole / KB:,.1f} kB), written and read back equal: {where}."
+            if ledger.total
+            else "The file is being written.",
             *[f"<b>The model {broken}: these count as wrong.</b>"] * bool(broken),
             *[GUESSES.format(100 * chance) for each in dense if each.accuracy.low <= chance],
         ]

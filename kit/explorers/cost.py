@@ -127,7 +127,8 @@ class CostExplorer(Explorer[Settings, Answer]):
         Raises:
             AttributeError, ValueError: as for any explorer.
         """
-        return super().set(**{**_dimensions(self._models.get(values.get("model", ""))), **values})
+        named = [each for name, each in self._models.items() if name == values.get("model")]
+        return super().set(**{**(_dimensions(named[0]) if named else {}), **values})
 
     def _tells(self, name: str, value: Any) -> bool:
         return super()._tells(name, value) or (name in DIMENSIONS and self.model.value != self._starts["model"])
@@ -274,8 +275,8 @@ def needed(
     }
 
 
-def _dimensions(model: Transformer | None) -> dict[str, int]:
-    return {name: getattr(model, name) for name in DIMENSIONS} if model else {}
+def _dimensions(model: Transformer) -> dict[str, int]:
+    return {name: getattr(model, name) for name in DIMENSIONS}
 
 
 def _source(hardware: Hardware) -> str:

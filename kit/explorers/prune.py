@@ -39,7 +39,7 @@ COARSE_FIRST = sizing.coarse_first(RATIOS)
 # What works better on its own: weights compare well across layers, channels of different layers do not.
 USUAL_SCOPE: dict[What, Scope] = {"weights": "global", "channels": "layer"}
 
-RATES: tuple[float, ...] = (1e-5, 3e-5, 1e-4, 3e-4, LEARNING_RATE, 3e-3, 1e-2, 3e-2, 0.1)
+RATES: tuple[float, ...] = (1e-5, 3e-5, 5e-5, 1e-4, 3e-4, LEARNING_RATE, 3e-3, 1e-2, 3e-2, 0.1)
 
 
 class Plan(NamedTuple):
@@ -150,8 +150,9 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
 
     @property
     def model(self) -> nn.Module:
-        """The pruned model of the latest answer (waits for it)."""
-        return self._model(self._latest())
+        """The pruned model of the latest answer (waits for it); of a large one a copy."""
+        model = self._model(self._latest())
+        return training.copy_of(model) if self._sweep.large else model  # a reader may train it
 
     @property
     def profile(self) -> Profile:
@@ -266,7 +267,11 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
             "plane": lambda: self._plane(settings),
             "kept": lambda: plots.kept_panel(dense, pruned().kept),
             "weights": lambda: plots.weights_panel(dense, pruned().model, sweep.thresholds(method, ratio)),
-            "filters": lambda: plots.filters_panel(dense, pruned().model, shape, pruned().outputs),
+            "filters": lambda: (
+                plots.heads_panel(dense, pruned().model, sweep.heads, pruned().outputs)
+                if sweep.heads
+                else plots.filters_panel(dense, pruned().model, shape, pruned().outputs)
+            ),
         }
 
     def _plane(self, settings: Settings) -> Panel:

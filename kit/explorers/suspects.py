@@ -29,7 +29,8 @@ from kit.search.gradient.labels import To
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4)
 STEPS = 12  # of the outer loop
 WAYS: dict[str, Way] = {"unrolled": Unrolled(10), "implicit": Implicit(10, "neumann")}
-TRAINING: dict[str, Any] = {"lr": 0.3, "weight_decay": 1e-4}  # little of it, so that wrong labels are learned, too
+RATE = 0.3  # of each training
+TRAINING: dict[str, Any] = {"lr": RATE, "weight_decay": 1e-4}  # little of it, so that wrong labels are learned, too
 TRAINED = 100  # steps of each training
 SECONDS = 30.0  # for all outer steps
 LADDER = (2000, 1000, 500, 250)  # training samples, where all are too many
@@ -115,6 +116,7 @@ class SuspectsExplorer(Explorer[Settings, Answer]):
             may be wrong in the data. Test is not read.
         share: of the training labels that are flipped to begin with, one of `SHARES`.
         steps: of each training, 1 or more.
+        lr: learning rate of each training, 0.001 to 1; a bag of words, whose embeddings begin small, needs 1.
         seconds: for all outer steps. Where they would take longer on this machine there are fewer samples, and the
             words say so. None takes all.
 
@@ -143,16 +145,19 @@ class SuspectsExplorer(Explorer[Settings, Answer]):
         *,
         share: float = 0.2,
         steps: int = TRAINED,
+        lr: float = RATE,
         seconds: float | None = SECONDS,
     ) -> None:
         training.check_fits(model, dataset)
         sizing.check_seconds(seconds)
-        self._model, self._steps = training.copy_of(model).eval(), checks.whole("steps", steps, 1)
-        self.dataset, self._sized = _sized(self._model, dataset, steps, seconds)
+        self._model = training.copy_of(model).eval()
+        self._how = TRAINING | {"steps": checks.whole("steps", steps, 1), "lr": lr}
+        self.dataset, self._sized = _sized(self._model, dataset, self._how, seconds)
         begin = Settings(share, "any", 0, "unrolled", 0)
-        self._runs = {begin: _Run(self._model, self.dataset, steps, begin)}  # it refuses what cannot be derived
+        self._runs = {begin: _Run(self._model, self.dataset, self._how, begin)}  # it refuses what cannot be derived
         title = f"SuspectsExplorer: {type(model).__name__} on {dataset.name}"
         call: dict[str, Any] = {"share": share} | ({} if steps == TRAINED else {"steps": steps})
+        call |= {} if lr == RATE else {"lr": lr}
         call |= {} if seconds == SECONDS else {"seconds": seconds}
         super().__init__(title, _table(share), (("model", "dataset"), call))
         self._move()
@@ -160,7 +165,7 @@ class SuspectsExplorer(Explorer[Settings, Answer]):
     def _run(self, settings: Settings) -> _Run:
         key = replace(settings, step=0)
         if key not in self._runs:
-            self._runs[key] = _Run(self._model, self.dataset, self._steps, settings)
+            self._runs[key] = _Run(self._model, self.dataset, self._how, settings)
         return self._runs[key]
 
     def _compute(self, settings: Settings, cancel: Event) -> Answer:
@@ -219,12 +224,12 @@ class SuspectsExplorer(Explorer[Settings, Answer]):
 class _Run:
     """One flipping, and the learning on it, which goes on where it was stopped."""
 
-    def __init__(self, model: nn.Module, dataset: Dataset, steps: int, settings: Settings) -> None:
+    def __init__(self, model: nn.Module, dataset: Dataset, how: Mapping[str, Any], settings: Settings) -> None:
         self._model = training.copy_of(model)
         models.initialise(self._model, settings.seed)
         noisy, self._flipped = gradient.flip(dataset, settings.share, settings.seed, to=settings.to)
         self._dataset, self._held_out = gradient.halves(noisy, settings.seed)
-        self._problem = gradient.network(self._model, self._dataset, ["sample_weight"], steps=steps, **TRAINING)
+        self._problem = gradient.network(self._model, self._dataset, ["sample_weight"], **how)
         self._way, self._losses = WAYS[settings.way], torch.zeros(0)
         self._rivals: dict[str, Point] = {}
         self._points: list[Point] = []
@@ -259,13 +264,14 @@ def _gain(point: Point, over: Point) -> Estimate:
     return Estimate.from_pairs(point.right.double().tolist(), over.right.double().tolist())
 
 
-def _sized(model: nn.Module, dataset: Dataset, steps: int, seconds: float | None) -> tuple[Dataset, str]:
+def _sized(model: nn.Module, dataset: Dataset, how: Mapping[str, Any], seconds: float | None) -> tuple[Dataset, str]:
     """As much of the data set as fits, and in words how it was sized."""
-    n, slopes = len(dataset.train), (STEPS + 1) * (steps + 20) + 2 * steps  # a product counts 2; the rivals
+    n, steps = len(dataset.train), how["steps"]
+    slopes = (STEPS + 1) * (steps + 20) + 2 * steps  # a product counts 2; the rivals
     if sizing.sure(3 * slopes * n * measure.flops(model, dataset.train.inputs), seconds):
         return dataset, ""
     part = dataset.part(LADDER[-1])
-    problem, began = gradient.network(model, part, ["sample_weight"], steps=2, **TRAINING), time.perf_counter()
+    problem, began = gradient.network(model, part, ["sample_weight"], **{**how, "steps": 2}), time.perf_counter()
     problem.path(problem.hyper)
     sample = (time.perf_counter() - began) / 2 / len(part.train)
     count = sizing.fullest([n, *LADDER], lambda count: slopes * sample * min(count, n), seconds)

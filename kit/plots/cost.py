@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from kit.cost import Bought, Bound, Hardware, Step, bound
 from kit.plots import curves, style
@@ -103,10 +103,10 @@ def roofline_panel(
         labels.append(Label(f"memory: {amount(hardware.bandwidth, 'B/s')}", at, at * hardware.bandwidth / TERA, rank=1))
     top = 4 * (hardware.rate(bits) / TERA if hardware else 1.0)
     bottom = 0.5 * low * (hardware.bandwidth / TERA if hardware else 1e-3)
-    x = _log("arithmetic intensity, FLOPs for each byte that is moved", low, high)
+    across = _log("arithmetic intensity, FLOPs for each byte that is moved", low, high)
     of = f" of {hardware.name}" if hardware else ""
     title = f"Roofline{of}: memory is the limit left of the bend, compute right of it"
-    layout = style.layout(title, 330, x, _log("TFLOP/s, at most", bottom, top))
+    layout = style.layout(title, 330, across, _log("TFLOP/s, at most", bottom, top))
     return Panel(traces, layout, (*found, roof), tuple(labels))
 
 
@@ -163,7 +163,7 @@ def bought_panel(rows: Sequence[Bought], phase: Phase) -> Panel:
         )
     ticks = [1, 1.5, 2, 3, 4, 6, 8]
     most = max([2.0, *(value for _, found in less for value in found)])
-    x = {"type": "log", "title": "times less", "range": [math.log10(0.85), math.log10(1.15 * most)]}
+    x: dict[str, Any] = {"type": "log", "title": "times less", "range": [math.log10(0.85), math.log10(1.15 * most)]}
     x |= {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks], "tickangle": 0}
     y = {"autorange": "reversed", "type": "category", "tickvals": names, "tickfont": {"size": 11}}
     title = f"What each would buy: ◇ memory, {curves.SIGNS[LOOKS[phase].marker]} time to {phase}"
@@ -196,7 +196,7 @@ def _line(curve: Curve, colour: str, dash: str, said: str) -> Trace:
     }
 
 
-def _log(title: str, low: float, high: float) -> dict[str, object]:
+def _log(title: str, low: float, high: float) -> dict[str, Any]:
     """A log axis with powers of ten."""
     decades = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
     ticks = [10.0**decade for decade in decades]

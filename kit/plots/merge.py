@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from kit.compress.align import Aligned
@@ -93,8 +94,10 @@ def pairs_panel(a: nn.Module, b: nn.Module, aligned: Aligned | None, layer: str,
     picture, size, places = np.zeros((0, 0)), (1, 1), list[str]()
     if aligned is not None:
         best = np.argsort(aligned.after[layer])[::-1][:PAIRS].tolist()
-        weights = [outputs_first(model, f"{layer}.weight")[best].numpy() for model in (a, b, aligned.model)]
-        tiles = _square(np.concatenate([tiles_of(each, shape) for each in weights]))
+        taken = torch.tensor([aligned.outputs[layer][unit] for unit in best])  # [units, rows]: of a head several
+        weights = [outputs_first(model, f"{layer}.weight")[taken] for model in (a, b, aligned.model)]
+        units = [(each[:, 0] if each.shape[1] == 1 else each.flatten(1)).numpy() for each in weights]
+        tiles = _square(np.concatenate([tiles_of(each, shape) for each in units]))
         tiles /= np.nanmax(np.abs(tiles), axis=(1, 2), keepdims=True) + 1e-12  # each for itself: the pattern counts
         picture, size = side_by_side(tiles, np.nan, columns=len(best)), tiles.shape[1:]
         places = [f"{aligned.permutations[layer][place]}→{place}" for place in best]

@@ -1,8 +1,9 @@
-"""Figures of pruning: the trade-off plane, what each layer keeps, the weights, the first layer's filters."""
+"""Figures of pruning: the trade-off plane, what each layer keeps, the weights, the first layer's filters, the heads."""
 
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from kit.measure import SizeName
 from kit.plots import curves, style
 from kit.plots.curves import SIZE_AXES, Curve, Label, Panel
-from kit.prune import prunable
+from kit.prune import Heads, prunable
 
 BINS = 61
 FEW_WEIGHTS = 1_000_000
@@ -138,8 +139,11 @@ def weights_panel(dense: nn.Module, pruned: nn.Module, thresholds: Sequence[floa
     some = np.abs(np.concatenate([each[::step] for each in before])) if step else np.zeros(0)
     reach = (float(np.quantile(some, 0.995)) if len(some) else 0.0) or 1.0
     edges = np.linspace(-reach, reach, BINS + 1)
-    was = sum(np.histogram(each.clip(-reach, reach), edges)[0] for each in before).tolist()
-    now = sum(np.histogram(each[each != 0].clip(-reach, reach), edges)[0] for each in after).tolist()
+    heights = np.zeros((2, BINS), dtype=int)
+    for row, weights in enumerate((before, [each[each != 0] for each in after])):
+        for each in weights:  # one by one: all in one row would be the model once more
+            heights[row] += np.histogram(each.clip(-reach, reach), edges)[0]
+    was, now = heights.tolist()
     centres, top = ((edges[:-1] + edges[1:]) / 2).tolist(), max(was)
     places = [x for threshold in sorted(set(thresholds)) for x in (-threshold, threshold)]
     blue, line = {"color": style.BLUE, "line": {"width": 0}}, {"type": "scatter", "mode": "lines"}
@@ -189,18 +193,87 @@ def filters_panel(
     ys, xs = side_by_side(tiles_of((now != 0).numpy(), input_shape) == 0, 0.0).nonzero()
     cross = min(5.0, 200 / picture.shape[1])  # pixels: no wider than a number
     reach = float(np.nan_to_num(np.abs(tiles_of(before.numpy(), input_shape))).max()) or 1.0
-    traces: list[dict[str, Any]] = [
-        heat(picture, reach),
-        {
-            **{"type": "scatter", "mode": "markers", "x": xs.tolist(), "y": ys.tolist(), "hoverinfo": "skip"},
-            "marker": {"symbol": "x-thin", "size": cross, "line": {"width": 1, "color": "#404040"}},
-        },
-    ]
+    traces = [heat(picture, reach), crosses(xs, ys, cross)]
     number = f"{len(tiles)} of " * (len(tiles) < len(before)) + curves.counted(len(before), "filter")
     hidden = {"showgrid": False, "showticklabels": False, "showline": False, "ticks": "", "constrain": "domain"}
     title = f"{html.escape(curves.short(layer, 12))}: {number} (✖ gone)"
     y = {**hidden, "autorange": "reversed", "scaleanchor": "x"}
     return Panel(traces, style.layout(title, 220, hidden, y, margin={"l": 8, "r": 8, "t": 30, "b": 8}))
+
+
+def heads_panel(
+    dense: nn.Module, pruned: nn.Module, heads: Mapping[str, Heads], kept: Mapping[str, Sequence[int]] | None = None
+) -> Panel:
+    """A square for each head, a row for each attention: how large its weights are now, and a cross on what is gone.
+
+    That is the root mean square of the numbers that its query, key and value had before pruning, which ranks heads by
+    magnitude; zeros and what is gone count as 0.
+
+    Args:
+        dense: the model before pruning.
+        pruned: the same with zeros, or with fewer heads.
+        heads: of `dense`; see `kit.prune.heads`.
+        kept: with heads removed: by the name of a layer, the outputs of it that `pruned` has.
+    """
+    most = max(each.count for each in heads.values())
+    was, now, shares = np.full((3, len(heads), most), np.nan)
+    for row, each in enumerate(heads.values()):
+        was[row, : each.count], _ = _in_heads(dense, dense, each, {})
+        now[row, : each.count], shares[row, : each.count] = _in_heads(dense, pruned, each, kept or {})
+    ys, xs = (now == 0).nonzero()
+    reach = float(np.nan_to_num(was).max()) or 1.0
+    rows = [LayerRow(_common(name, each), {}) for name, each in heads.items()]
+    said = [
+        [f"{html.escape(row.name)}, head {head}: {curves.percent(100 * share)} kept" for head, share in enumerate(line)]
+        for row, line in zip(rows, shares.tolist(), strict=True)
+    ]
+    traces = [
+        {
+            **heat(now, reach),
+            **{"zmin": 0, "colorscale": [[0, "#f7f7f7"], [1, style.BLUE]], "xgap": 2, "ygap": 2},
+            **{"text": said, "hovertemplate": "%{text}, size %{z:.3f}<extra></extra>"},
+        },
+        crosses(xs, ys, min(16.0, 100 / max(most, len(rows)))),
+    ]
+    x = {
+        "title": "head (✖ gone)",
+        "tickvals": list(range(0, most, -(-most // ROWS))),
+        "showgrid": False,
+        "range": [-0.5, most - 0.5],
+    }
+    y = row_axis(rows) | {"range": [len(rows) - 0.5, -0.5]}
+    step = -(-len(rows) // ROWS)  # of many every other one is named, or every third ...
+    y |= {"tickvals": y["tickvals"][::step], "ticktext": y["ticktext"][::step]}
+    return Panel(traces, style.layout("How large each head is", 220, x, y, margin=row_margin(rows)))
+
+
+def _common(group: str, heads: Heads) -> str:
+    """What the names of an attention's layers begin with: blocks.0.attention."""
+    parts = zip(*(name.split(".") for name in heads.outputs), strict=False)
+    return ".".join(same[0] for same in itertools.takewhile(lambda each: len(set(each)) == 1, parts)) or group
+
+
+def _in_heads(
+    dense: nn.Module, pruned: nn.Module, heads: Heads, kept: Mapping[str, Sequence[int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Root mean square of the weights of each head, and the share of them that is left. -> [heads] each"""
+    energy, left, numbers = torch.zeros(heads.count), torch.zeros(heads.count), 0
+    for layer, at in heads.outputs.items():
+        before, after = (outputs_first(model, f"{layer}.weight").flatten(1) for model in (dense, pruned))
+        stay = list(kept.get(layer, range(len(before))))
+        rows = torch.zeros(2, len(before))
+        rows[:, stay] = torch.stack([after.square().nansum(1), (after != 0).sum(1)])
+        energy, left = energy + rows[0][at].sum(1), left + rows[1][at].sum(1)
+        numbers += at.shape[1] * before.shape[1]
+    return (energy / numbers).sqrt().numpy(), (left / numbers).numpy()
+
+
+def crosses(xs: np.ndarray, ys: np.ndarray, size: float) -> curves.Trace:
+    """Crosses on what is gone, of a size in pixels."""
+    return {
+        **{"type": "scatter", "mode": "markers", "x": xs.tolist(), "y": ys.tolist(), "hoverinfo": "skip"},
+        "marker": {"symbol": "x-thin", "size": size, "line": {"width": 1, "color": "#404040"}},
+    }
 
 
 def heat(picture: np.ndarray, reach: float) -> curves.Trace:

@@ -23,6 +23,9 @@ RANKINGS = ("learned weights", "loss ranking")
 ROWS = ("all labels", "learned weights", "loss ranking", "clean labels")
 BINS = 20
 SUSPECTS, COLUMNS = 20, 5
+MOST, MARGIN = "Most suspect: label given (true one)", {"l": 8, "r": 8, "t": 30, "b": 4}
+HIDDEN: dict[str, Any] = {"showgrid": False, "showticklabels": False, "showline": False, "ticks": ""}
+TEXT_COLUMNS, LETTERS = 2, 40  # of texts, and what is shown of each
 HAIR = {"color": style.NEUTRAL, "dash": "dot", "width": 1}
 PIXELS = 28  # along an image: of larger ones every second, third ... is shown
 
@@ -103,7 +106,7 @@ def suspects_panel(dataset: Dataset, true: Tensor, cleaned: Cleaned) -> Panel:
         dataset: with the labels given.
         true: the labels before the flipping, [n].
         cleaned: the learned weights; the first `SUSPECTS` of its suspects are shown. Channels are averaged; what is no
-            image is a strip of its numbers.
+            image is a strip of its numbers; texts are shown by their first words.
     """
     shown, given = cleaned.suspects[:SUSPECTS].tolist(), dataset.train.labels
     inputs = dataset.train.inputs[shown].float()
@@ -122,6 +125,11 @@ def suspects_panel(dataset: Dataset, true: Tensor, cleaned: Cleaned) -> Panel:
         texts.append(short[now] + f" ({short[was]})" * (was != now))
         what = f"was flipped from {long[was]} to" if was != now else "is"
         said.append(f"training sample {sample}: {what} {long[now]}, weight {float(cleaned.weights[sample]):.2f}")
+    if dataset.tokens is not None:
+        decoded = [html.escape(dataset.tokens.decode(row), quote=False) for row in dataset.train.inputs[shown]]
+        texts = [f"<b>{label}</b> {text[:LETTERS]}" for label, text in zip(texts, decoded, strict=True)]
+        said = [f"{each}: {text}" for each, text in zip(said, decoded, strict=True)]
+        return _texts_panel(texts, said)
     places = [divmod(at, COLUMNS) for at in range(len(shown))]
     captions = {
         **{"mode": "text", "text": texts, "hovertext": said, "hoverinfo": "text", "textfont": {"size": 11}},
@@ -135,8 +143,19 @@ def suspects_panel(dataset: Dataset, true: Tensor, cleaned: Cleaned) -> Panel:
     ends = (float(tiles.min()), float(tiles.max())) if tiles.size else (0.0, 1.0)
     grey = {"zmin": ends[0], "zmax": ends[1], "colorscale": [[0, "#f4f4f4"], [1, "#202020"]], "hoverinfo": "skip"}
     pixels = {**heat(picture, 1.0), **grey, "hovertemplate": ""}
-    hidden: dict[str, Any] = {"showgrid": False, "showticklabels": False, "showline": False, "ticks": ""}
-    y = {**hidden, "autorange": "reversed", **({"scaleanchor": "x"} if are_images else {})}
-    x, margin = {**hidden, "constrain": "domain"}, {"l": 8, "r": 8, "t": 30, "b": 4}
-    layout = style.layout("Most suspect: label given (true one)", 220, x, y, margin=margin)
+    y = {**HIDDEN, "autorange": "reversed", **({"scaleanchor": "x"} if are_images else {})}
+    layout = style.layout(MOST, 220, {**HIDDEN, "constrain": "domain"}, y, margin=MARGIN)
     return Panel([pixels, captions], layout)
+
+
+def _texts_panel(texts: list[str], said: list[str]) -> Panel:
+    """Lines of text under each other, in columns, with as many traces as of images."""
+    rows = SUSPECTS // TEXT_COLUMNS
+    captions = {
+        **{"mode": "text", "text": texts, "hovertext": said, "hoverinfo": "text", "textfont": {"size": 11}},
+        **{"textposition": "middle right", "x": [at // rows for at in range(len(texts))]},
+        "y": [at % rows for at in range(len(texts))],
+    }
+    y = {**HIDDEN, "range": [rows - 0.5, -0.5], "zeroline": False}
+    layout = style.layout(MOST, 220, {**HIDDEN, "range": [0, TEXT_COLUMNS], "zeroline": False}, y, margin=MARGIN)
+    return Panel([heat(np.zeros((0, 0)), 1.0), captions], layout)

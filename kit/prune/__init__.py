@@ -7,6 +7,7 @@
 | train on with the zeros held | `fine_tune(model, digits, epochs=3)` |
 | have plain weights in place of normalised or masked ones | `plain(model)` |
 | see which heads of an attention matter | `head_scores(model, dataset)`, `head_accuracies(model, dataset)` |
+| know which outputs of which layers are a head | `heads(model, dataset)` |
 | score weights yourself | `score_weights(model, "taylor", dataset=digits)` |
 | see which layer can lose how much | `scan(model, digits)`, then `allocate(...)` |
 | prune in rounds | `iterative(model, digits, ratio=0.95, rounds=5, epochs=10)` |
@@ -18,7 +19,7 @@
 # ruff: noqa: F401  (the names that the room offers)
 
 from kit.prune.graph import Untraceable
-from kit.prune.heads import head_accuracies, head_scores
+from kit.prune.heads import Heads, head_accuracies, head_scores, heads
 from kit.prune.lottery import Lottery, lottery, shuffled
 from kit.prune.plain import plain
 from kit.prune.reload import load_smaller
@@ -41,6 +42,7 @@ from kit.prune.unstructured import (
     Ranking,
     Scope,
     apply_masks,
+    cut,
     fine_tune,
     masks,
     rank,

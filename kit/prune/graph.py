@@ -7,6 +7,7 @@ sums, concatenations and flattening. What it says of a group is a proposal: `kit
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +23,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 from torch_pruning._helpers import _HybridIndex
 
-from kit import checks, training
+from kit import checks, inference, training
 from kit.data import Dataset
-from kit.prune.joints import CUTTABLE, LAYERS, first_line, hooked, is_depthwise, tensors, watch
+from kit.prune.blocks import whole_heads
+from kit.prune.groups import Group, Side
+from kit.prune.joints import CUTTABLE, LAYERS, first_line, hooked, is_depthwise, straightened, tensors, watch
 
 Item = tuple[Any, bool, list[Any]]  # a node, whether by its outputs; the positions there, with the channel at each
+
+MOST_VISITS = 64  # of one place in the model, each with the channels at other positions
 
 _TOGETHER = "it works on all of them together, so those that stay would change"
 _COMPUTED = (
@@ -40,38 +45,6 @@ FEW, LOOKED_AT = 4, 256  # samples
 
 class Untraceable(ValueError):  # noqa: N818  (says what the model is)
     """The model's channels cannot be followed from layer to layer; its weights can still be pruned."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """The outputs, or the inputs, of one layer that belong to the channels of a group.
-
-    Attributes:
-        layer: its name; or the name of a parameter that belongs to no layer.
-        outward: outputs rather than inputs.
-        width: how many the layer has.
-        positions: int64 [n], those that belong to the group.
-        channels: int64 [n], the group's channel at each position.
-    """
-
-    layer: str
-    outward: bool
-    width: int
-    positions: Tensor
-    channels: Tensor
-
-
-@dataclass(frozen=True)
-class Group:
-    """Channels that hang together over several layers; `units` int64 [channels]: those of one unit go together."""
-
-    sides: tuple[Side, ...]
-    units: Tensor
-
-    @property
-    def n_units(self) -> int:
-        """How many units there are."""
-        return int(self.units.max()) + 1
 
 
 @dataclass(frozen=True)
@@ -100,6 +73,20 @@ def samples(dataset: Dataset) -> Tensor:
     return inputs[inputs[:LOOKED_AT].count_nonzero(1).argsort(descending=True, stable=True)[:FEW]]
 
 
+def checked_on(model: nn.Module, dataset: Dataset) -> Tensor:
+    """The samples on which a smaller model is checked: more than a few where only those reach some layers (experts)."""
+    few, more = samples(dataset), dataset.train.inputs[:LOOKED_AT]
+    layers = {name for name, module in model.named_modules() if isinstance(module, LAYERS)}
+    ran = []
+    for inputs in (few, more):
+        with watch(model) as seen:
+            training.predict(model, inputs)
+        ran.append(seen.ran & layers)
+        if ran[0] == layers:
+            return few
+    return few if ran[1] <= ran[0] else more
+
+
 @torch.inference_mode(False)  # else there would be no autograd to follow
 def follow(model: nn.Module, dataset: Dataset) -> Graph:
     """The groups of channels of `model`, which is not changed; those that make the answers themselves are no group.
@@ -114,11 +101,13 @@ def follow(model: nn.Module, dataset: Dataset) -> Graph:
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise untraceable(model, stopped(model, name, "TorchScript has compiled it"))
-    probe, calls = training.copy_of(model), []
-    with hooked([probe.register_forward_hook(lambda _, arguments, answer: calls.append((arguments, answer)))]):
+    probe, calls = straightened(training.copy_of(model)), []
+    config: Any = getattr(probe, "config", None)
+    if hasattr(config, "use_cache"):
+        config.use_cache = False  # keys and values kept for a next token are joined to none before them
+    with hooked([probe.register_forward_hook(lambda _, __, answer: calls.append(answer))]):
         training.predict(probe, samples(dataset))  # samples that do not fit are refused as such
-    (inputs, *_), answer = calls[0]
-    n_answers = {values.shape[-1] for values in tensors(answer) if values.ndim}
+    n_answers = {values.shape[-1] for values in tensors(calls[0]) if values.ndim}
     for parameter in probe.parameters():
         parameter.requires_grad_(parameter.is_floating_point())  # a frozen layer would be lost from autograd
     names = {module: name for name, module in probe.named_modules()} | {p: n for n, p in probe.named_parameters()}
@@ -130,7 +119,7 @@ def follow(model: nn.Module, dataset: Dataset) -> Graph:
         try:
             with torch.enable_grad(), operations:
                 graph.build_dependency(
-                    probe, inputs, partial(_answer, operations), customized_pruners=recurrent, verbose=False
+                    probe, samples(dataset), partial(_answer, operations), customized_pruners=recurrent, verbose=False
                 )
         except Exception as error:
             raise untraceable(model, stopped(probe, seen.active, first_line(error))) from error
@@ -140,17 +129,26 @@ def follow(model: nn.Module, dataset: Dataset) -> Graph:
     for root in [module for module in graph.module2node if isinstance(module, LAYERS)]:
         if root in done or (width := _width(root, outward=True)) == 1:
             continue
+        found: Group | str
+        outward: dict[Any, Any]
         try:
             items = _items(graph, root)
         except Exception as error:  # of whatever kind: the library has no error of its own
-            skipped[names[root]] = stopped(probe, names[root], f"{first_line(error)} (in torch-pruning)")
-            continue
-        outward = {node.module: node for node, by_outputs, _ in items if by_outputs}
+            name, found, outward = names[root], stopped(model, names[root], first_line(error)), {root: None}
+        else:
+            outward = {node.module: node for node, by_outputs, _ in items if by_outputs}
+            if not all(node.outputs for node in outward.values()) and width in n_answers:
+                done.update(outward)
+                continue  # the answers themselves
+            name = next(name for module, name in names.items() if module in outward and isinstance(module, LAYERS))
+            found = _stop(model, items, names, tied) or _group(model, items, names, width)
+        reached = {key: module for key, module in _reached(graph, root, names).items() if isinstance(module, LAYERS)}
+        if isinstance(found, str) or not reached.keys() <= {(side.layer, side.outward) for side in found.sides}:
+            widths = {key: _width(module, key[1]) for key, module in reached.items()}
+            if heads := whole_heads(model, widths, operations.splits, samples(dataset)):
+                found = heads
+                done.update(reached.values())
         done.update(outward)
-        if not all(node.outputs for node in outward.values()) and width in n_answers:
-            continue  # the answers themselves
-        name = next(name for module, name in names.items() if module in outward and isinstance(module, LAYERS))
-        found = _stop(probe, items, names, tied) or _group(probe, items, names, width)
         if isinstance(found, str):
             skipped[name] = found
         else:
@@ -202,7 +200,7 @@ def _answer(operations: _Operations, model: nn.Module, inputs: Tensor) -> list[T
     given: list[Tensor] = []
     layers = [module for module in model.modules() if isinstance(module, LAYERS)]
     with hooked([layer.register_forward_hook(lambda _, __, out: given.extend(tensors(out))) for layer in layers]):
-        answers = [answer for answer in tensors(model(inputs)) if answer.grad_fn is not None]
+        answers = [answer for answer in tensors(inference.called(model, inputs)) if answer.grad_fn is not None]
     taken = operations.taken.keys() | {answer.data_ptr() for answer in answers}
     return answers + [each for each in given if each.grad_fn is not None and each.data_ptr() not in taken]
 
@@ -242,11 +240,15 @@ def _items(graph: Any, root: nn.Module) -> list[Item]:
     start = [_HybridIndex(channel, channel) for channel in range(_width(root, outward=True))]
     stack = [(graph.module2node[root], graph.get_pruner_of_module(root).prune_out_channels, start)]
     found: dict[Any, Item] = {}
+    visits = Counter[Any]()
     while stack:
         node, handler, pairs = stack.pop()
         key = (node, handler, tuple(pairs))
         if not pairs or key in found:
             continue
+        visits[node, handler] += 1
+        if visits[node, handler] > MOST_VISITS:  # rotary positions: each visit would open others, without end
+            raise ValueError("its channels are mixed with each other")
         found[key] = node, graph.is_out_channel_pruning_fn(handler), pairs
         for dep in node.dependencies:
             if dep.is_triggered_by(handler):
@@ -255,6 +257,21 @@ def _items(graph: Any, root: nn.Module) -> list[Item]:
                     moved = moved if mapping is None else mapping(moved)
                 stack.append((dep.target, dep.handler, moved))
     return list(found.values())
+
+
+def _reached(graph: Any, root: nn.Module, names: Mapping[Any, str]) -> dict[tuple[str, bool], Any]:
+    """All that hangs on the outputs of a layer, at whichever channels: by its name, and whether by its outputs."""
+    stack = [(graph.module2node[root], graph.get_pruner_of_module(root).prune_out_channels)]
+    seen = set(stack)
+    while stack:
+        node, handler = stack.pop()
+        onward = {(dep.target, dep.handler) for dep in node.dependencies if dep.is_triggered_by(handler)} - seen
+        seen |= onward
+        stack += onward
+    found = {
+        (names.get(node.module, ""), graph.is_out_channel_pruning_fn(handler)): node.module for node, handler in seen
+    }
+    return dict(sorted(found.items()))
 
 
 def _tied(model: nn.Module) -> dict[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
@@ -14,10 +15,40 @@ from kit import inference, training
 from kit.data import Dataset
 from kit.measure import Estimate
 from kit.prune import joints
-from kit.prune.graph import Graph, Group, Side
+from kit.prune.graph import Graph
+from kit.prune.groups import Group, Side
 from kit.prune.plain import plain
 from kit.prune.scores import TAYLOR_BATCH, TAYLOR_SAMPLES
 from kit.prune.structured import followed, marks_of
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The heads of one attention.
+
+    Attributes:
+        count: how many.
+        outputs: by the name of each layer that gives queries, keys or values: int64 [heads, outputs], those of each.
+    """
+
+    count: int
+    outputs: dict[str, Tensor]
+
+
+def heads(model: nn.Module, dataset: Dataset) -> dict[str, Heads]:
+    """The heads of each attention, by the name of its group of channels (see `channel_groups`), from input to output.
+
+    Args:
+        model: as for `head_scores`.
+        dataset: gives a few samples to follow the channels on.
+
+    Raises:
+        ValueError, Untraceable, TypeError: as for `head_scores`.
+    """
+    model = plain(model)
+    _, groups = _with_heads(model, dataset)
+    order = [name for name, _ in model.named_modules()]
+    return {name: Heads(group.n_units, _outputs(group, order)) for name, group in groups.items()}
 
 
 def head_scores(model: nn.Module, dataset: Dataset, *, cancel: Event | None = None) -> dict[str, Tensor]:
@@ -101,6 +132,16 @@ def _with_heads(model: nn.Module, dataset: Dataset) -> tuple[Graph, Mapping[str,
     if not found:
         raise ValueError(f"model: {type(model).__name__} has no heads; it needs an attention of two heads or more.")
     return graph, found
+
+
+def _outputs(group: Group, order: list[str]) -> dict[str, Tensor]:
+    sides = {side.layer: side for side in group.sides if side.outward and side.layer in order}
+
+    def of_heads(side: Side) -> Tensor:
+        units = group.units[side.channels]
+        return side.positions[units.argsort(stable=True)].view(group.n_units, -1)
+
+    return {name: of_heads(sides[name]) for name in order if name in sides}
 
 
 def _are_heads(group: Group) -> bool:

@@ -6,9 +6,11 @@ them together would lose others than those that were meant, and nothing would sa
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from operator import le
 from typing import Any
 
@@ -18,9 +20,19 @@ from torch.utils._pytree import tree_leaves
 
 from kit import training
 
-LAYERS = (nn.Linear, nn.modules.conv._ConvNd)  # those that own channels
+
+class TransposedLinear(ABC):  # noqa: B024  (a name for a class that may not be installed)
+    """`Conv1D` of transformers, of which GPT-2 is made: a linear layer with its weight as [in, out]."""
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> bool:
+        """Whether it is that class, or one made from it."""
+        return any((each.__module__, each.__name__) == ("transformers.pytorch_utils", "Conv1D") for each in other.mro())
+
+
+LAYERS: tuple[type[Any], ...] = (nn.Linear, nn.modules.conv._ConvNd, TransposedLinear)  # those that own channels
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)  # of each channel by itself
-CUTTABLE = (*LAYERS, *_NORMS, nn.GroupNorm, nn.PReLU, nn.Embedding)
+CUTTABLE: tuple[type[Any], ...] = (*LAYERS, *_NORMS, nn.GroupNorm, nn.PReLU, nn.Embedding)
 # By the name of a layer (or parameter), and whether it is about its outputs: bool [width], True where one goes.
 Marks = Mapping[tuple[str, bool], Tensor]
 
@@ -31,6 +43,7 @@ def cut(model: nn.Module, marks: Marks, *, zero: bool = False) -> nn.Module:
     for (name, outward), gone in marks.items():
         if gone.any():
             _cut_layer(smaller, name, outward, gone, zero)
+    _follow_widths(model, smaller)
     return smaller
 
 
@@ -81,7 +94,28 @@ def resized(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> nn.Module:
             count_anew(layer, outward)
         if made and isinstance(layer, nn.GroupNorm) and layer.weight is None and layer.num_groups > 1:
             raise ValueError(f"model: nothing in the file says how many groups {path} keeps; save it by torch.export.")
+    _follow_widths(model, smaller)
     return smaller
+
+
+def _follow_widths(model: nn.Module, smaller: nn.Module) -> None:
+    """Whole-number attributes beside layers that hold a width (`split_size` of GPT-2), or how many heads, hold the new.
+
+    So may one that was equal by chance; whether the smaller model still answers right is for `first_fault` to say.
+    """
+    found: dict[str, set[tuple[int, int]]] = {}  # by the module around layers: their widths, before and now
+    for (name, old), new in zip(model.named_modules(), smaller.modules(), strict=True):
+        for size in {*_parts(old, True)[1], *_parts(old, False)[1]} if isinstance(old, CUTTABLE) and name else ():
+            if getattr(old, size) != getattr(new, size):
+                found.setdefault(name.rpartition(".")[0], set()).add((getattr(old, size), getattr(new, size)))
+    for name, widths in found.items():
+        owner = smaller.get_submodule(name)
+        counted = [] if type(owner).__module__.startswith("torch.") else list(vars(owner).items())
+        for key, value in [(key, value) for key, value in counted if type(value) is int]:
+            heads = {Fraction(value * now, before) for before, now in widths} if "heads" in key else set()
+            found_now = heads or {Fraction(now) for before, now in widths if before == value}
+            if len(found_now) == 1 and (only := found_now.pop()) == int(only):
+                setattr(owner, key, int(only))
 
 
 def count_anew(layer: Any, outward: bool) -> None:
@@ -107,6 +141,8 @@ def _parts(layer: nn.Module, outward: bool) -> tuple[dict[str, int], tuple[str, 
     """The tensors that hold one side's channels, with the axis of these, and the attributes that hold their number."""
     if is_depthwise(layer):
         return {"weight": 0, "bias": 0}, ("in_channels", "out_channels", "groups")
+    if isinstance(layer, TransposedLinear):
+        return {"weight": int(outward)} | ({"bias": 0} if outward else {}), ("nf" if outward else "nx",)
     if isinstance(layer, LAYERS):
         axis = int(outward == bool(getattr(layer, "transposed", False)))
         size = ("out" if outward else "in") + ("_features" if isinstance(layer, nn.Linear) else "_channels")
@@ -170,7 +206,7 @@ def _listen(model: nn.Module, layers: Iterable[str]) -> Iterator[list[tuple[str,
     def listener(name: str) -> Any:
         def hook(layer: Any, arguments: tuple[Tensor, ...]) -> None:
             if arguments:
-                axis = -1 if isinstance(layer, nn.Linear) else -1 - len(layer.kernel_size)
+                axis = -1 - len(layer.kernel_size) if isinstance(layer, LAYERS[1]) else -1
                 heard.append((name, arguments[0].movedim(axis, -1).clone()))  # before anything works in place
 
         return hook
@@ -228,6 +264,17 @@ def exchanged(model: nn.Module, made: Mapping[nn.Module, nn.Module]) -> nn.Modul
         held = {key: child for key, child in parent._modules.items() if child is not None}
         parent._modules.update({key: made[child] for key, child in held.items() if child in made})
     return made.get(model, model)
+
+
+def straightened(model: nn.Module) -> nn.Module:
+    """The model, with plain linear layers in place of transposed ones, in place: what other libraries understand."""
+    made: dict[nn.Module, nn.Module] = {}
+    for module in model.modules():
+        if isinstance(module, TransposedLinear):
+            layer: Any = module
+            made[layer] = plain = nn.Linear(layer.nx, layer.nf, device="meta").train(layer.training)
+            plain.weight, plain.bias = nn.Parameter(layer.weight.detach().t()), layer.bias
+    return exchanged(model, made)
 
 
 def hooked(handles: Iterable[Any]) -> ExitStack:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from kit import checks, training
 from kit.data import Dataset
 from kit.prune import joints
-from kit.prune.graph import Graph, Group, follow, samples, stopped, untraceable
+from kit.prune.graph import Graph, checked_on, follow, samples, stopped, untraceable
+from kit.prune.groups import Group
 from kit.prune.plain import plain
 from kit.prune.scores import Importance, score_weights
 from kit.prune.unstructured import SCOPES, Scope, check_ratio, ratio_of
@@ -128,7 +129,7 @@ def remove_channels(
     units = {name: _mean(scores[name], group.units) for name, group in graph.groups.items()}
     goes, floored = _choose(units, ratio, scope)
     wanted = {name: goes[name][group.units] for name, group in graph.groups.items()}
-    smaller, gone, skipped = _remove(model, graph, wanted, samples(dataset))
+    smaller, gone, skipped = _remove(model, graph, wanted, checked_on(model, dataset))
     for name in [name for name in named if name in skipped]:
         raise untraceable(model, skipped[name])
     if skipped and len(skipped) == sum(bool(channels.any()) for channels in wanted.values()):
@@ -253,8 +254,8 @@ def _channel_scores(model: nn.Module, group: Group, weight_scores: Mapping[str, 
         layer, score = modules.get(side.layer), weight_scores.get(f"{side.layer}.weight")
         if score is None or not isinstance(layer, joints.LAYERS) or joints.is_depthwise(layer):
             continue
-        by_column = side.outward == bool(getattr(layer, "transposed", False))
-        own = (score.transpose(0, 1) if by_column else score).flatten(1).sum(1)  # [rows or columns]
+        axis = joints.located(model, side.layer, side.outward)[1]["weight"]
+        own = score.transpose(0, axis).flatten(1).sum(1)  # [rows or columns]
         if len(own) == side.width:  # (inputs of a grouped convolution share columns: no score of their own)
             total.index_add_(0, side.channels, own[side.positions])
     return total

@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from threading import Event, Lock
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from kit import checks, measure, training
 from kit.data import Dataset
 from kit.measure import Estimate, Profile
+from kit.prune.heads import Heads, heads
 from kit.prune.plain import plain
 from kit.prune.scores import IMPORTANCES, Importance, prunable, score_weights
 from kit.prune.structured import ChannelRemoval, remove_channels
@@ -238,6 +240,16 @@ class Sweep:
         as_it_is = self.pruned(replace(method, renew=False), ratio, callbacks=callbacks, cancel=cancel)
         return replace(as_it_is, model=renewed(as_it_is.model, self.dataset, cancel))
 
+    @cached_property
+    def heads(self) -> dict[str, Heads]:
+        """The heads of each attention of a model for texts; none where there are none, or they cannot be followed."""
+        if self.dataset.tokens is None:
+            return {}
+        try:
+            return heads(self.model, self.dataset)
+        except ValueError:
+            return {}
+
     def ranking(self, method: PruningMethod, cancel: Event | None = None) -> Ranking:
         """The queue in which `method` removes weights, remembered; `cancel` as in `score_weights`."""
         key = (method.importance, method.scope, method.seed if method.importance == "random" else 0)
@@ -291,7 +303,8 @@ class Sweep:
             return found
         pruned = self.pruned(method, ratio, callbacks=callbacks, cancel=cancel)
         split, dense = self.dataset.validation, key == (PruningMethod(), 0.0)
-        sizes = self.dense if dense else self._sizes(pruned.model)
+        with training.interruptible(self.model, cancel, "while sizes were taken"):
+            sizes = self.dense if dense else self._sizes(pruned.model)
         for counts in training.evaluate_slices(pruned.model, split, batch_size=self.slice_size, cancel=cancel):
             accuracy = Estimate.from_counts(counts.correct, counts.total)
             layers: dict[str, Any] = {"emptied": pruned.emptied, "floored": pruned.floored, "skipped": pruned.skipped}

@@ -18,7 +18,6 @@ from threading import Event
 from typing import Any, Protocol
 
 import numpy as np
-
 from torch import nn
 
 from kit import checks, cohort, training
@@ -223,7 +222,8 @@ def network(dataset: Dataset, landscape: Landscape, cell: Sequence[int], seed: i
     for at, axis in zip(cell, landscape.axes, strict=True):
         checks.whole("cell", at, 0, len(axis) - 1)
     checks.whole("seed", seed, 0, landscape.seeds - 1)
-    one = cohort.Cohort(cohort.template(dataset, landscape.widest), [cohort.Member(seed=seed, **landscape.config(cell))])
+    member = cohort.Member(seed=seed, **landscape.config(cell))
+    one = cohort.Cohort(cohort.template(dataset, landscape.widest), [member])
     cohort.fit(one, landscape.part(dataset).train, epochs=landscape.epochs)
     return one.model(0)
 

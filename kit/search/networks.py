@@ -24,7 +24,8 @@ class Networks:
 
     Args:
         dataset: train fits, validation scores; test is not read.
-        hidden: units of the one hidden layer, or numbers a token for texts (`cohort.template`), where a configuration does not say `width`.
+        hidden: units of the one hidden layer, or for texts numbers a token (`cohort.template`), where a configuration
+            does not say `width`.
         epochs: passes over the train split, where a trial does not say.
         n: networks for each configuration, 1 or more; the scores are theirs.
         seed: what their own seeds are drawn from, together with the configuration: the same one scores the same again,

@@ -127,7 +127,7 @@ class Problem:
     ) -> None:
         training.check_dataset(dataset)
         if dataset.tokens is not None:
-            raise ValueError(f"dataset must hold numbers, which the students take; got ids of tokens in {dataset.name}.")
+            raise ValueError(f"dataset must hold numbers, for the students are MLPs; got texts, {dataset.name}.")
         self.dataset, self.transfer = dataset, dataset.train if transfer is None else transfer
         training.check_split("transfer", self.transfer)
         if (shape := tuple(self.transfer.inputs.shape[1:])) != dataset.input_shape:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.benchmarks import (
     architecture,
+    big,
     busy,
     channels,
     cluster,
@@ -21,12 +22,13 @@ from tests.benchmarks import (
     search,
     slider,
     sweep,
+    text,
 )
 from tests.benchmarks.registry import Benchmark, choose, run
 
 MODULES = (
-    *(slider, sweep, channels, cohort, distillation, compression, search, pareto),
-    *(gradient, architecture, cluster, notebooks, busy),
+    *(slider, sweep, channels, cohort, distillation, compression, text, search, pareto),
+    *(gradient, architecture, cluster, notebooks, busy, big),
 )
 BENCHMARKS: dict[str, Benchmark] = {each.__name__.rpartition(".")[2]: each.benchmark for each in MODULES}
 BENCHMARKS["import"] = imports.benchmark  # no module can have that name

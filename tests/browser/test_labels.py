@@ -21,7 +21,7 @@ from kit.models import ConvNet
 from kit.plots import bayes, board, distill, gradient, interval, prune, sensitivity
 from kit.plots.curves import Curve, Panel
 from kit.plots.gradient import Slope
-from kit.prune import Sensitivity
+from kit.prune import Heads, Sensitivity
 from kit.search import Float
 from kit.search.duel import Duel, Question, Race
 from kit.search.surrogate import Kernel
@@ -133,6 +133,13 @@ def deep() -> nn.Module:
     return net
 
 
+def heads_of(layers: int, heads: int) -> Panel:
+    net = nn.Module()
+    net.encoder = nn.ModuleList(nn.Linear(8, 2 * heads) for _ in range(layers))
+    outputs = torch.arange(2 * heads).view(heads, 2)
+    return prune.heads_panel(net, net, {f"{at}": Heads(heads, {f"encoder.{at}": outputs}) for at in range(layers)})
+
+
 def belief(cell: int) -> list[Panel]:
     duel = Duel(hill(), along=np.linspace(0, 1, 97))
     duel.attempt(0, cell)
@@ -167,6 +174,10 @@ def harder() -> dict[str, tuple[list[Panel], list[Any]]]:
                 sensitivity.allocation_panel(dict.fromkeys(allocation, 9), allocation, 0.5),
                 sensitivity.ways_panel({}),
             ],
+            [],
+        ),
+        "heads of a deep network": (
+            [prune.kept_panel(deep(), {}), *(heads_of(*size) for size in ((12, 12), (40, 2), (1, 32)))],
             [],
         ),
         "eight layers that end alike": ([sensitivity.sensitivity_panel(scan(8), {})], []),

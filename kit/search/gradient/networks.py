@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from kit import checks, training
 from kit.cohort.losses import check_finite
 from kit.data import Dataset, Split
-from kit.inference import as_taken, ask, copy_of, logits_of, unfused
+from kit.inference import as_taken, ask, called, copy_of, logits_of, unfused
 from kit.search.gradient.problem import Problem, Tensors, coordinates_of, values_of
 from kit.search.space import Float
 
@@ -167,11 +167,11 @@ class _Training:
         return F.nll_loss(self._log_p(weights, self.validation.inputs), self.validation.labels)
 
     def _log_p(self, weights: Tensors, x: Tensor) -> Tensor:
-        named = {place: weights[name] for place, name in self.places.items()}
+        named = {f"model.{place}": weights[name] for place, name in self.places.items()}
         normed = any(name.endswith((".original1", "_v")) for name in weights)
         # One thread at a time, as `unfused` sees to: `functional_call` exchanges the model's weights while it runs.
         with _differentiable(self.model), unfused(), _Formulas() if normed else nullcontext():
-            logits = logits_of(functional_call(self.model, named, (x,), tie_weights=False))
+            logits = logits_of(functional_call(_Called(self.model), named, (x,), tie_weights=False))
         return F.log_softmax(logits, 1)
 
     def _penalty(self, weights: Tensors, decay: Any) -> Tensor:
@@ -206,6 +206,17 @@ class _Formulas(TorchFunctionMode):
             v, g, dim = args
             return v * (g / torch.norm_except_dim(v, 2, dim))
         return func(*args, **(kwargs or {}))
+
+
+class _Called(nn.Module):
+    """The model, called as everywhere: ids of tokens come with a mask where it takes one."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.training = model, model.training
+
+    def forward(self, x: Tensor) -> Any:
+        return called(self.model, x)
 
 
 @contextmanager
