@@ -11,6 +11,7 @@ import nbformat
 import pytest
 
 from tests.notebooks.kernels import ROOT, kernel_environment, network_attempts
+from tests.notebooks.plugin import OfflineNotebook
 from tests.offline.sitecustomize import is_local
 
 # 192.0.2.0/24 is reserved for documentation, and .invalid never resolves: nothing is reached even with the guard off.
@@ -90,3 +91,15 @@ def test_notebook_that_hides_its_attempt_turns_the_run_red(tmp_path: Path) -> No
     assert done.returncode == 1, done.stdout + done.stderr
     assert "hides.ipynb tried to reach the network" in done.stdout
     assert "1 passed, 1 error" in done.stdout  # the cell itself is green: what it printed is what is stored
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_cells_of_the_extra_are_compared_only_where_it_is(
+    there: bool, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kit.pretrained.here", lambda: there)
+    cells = [nbformat.v4.new_code_cell("print(1)", metadata={"tags": tags}) for tags in (["big"], [])]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "big.ipynb")
+    notebook = OfflineNotebook.from_parent(request.session, path=tmp_path / "big.ipynb")
+    notebook.compare_outputs = True  # as with --nbval
+    assert [cell.options["check"] for cell in notebook.collect()] == [there, True]

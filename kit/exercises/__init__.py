@@ -10,6 +10,7 @@ from kit.exercises.architecture import same_function, trainings_for_the_best
 from kit.exercises.architecture_darts import mended_darts
 from kit.exercises.architecture_task import best_small_cell
 from kit.exercises.bayes import beat_the_loop, noisy_loop, one_point_posterior, posterior_of_means
+from kit.exercises.big import best_in_bytes, texts_that_fit
 from kit.exercises.compress import average_matched, fewest_bits, fold_in_front, shorter_blocks, smallest_file
 from kit.exercises.distill import better_student, reverse_gradient, temperature_for, translated_alpha, wrong_soft_loss
 from kit.exercises.gradient import attached_slope, beat_random, ridge_slope, terms_needed, which_slopes
