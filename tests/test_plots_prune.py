@@ -328,3 +328,8 @@ def test_of_many_attentions_some_are_named_and_unequal_ones_leave_places_empty()
     with torch.no_grad():
         net.get_parameter("blocks.3.attention.key.weight").fill_(torch.nan)
     json.dumps(plots.heads_panel(net, net, heads).figure.to_plotly_json(), allow_nan=False)
+
+
+def test_the_plane_begins_where_pruning_ends() -> None:
+    open_end, closed = (plane(**{**EMPTY, "least": least}).layout["xaxis"]["range"][0] for least in (0.0, 400.0))
+    assert open_end < 0.1 and 2 < closed < 2.61  # powers of ten: from a thousandth of the dense size, or from 400

@@ -291,6 +291,7 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
             pins=self._pin_curve(size, SMALLEST * dense_size)._replace(said=tuple(self._pin_names)),
             dense_size=dense_size,
             chance=100 / self.dataset.n_classes,
+            least=dense_size - self._sweep.prunable if size == "nonzeros" else 0.0,
         )
 
     def _curve(self, label: str, size: SizeName, method: PruningMethod, points: Iterable[Point]) -> Curve:

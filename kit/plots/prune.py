@@ -34,6 +34,7 @@ def plane_panel(
     pins: Curve,
     dense_size: float,
     chance: float,
+    least: float = 0.0,
 ) -> Panel:
     """The trade-off plane: accuracy (per cent, with 95 % intervals) against a size (log axis).
 
@@ -46,6 +47,7 @@ def plane_panel(
         pins: what is pinned on the board, the newest last.
         dense_size: of the dense model.
         chance: accuracy of guessing, per cent.
+        least: a size that pruning does not go below, such as that of a table of embeddings.
     """
     looks, thin_line, at = style.LOOKS, {"color": style.LOOKS["magnitude"].colour, "width": 1.5}, SIZE_AXES[size].at
     thin_point = {"color": style.LOOKS["magnitude"].colour, "size": 3}
@@ -57,7 +59,7 @@ def plane_panel(
         curves.line(magnitude, looks["magnitude"], at, line=thin_line, marker=thin_point, opacity=0.6),
     ]
     sizes = [size for curve in (own, random, magnitude, dense, pins) for size in curve.x]
-    x = curves.size_axis(size, [*sizes, dense_size, dense_size / 10 ** DECADES.get(size, 0)])
+    x = curves.size_axis(size, [*sizes, dense_size, max(dense_size / 10 ** DECADES.get(size, 0), least)])
     named = [label for curve in (own, random, magnitude) for label in curves.of_curve(curve, looks[curve.label])]
     named += [Label("dense", *point) for point in zip(dense.x, dense.value, strict=True)]
     labels = *named, *curves.newest(pins), Label("guessing", y=chance, rank=3)

@@ -168,7 +168,8 @@ class Sweep:
         training.check_fits(model, dataset)
         self.model, self.dataset, self.slice_size = plain(model).eval(), dataset, slice_size
         self._weights = {name: w.numel() for name, w in prunable(self.model).items()}
-        self.large = sum(self._weights.values()) > MANY  # then models share what they can, and rankings are not kept
+        self.prunable = sum(self._weights.values())  # numbers
+        self.large = self.prunable > MANY  # then models share what they can, and rankings are not kept
         self._slopes: dict[str, Tensor] = {}  # scores by "taylor" of a large model
         self._rankings: dict[tuple[Importance, Scope, int], Ranking] = {}
         self._flops: dict[tuple[tuple[int, ...], ...], int] = {}
