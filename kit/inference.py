@@ -336,6 +336,21 @@ def copy_of(model: M, shared: Iterable[Tensor] = ()) -> M:
         raise ValueError(f"model: {type(model).__name__} cannot be copied ({reason}); {way_out}.") from error
 
 
+def light_copy(model: nn.Module) -> nn.Module:
+    """A copy of `model` with parameters of its own in the same memory: none of them may be written to, only replaced.
+
+    A removal is tried out on several copies: a large model is not to be in memory as often.
+    """
+    shared = {old for old in model.parameters() if type(old) is nn.Parameter and not old.is_inference()}
+    copied = copy_of(model, shared)
+    made: dict[nn.Parameter, nn.Parameter] = {}  # tied ones stay tied
+    for module in copied.modules():
+        for name, old in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            if old in shared:
+                setattr(module, name, made.setdefault(old, nn.Parameter(old.detach(), old.requires_grad)))
+    return copied
+
+
 def _tensors(value: Any) -> Iterator[Tensor]:
     """The tensors in a value, and in lists, tuples and mappings of such."""
     if isinstance(value, Tensor):

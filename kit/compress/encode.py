@@ -280,9 +280,12 @@ def _coded(way: _Way, numbers: NDArray[Any], limit: int, huffman: bool) -> Itera
     book = codes = None
     if len(np.unique(numbers[:_LOOK])) <= _BOOK:  # most large tensors need no more to be seen to have no codebook
         ordered = np.sort(numbers)  # much faster than np.unique
-        book = np.concatenate([ordered[:1], ordered[1:][np.diff(ordered) != 0]])
+        book = np.concatenate([ordered[:1], ordered[1:][ordered[1:] != ordered[:-1]]])
+        del ordered  # as large as the tensor
     if book is not None and len(book) <= _BOOK:
-        codes = np.searchsorted(book, numbers).astype(np.uint16)
+        codes = np.empty(len(numbers), np.min_scalar_type(len(book)))
+        for start in range(0, len(numbers), _PART):
+            codes[start : start + _PART] = np.searchsorted(book, numbers[start : start + _PART])
     there_are = int(np.count_nonzero(numbers))
     # Plain numbers with a bit or more for each gap: where that is too long, gaps need not be made.
     hopeless = codes is None and there_are * (8 * numbers.itemsize + 1) >= 8 * limit
@@ -300,7 +303,8 @@ def _coded(way: _Way, numbers: NDArray[Any], limit: int, huffman: bool) -> Itera
 
 def _with_book(way: _Way, book: NDArray[Any], codes: NDArray[Any], limit: int, huffman: bool) -> Iterator[_Way]:
     """Give `way` a codebook, if that can take fewer than `limit` bytes: a code for a large one takes time to find."""
-    counts = np.bincount(codes)
+    parts = [codes[start : start + _PART] for start in range(0, len(codes), _PART)]  # each becomes eight bytes a code
+    counts = np.sum([np.bincount(part, minlength=len(book)) for part in parts], axis=0)
     if book.nbytes + len(codes) * huffman_code.entropy(counts) / 8 < limit:
         yield replace(way, book=book.tobytes(), codes=_Stream(codes, _code(counts, huffman)))
 
@@ -319,7 +323,7 @@ def _gaps(there: NDArray[Any], n: int, huffman: bool) -> tuple[int, _Stream]:
         found.append((code.cost, bits, code))
     _, bits, code = min(found, key=lambda each: each[0])
     fillers, rest = np.divmod(zeros, (1 << bits) - 1)
-    symbols = np.full(int(fillers.sum()) + len(rest), (1 << bits) - 1)
+    symbols = np.full(int(fillers.sum()) + len(rest), (1 << bits) - 1, dtype=np.uint8)
     symbols[np.cumsum(fillers + 1) - 1] = rest
     return bits, _Stream(symbols, code)
 

@@ -20,7 +20,7 @@ from kit.data import Dataset
 from kit.prune import joints
 from kit.prune.graph import Graph, checked_on, follow, samples, stopped, untraceable
 from kit.prune.groups import Group
-from kit.prune.plain import plain
+from kit.prune.plain import is_plain, plain
 from kit.prune.scores import Importance, score_weights
 from kit.prune.unstructured import SCOPES, Scope, check_ratio, ratio_of
 
@@ -115,7 +115,7 @@ def remove_channels(
     """As `channels`, with the record of what stayed instead of a warning; `cancel` as in `score_weights`."""
     checks.one_of("scope", scope, SCOPES)
     checks.whole("seed", seed)
-    model = plain(model)
+    model = model if is_plain(model) else plain(model)
     graph = followed(model, dataset)
     named = list(ratio) if isinstance(ratio, Mapping) else []
     for name in [name for name in named if name in graph.skipped]:
@@ -160,7 +160,7 @@ def followed(model: nn.Module, dataset: Dataset) -> Graph:
 def _remove(model: nn.Module, graph: Graph, wanted: Choice, inputs: Tensor) -> tuple[nn.Module, Choice, dict[str, str]]:
     """Remove of the wanted channels what passes the check: the smaller model, what went, and why other groups stay."""
     gone: Choice = {name: channels for name, channels in wanted.items() if not channels.any()}
-    smaller, skipped = training.copy_of(model), {}
+    smaller, skipped = model, {}
     parts = [[name for name in wanted if name not in gone]]
     while part := parts.pop() if parts else []:  # all at once; where that fails, half of them, and so on
         tried, reason = _try(model, graph, gone | {name: wanted[name] for name in part}, inputs)
@@ -170,7 +170,7 @@ def _remove(model: nn.Module, graph: Graph, wanted: Choice, inputs: Tensor) -> t
             parts += [part[len(part) // 2 :], part[: len(part) // 2]]
         else:
             skipped[part[0]] = reason
-    return smaller, gone, skipped
+    return training.copy_of(smaller), gone, skipped  # with memory of its own
 
 
 def _try(model: nn.Module, graph: Graph, gone: Choice, inputs: Tensor) -> tuple[nn.Module, str]:
