@@ -248,7 +248,9 @@ def grid(tensor: Tensor) -> Grid | None:
     their greatest common divisor, found on whole numbers. So nothing needs to be known of how the tensor was made.
     """
     checks.instance("tensor", tensor, Tensor)
-    if not tensor.is_floating_point() or not tensor.numel() or not bool(tensor.isfinite().all()):
+    if not tensor.is_floating_point() or not tensor.numel():
+        return None
+    if not bool(torch.stack(tensor.aminmax()).isfinite().all()):
         return None
     values, tensor = None, tensor.detach()
     for axis in (None, 0, 1) if tensor.ndim > 1 else (None,):

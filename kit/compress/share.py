@@ -68,13 +68,11 @@ def share(
     with torch.no_grad():
         for at, (name, count) in enumerate(_counts(clusters, weights).items()):
             weight = weights[name]
-            if not weight.isfinite().all():
+            if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
                 raise ValueError(f"model: weight {name!r} holds NaN or infinity, which no codebook can stand for.")
-            values = weight.reshape(-1) if (here := weight != 0).all() else weight[here]
-            if len(values):
-                book = _book(values, count, start, [seed, at])
-                del values  # of a large weight the room is needed
-                weight.data = nearest(weight.reshape(-1), book).view_as(weight).masked_fill_(~here, 0)
+            if weight.any():
+                book = _book(weight[weight != 0], count, start, [seed, at])
+                weight.data = nearest(weight.reshape(-1), book).view_as(weight).masked_fill_(weight == 0, 0)
                 done.add(weight)
         for parameter in set(shared.parameters()) - done:
             other = biases and parameter.is_floating_point() and parameter not in every
@@ -103,13 +101,18 @@ def k_means(values: Tensor, start: Tensor) -> Tensor:
         [k], float64: each the mean of the values that are nearest to it, unless that takes over 1000 iterations. Where
         there are no more than k different values: these.
     """
-    ordered = _ascending(values)
+    return _centroids(_ascending(values), start)
+
+
+def _centroids(ordered: np.ndarray, start: Tensor) -> Tensor:
+    """As `k_means`, of values that are in order."""
     new = ordered[1:] != ordered[:-1]
     if np.count_nonzero(new) < len(start):
         return torch.from_numpy(np.concatenate([ordered[:1], ordered[1:][new]]).astype(np.float64))
     del new
     # Sums of float64 up to each value would be as much memory as the values three times; blocks are added up by need.
-    blocks = np.add.reduceat(ordered, np.arange(0, len(ordered), BLOCK), dtype=np.float64)
+    parts = [ordered[at : at + PART] for at in range(0, len(ordered), PART)]
+    blocks = np.concatenate([np.add.reduceat(part, np.arange(0, len(part), BLOCK), dtype=np.float64) for part in parts])
     before, within = np.concatenate([[0.0], np.cumsum(blocks)]), np.arange(BLOCK)
 
     def below(border: np.ndarray) -> np.ndarray:
@@ -153,8 +156,10 @@ def nearest(values: Tensor, book: Tensor) -> Tensor:
     """For each of the values [n] the nearest number of an ascending codebook [k]. [n]"""
     borders = (book[1:].double() + book[:-1].double()) / 2
     near = torch.empty_like(values, dtype=book.dtype)
+    if values.dtype == torch.float32:  # the same as in float64, faster
+        borders = -torch.from_numpy(_rounded_up(-borders.numpy(), np.dtype(np.float32)))
     for part, place in zip(values.split(PART), near.split(PART), strict=True):
-        place.copy_(book[torch.bucketize(part.double(), borders)])
+        place.copy_(book[torch.bucketize(part.to(borders.dtype), borders)])
     return near
 
 
@@ -258,8 +263,11 @@ def _counts(clusters: int | Mapping[str, int], weights: Mapping[str, Tensor]) ->
 
 
 def _book(values: Tensor, count: int, start: Start, seed: Sequence[int]) -> Tensor:
-    """The codebook of values [n], in their dtype. [k], ascending, k at most `count`"""
-    book = k_means(values, starts(values, count, start, seed)).to(values.dtype)
+    """The codebook of values [n], which are put in order, in their dtype. [k], ascending, k at most `count`"""
+    begin = starts(values, count, start, seed)
+    ordered = (values if values.dtype == torch.float64 else values.float()).numpy()
+    ordered.sort()  # in place: of a large weight the room is needed
+    book = _centroids(ordered, begin).to(values.dtype)
     kind = torch.finfo(values.dtype)
     return torch.unique(halved(book.masked_fill(book == 0, kind.tiny * kind.eps)))  # zero would mean: pruned
 
