@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import inspect
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, RLock, local
 from typing import Any, TypeVar
 
@@ -334,6 +335,12 @@ def copy_of(model: M, shared: Iterable[Tensor] = ()) -> M:
         reason = " ".join(str(error).split())
         way_out = "keep no locks, files or results with gradients on it, and make hooks permanent or remove them"
         raise ValueError(f"model: {type(model).__name__} cannot be copied ({reason}); {way_out}.") from error
+
+
+def give_back() -> None:
+    """Give memory that is free back to the system at once: of a large model's the C library keeps much (glibc)."""
+    with suppress(AttributeError, OSError, TypeError):  # other libraries have no such function
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def light_copy(model: nn.Module) -> nn.Module:

@@ -279,21 +279,27 @@ def _coded(way: _Way, numbers: NDArray[Any], limit: int, huffman: bool) -> Itera
     """Fill `way` with the numbers [n], as codes and as gaps; 0 is their zero; as codes below `limit` bytes alone."""
     book = codes = None
     if len(np.unique(numbers[:_LOOK])) <= _BOOK:  # most large tensors need no more to be seen to have no codebook
-        ordered = np.sort(numbers)  # much faster than np.unique
-        book = np.concatenate([ordered[:1], ordered[1:][ordered[1:] != ordered[:-1]]])
-        del ordered  # as large as the tensor
+        book = numbers[:0]
+        for start in range(0, len(numbers), _PART):  # sorted all at once it would be in memory once more
+            ordered = np.sort(np.concatenate([book, numbers[start : start + _PART]]))  # much faster than np.unique
+            book = np.concatenate([ordered[:1], ordered[1:][ordered[1:] != ordered[:-1]]])
+            if len(book) > _BOOK:
+                break
     if book is not None and len(book) <= _BOOK:
         codes = np.empty(len(numbers), np.min_scalar_type(len(book)))
         for start in range(0, len(numbers), _PART):
             codes[start : start + _PART] = np.searchsorted(book, numbers[start : start + _PART])
     there_are = int(np.count_nonzero(numbers))
     dense = [] if book is None or codes is None else list(_with_book(way, book, codes, limit, huffman))
-    # With a bit or more for each gap: where that is too long, gaps need not be made.
-    least = 8 * numbers.itemsize
+    # With a bit or two for each gap, or more: where that is too long, gaps need not be made.
+    least: float = 8 * numbers.itemsize
     if book is not None and codes is not None and there_are:
         first = int(book[0] == 0)  # without the zeros
-        least = min(least, huffman_code.entropy(_times(codes, len(book))[first:]))
-    if there_are < len(numbers) and there_are * (1 + least) < 8 * min([limit, *(each.cost for each in dense)]):
+        wide = math.log2(max(len(book) - first, 1))
+        least = min(least, huffman_code.entropy(_times(codes, len(book))[first:]) if huffman else wide)
+    if there_are < len(numbers) and there_are * (2 - huffman + least) < 8 * min(
+        [limit, *(each.cost for each in dense)]
+    ):
         there = np.flatnonzero(numbers)
         bits, gaps = _gaps(there, len(numbers), huffman)
         sparse = replace(way, gap_bits=bits, gaps=gaps)

@@ -71,7 +71,7 @@ def share(
             if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
                 raise ValueError(f"model: weight {name!r} holds NaN or infinity, which no codebook can stand for.")
             if weight.any():
-                book = _book(weight[weight != 0], count, start, [seed, at])
+                book = _book(weight, count, start, [seed, at])
                 weight.data = nearest(weight.reshape(-1), book).view_as(weight).masked_fill_(weight == 0, 0)
                 done.add(weight)
         for parameter in set(shared.parameters()) - done:
@@ -262,13 +262,14 @@ def _counts(clusters: int | Mapping[str, int], weights: Mapping[str, Tensor]) ->
     return by_name
 
 
-def _book(values: Tensor, count: int, start: Start, seed: Sequence[int]) -> Tensor:
-    """The codebook of values [n], which are put in order, in their dtype. [k], ascending, k at most `count`"""
-    begin = starts(values, count, start, seed)
-    ordered = (values if values.dtype == torch.float64 else values.float()).numpy()
-    ordered.sort()  # in place: of a large weight the room is needed
-    book = _centroids(ordered, begin).to(values.dtype)
-    kind = torch.finfo(values.dtype)
+def _book(weight: Tensor, count: int, start: Start, seed: Sequence[int]) -> Tensor:
+    """The codebook of what is not zero, in the weight's dtype. [k], ascending, k at most `count`"""
+    values = _numbers(weight).reshape(-1)
+    values = values[values != 0]  # by numpy: torch makes a list of places, four times as large
+    begin = starts(torch.from_numpy(values), count, start, seed)
+    values.sort()  # in place: of a large weight the room is needed
+    book = _centroids(values, begin).to(weight.dtype)
+    kind = torch.finfo(weight.dtype)
     return torch.unique(halved(book.masked_fill(book == 0, kind.tiny * kind.eps)))  # zero would mean: pruned
 
 
@@ -279,5 +280,9 @@ def _rounded_up(values: np.ndarray, kind: np.dtype[Any]) -> np.ndarray:
 
 
 def _ascending(values: Tensor) -> np.ndarray:
-    """Sorted; in float32 where that holds them, since it is sorted in half the time."""
-    return np.sort((values if values.dtype == torch.float64 else values.float()).detach().numpy())
+    return np.sort(_numbers(values))
+
+
+def _numbers(values: Tensor) -> np.ndarray:
+    """In float32 where that holds them, since it is sorted in half the time."""
+    return (values if values.dtype == torch.float64 else values.float()).detach().numpy()

@@ -18,6 +18,7 @@ from kit.plots.prune import layer_rows, row_axis, row_margin
 
 BINS = 61
 PART = 1 << 20  # numbers that are counted at once
+MANY = 1 << 16  # values, of which no picture is drawn
 FEW_DECIBELS = 10.0  # a bar too short for a text
 BIT_DECIBELS = 20 * math.log10(2)  # a bit more halves the step of a grid
 WAYS = {name: style.LOOKS[name] for name in ("shared", "uniform grid", "pruning alone")}
@@ -112,15 +113,20 @@ def _parts(weight: Tensor) -> Iterator[np.ndarray]:
 
 
 def _values(weight: Tensor) -> tuple[int, np.ndarray, np.ndarray]:
-    """How many different numbers there are in `_parts`; and these, with how often each: none where most are alone."""
-    exact = weight.detach().reshape(-1)
-    ordered = np.sort((exact if exact.dtype == torch.float64 else exact.float()).numpy())
-    there = np.isfinite(ordered) & (ordered != 0)
-    ordered = ordered if there.all() else ordered[there]
-    new = np.concatenate([[True] * bool(len(ordered)), ordered[1:] != ordered[:-1]]).astype(bool)
-    different = int(np.count_nonzero(new))
-    places = np.flatnonzero(new) if 2 * different <= len(ordered) else np.zeros(0, dtype=int)
-    return different, ordered[places].astype(float), np.diff(places, append=len(ordered) if len(places) else [])
+    """How many different numbers there are in `_parts`; and these, with how often each: none of too many to draw."""
+    values, times = np.zeros(0), np.zeros(0)
+    for part in _parts(weight):
+        own, counts = np.unique(part, return_counts=True)
+        values, places = np.unique(np.concatenate([values, own]), return_inverse=True)
+        times = np.bincount(places, np.concatenate([times, counts]), len(values))
+        if len(values) > MANY:
+            ordered = np.sort((weight if weight.dtype == torch.float64 else weight.float()).detach().numpy(), axis=None)
+            new = (ordered[1:] != ordered[:-1]) & np.isfinite(
+                ordered[1:]
+            )  # the first, or one of the others, is 0 or -inf
+            return int(new.sum()) + 1 - int((weight == 0).any()) - int(np.isinf(ordered[0])), values[:0], times[:0]
+    drawn = len(values) * (2 * len(values) <= times.sum())
+    return len(values), values[:drawn], times[:drawn].astype(int)
 
 
 def error_panel(sizes: Mapping[str, int], decibels: Mapping[str, float], bits: int) -> Panel:
