@@ -251,6 +251,8 @@ class Compression:
             return Encoded(data, self._plain(len(data)))
         model = self.model(recipe)
         encoded, state = encode(model, huffman=recipe.huffman), model.state_dict()
+        if self.large:
+            give_back()
         for name, tensor in decoded(encoded.data):
             sizes.check_back({name: state[name]}, {name: tensor})
         return encoded

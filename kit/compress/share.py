@@ -120,7 +120,7 @@ def _centroids(ordered: np.ndarray, start: Tensor) -> Tensor:
         first = border // BLOCK
         at = (first * BLOCK)[:, None] + within
         rest = np.where(at < border[:, None], ordered.take(at, mode="clip"), 0.0)
-        return before[first] + rest.sum(1)
+        return before[first] + rest.sum(1, dtype=np.float64)
 
     centroids, borders = np.sort(start.double().numpy()), None
     for _ in range(ITERATIONS):
