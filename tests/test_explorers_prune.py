@@ -563,11 +563,17 @@ def test_a_model_of_zeros_has_a_place_on_the_plane(digits: Dataset, own_board: P
 def test_the_heads_of_a_large_model_are_looked_for_after_its_first_words(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"{word} {other}" for word in ("sun", "rain", "snow") for other in "abcdefgh"] * 4
     dataset = data.from_texts(texts, [text[:3] == "sun" for text in texts], length=4)
+    assert dataset.tokens is not None
     net = models.Transformer(dataset.tokens.size, 4, 2, width=8, heads=2, layers=1)
     monkeypatch.setattr("kit.prune.sweep.MANY", 0)
     seen: list[str] = []
     found = prune.heads
-    monkeypatch.setattr("kit.prune.sweep.heads", lambda *each: seen.append("heads") or found(*each))
+
+    def counted(*each: Any) -> Any:
+        seen.append("heads")
+        return found(*each)
+
+    monkeypatch.setattr("kit.prune.sweep.heads", counted)
     monkeypatch.setattr(PruningExplorer, "_show", lambda *each: seen.append("words"))
     with contextlib.closing(PruningExplorer(net, dataset)) as explorer:
         explorer._sweep.slice_size = 4

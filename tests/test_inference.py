@@ -340,9 +340,9 @@ def test_probabilities_are_told_from_logits() -> None:
 
 
 def test_a_light_copy_has_parameters_of_its_own_in_the_same_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    net = nn.Sequential(nn.Embedding(9, 4), nn.GRU(4, 4), nn.Linear(4, 4), nn.Linear(4, 9, bias=False))
+    net: Any = nn.Sequential(nn.Embedding(9, 4), nn.GRU(4, 4), nn.Linear(4, 4), nn.Linear(4, 9, bias=False))
     net[3].weight, net[2].bias.requires_grad = net[0].weight, False
-    light = inference.light_copy(net)
+    light: Any = inference.light_copy(net)
     pairs = list(zip(net.parameters(), light.parameters(), strict=True))
     assert len(pairs) == 7  # tied ones stay tied
     assert all(old is not new and old.data_ptr() == new.data_ptr() for old, new in pairs)
@@ -353,7 +353,7 @@ def test_a_light_copy_has_parameters_of_its_own_in_the_same_memory(monkeypatch: 
     assert torch.equal(light[1](x)[0], net[1](x)[0])
     with torch.inference_mode():
         strange = nn.Linear(3, 2)
-    own = inference.light_copy(strange)  # whose parameters no other mode may wrap anew
+    own: Any = inference.light_copy(strange)  # whose parameters no other mode may wrap anew
     assert torch.equal(own.weight, strange.weight) and own.weight is not strange.weight
     monkeypatch.setattr(inference.ctypes, "CDLL", lambda name: object())
     inference.give_back()  # a C library without that function is no matter

@@ -6,9 +6,11 @@ import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kit.compress.encode import Ledger
@@ -89,7 +91,7 @@ def codebook_panel(name: str, before: Tensor, after: Tensor) -> Panel:
     """
     reach = max(float(np.abs(part).max(initial=0.0)) for each in (before, after) for part in _parts(each)) or 1.0
     edges = np.linspace(-reach, reach, BINS + 1)
-    heights = sum(np.histogram(part, BINS, (-reach, reach))[0] for part in _parts(before))
+    heights = np.sum([np.histogram(part, BINS, (-reach, reach))[0] for part in _parts(before)], axis=0)
     different, values, counts = _values(after)
     said = {"hovertemplate": "%{fullData.name}: %{y:,} weights near %{x:.3~g}<extra></extra>", "type": "scatter"}
     grey, green = {"shape": "hvh", "color": style.NEUTRAL}, {"color": WAYS["shared"].colour, "width": 1.5}
@@ -114,7 +116,8 @@ def _parts(weight: Tensor) -> Iterator[np.ndarray]:
 
 def _values(weight: Tensor) -> tuple[int, np.ndarray, np.ndarray]:
     """How many different numbers there are in `_parts`; and these, with how often each: none of too many to draw."""
-    values, times = np.zeros(0), np.zeros(0)
+    values: NDArray[Any] = np.zeros(0)
+    times: NDArray[Any] = np.zeros(0)
     for part in _parts(weight):
         own, counts = np.unique(part, return_counts=True)
         values, places = np.unique(np.concatenate([values, own]), return_inverse=True)

@@ -121,11 +121,10 @@ def remove_channels(
     for name in [name for name in named if name in graph.skipped]:
         raise untraceable(model, graph.skipped[name])
     check_ratio(ratio, graph.groups)
-    weight_scores = {
-        name: score.float() ** (2 if importance == "magnitude" else 1)  # squares add up to a squared L2 norm
-        for name, score in score_weights(model, importance, dataset=dataset, seed=seed, cancel=cancel).items()
-    }
-    scores = {name: _channel_scores(model, group, weight_scores) for name, group in graph.groups.items()}
+    weight_scores = score_weights(model, importance, dataset=dataset, seed=seed, cancel=cancel)
+    power = 2 if importance == "magnitude" else 1  # squares add up to a squared L2 norm
+    scores = {name: _channel_scores(model, group, weight_scores, power) for name, group in graph.groups.items()}
+    del weight_scores  # of a large model the room is needed
     units = {name: _mean(scores[name], group.units) for name, group in graph.groups.items()}
     goes, floored = _choose(units, ratio, scope)
     wanted = {name: goes[name][group.units] for name, group in graph.groups.items()}
@@ -246,8 +245,8 @@ def _mean(scores: Tensor, units: Tensor) -> Tensor:
     return torch.zeros(int(units.max()) + 1).index_add_(0, units, scores) / units.bincount()
 
 
-def _channel_scores(model: nn.Module, group: Group, weight_scores: Mapping[str, Tensor]) -> Tensor:
-    """Add up, over every layer of the group, the scores of the weights that a channel owns. -> [channels]."""
+def _channel_scores(model: nn.Module, group: Group, weight_scores: Mapping[str, Tensor], power: int) -> Tensor:
+    """Add up, over every layer of the group, the powers of scores of the weights that a channel owns. -> [channels]."""
     total = torch.zeros(len(group.units))
     modules = dict(model.named_modules())
     for side in group.sides:
@@ -255,7 +254,7 @@ def _channel_scores(model: nn.Module, group: Group, weight_scores: Mapping[str, 
         if score is None or not isinstance(layer, joints.LAYERS) or joints.is_depthwise(layer):
             continue
         axis = joints.located(model, side.layer, side.outward)[1]["weight"]
-        own = score.transpose(0, axis).flatten(1).sum(1)  # [rows or columns]
+        own = (score.float() ** power).transpose(0, axis).flatten(1).sum(1)  # [rows or columns]
         if len(own) == side.width:  # (inputs of a grouped convolution share columns: no score of their own)
             total.index_add_(0, side.channels, own[side.positions])
     return total
