@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import inspect
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, RLock, local
 from typing import Any, TypeVar
 
@@ -334,6 +335,27 @@ def copy_of(model: M, shared: Iterable[Tensor] = ()) -> M:
         reason = " ".join(str(error).split())
         way_out = "keep no locks, files or results with gradients on it, and make hooks permanent or remove them"
         raise ValueError(f"model: {type(model).__name__} cannot be copied ({reason}); {way_out}.") from error
+
+
+def give_back() -> None:
+    """Give memory that is free back to the system at once: of a large model's the C library keeps much (glibc)."""
+    with suppress(AttributeError, OSError, TypeError):  # other libraries have no such function
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def light_copy(model: nn.Module) -> nn.Module:
+    """A copy of `model` with parameters of its own in the same memory: none of them may be written to, only replaced.
+
+    A removal is tried out on several copies: a large model is not to be in memory as often.
+    """
+    shared = {old for old in model.parameters() if type(old) is nn.Parameter and not old.is_inference()}
+    copied = copy_of(model, shared)
+    made: dict[nn.Parameter, nn.Parameter] = {}  # tied ones stay tied
+    for module in copied.modules():
+        for name, old in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            if old in shared:
+                setattr(module, name, made.setdefault(old, nn.Parameter(old.detach(), old.requires_grad)))
+    return copied
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

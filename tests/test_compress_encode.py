@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import itertools
 import json
 import math
@@ -25,6 +26,8 @@ from kit.data import Dataset
 from tests.nets import same
 from tests.strangers import STRANGERS
 from tests.test_files import Odd
+
+encoding: Any = importlib.import_module("kit.compress.encode")  # the room's function has the module's name
 
 DAMAGES = int(os.environ.get("DAMAGES", "400"))
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -560,3 +563,35 @@ def test_a_file_beyond_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys.modules["kit.compress.encode"], "_positions", no_memory)
     with pytest.raises(files.WeightsFileError, match=r"does not fit its bytes \(Unable to allocate 12.2 GiB\)"):
         decode(data)
+
+
+@pytest.mark.parametrize("huffman", [True, False])
+def test_a_tensor_that_is_encoded_in_parts_gives_the_same_file(monkeypatch: pytest.MonkeyPatch, huffman: bool) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 9, (40, 50), generator=drawn)
+    numbers, there = torch.randn(9, generator=drawn), torch.rand(40, 50, generator=drawn)
+    state = {"dense": numbers[codes], "sparse": numbers[codes] * (there < 0.1), "half": (numbers[codes] / 3).half()}
+    whole = encode(state, huffman=huffman)
+    assert all(torch.equal(each, state[name]) for name, each in decode(whole.data).items())
+    monkeypatch.setattr(encoding, "_PART", 7)
+    assert encode(state, huffman=huffman) == whole
+
+
+@pytest.mark.parametrize("huffman", [True, False])
+def test_gaps_are_made_only_where_they_may_pay(monkeypatch: pytest.MonkeyPatch, huffman: bool) -> None:
+    """A table of embeddings has a row of zeros: eight bytes an element for nothing."""
+    codes = torch.randint(1, 33, (100, 50), generator=torch.Generator().manual_seed(0))
+    codes[0] = 0
+    state = {"w": torch.linspace(0, 1, 34)[codes].half().float()}
+    asked: list[int] = []
+    made = encoding._gaps
+
+    def counted(there: Any, *others: Any) -> Any:
+        asked.append(len(there))
+        return made(there, *others)
+
+    monkeypatch.setattr(encoding, "_gaps", counted)
+    assert torch.equal(decode(encode(state, huffman=huffman).data)["w"], state["w"]) and not asked
+    state["w"][:50] = 0
+    encode(state, huffman=huffman)
+    assert set(asked) == {2500}

@@ -169,3 +169,14 @@ def test_a_long_text_of_the_longest_words_reads_back() -> None:
 def test_what_is_no_code_is_refused(call: Callable[[], Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("part", [1, 5, 64])
+def test_bits_that_are_made_in_parts_are_those_made_at_once(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    symbols = np.random.default_rng(part).geometric(0.2, 300).clip(max=20)
+    lengths = code_lengths(np.bincount(symbols, minlength=21))
+    whole = to_bits(symbols, lengths)
+    monkeypatch.setattr(huffman, "_PART", part)
+    assert to_bits(symbols, lengths) == whole
+    with pytest.raises(ValueError, match="symbols holds one without a word"):
+        to_bits(np.append(symbols, 0), lengths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import itertools
 import warnings
 from threading import Event
@@ -20,6 +21,8 @@ from kit.compress.share import _Clusters, halved, k_means, nearest, starts
 from kit.data import Dataset
 from tests.nets import same
 from tests.strangers import STRANGERS
+
+sharing: Any = importlib.import_module("kit.compress.share")  # the room's function has the module's name
 
 
 def drawn(n: int, seed: int = 0, scale: float = 0.05) -> Tensor:
@@ -322,3 +325,27 @@ def test_refused_models_and_tensors(trained: nn.Module, digits: Dataset) -> None
     cancel.set()
     with pytest.raises(training.Cancelled):
         compress.fine_tune(trained, digits, epochs=1, cancel=cancel)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_what_is_shared_in_parts_is_as_at_once_and_in_memory_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(50, 8, padding_idx=0), nn.Linear(8, 6), nn.Linear(6, 5)).to(dtype)
+    before, whole = copy.deepcopy(net), compress.share(net, 4, biases=True)
+    monkeypatch.setattr(sharing, "PART", sharing.BLOCK)
+    assert same(compress.share(net, 4, biases=True), whole)
+    places = {each.data_ptr() for each in net.parameters()}
+    for shared in (whole, compress.share(net, {"1.weight": 4})):
+        assert places.isdisjoint(each.data_ptr() for each in shared.parameters())
+        assert not shared.get_parameter("0.weight")[0].any()
+    assert same(net, before)
+
+
+@pytest.mark.parametrize("n", [2, 15, 16, 17, 500])
+def test_sums_by_blocks_are_those_of_all(n: int) -> None:
+    values = torch.randn(n, generator=torch.Generator().manual_seed(n))
+    found = k_means(values, starts(values, 2, "density")).numpy()
+    own = np.abs(values.numpy()[:, None] - found).argmin(1)
+    np.testing.assert_allclose(found, [values.double().numpy()[own == each].mean() for each in (0, 1)], rtol=1e-12)

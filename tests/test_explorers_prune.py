@@ -558,3 +558,25 @@ def test_a_model_of_zeros_has_a_place_on_the_plane(digits: Dataset, own_board: P
         for size in ("nonzeros", "flops"):
             settle(explorer, size=size)
             assert (explorer.table()["x"] > 0).all() and not is_error(explorer)
+
+
+def test_the_heads_of_a_large_model_are_looked_for_after_its_first_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"{word} {other}" for word in ("sun", "rain", "snow") for other in "abcdefgh"] * 4
+    dataset = data.from_texts(texts, [text[:3] == "sun" for text in texts], length=4)
+    assert dataset.tokens is not None
+    net = models.Transformer(dataset.tokens.size, 4, 2, width=8, heads=2, layers=1)
+    monkeypatch.setattr("kit.prune.sweep.MANY", 0)
+    seen: list[str] = []
+    found = prune.heads
+
+    def counted(*each: Any) -> Any:
+        seen.append("heads")
+        return found(*each)
+
+    monkeypatch.setattr("kit.prune.sweep.heads", counted)
+    monkeypatch.setattr(PruningExplorer, "_show", lambda *each: seen.append("words"))
+    with contextlib.closing(PruningExplorer(net, dataset)) as explorer:
+        explorer._sweep.slice_size = 4
+        explorer.set(ratio=0.75).wait()
+        assert seen[0] == "words" and seen.count("heads") == 1
+        assert explorer.figures["filters"].layout.title.text == "How large each head is"

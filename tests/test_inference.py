@@ -337,3 +337,23 @@ def test_probabilities_are_told_from_logits() -> None:
     broken = torch.full((1, 2), torch.nan)
     for answer in (logits, logits.log_softmax(1), logits.sigmoid(), nearly, below, broken):
         assert not inference.are_probabilities(answer)
+
+
+def test_a_light_copy_has_parameters_of_its_own_in_the_same_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    net: Any = nn.Sequential(nn.Embedding(9, 4), nn.GRU(4, 4), nn.Linear(4, 4), nn.Linear(4, 9, bias=False))
+    net[3].weight, net[2].bias.requires_grad = net[0].weight, False
+    light: Any = inference.light_copy(net)
+    pairs = list(zip(net.parameters(), light.parameters(), strict=True))
+    assert len(pairs) == 7  # tied ones stay tied
+    assert all(old is not new and old.data_ptr() == new.data_ptr() for old, new in pairs)
+    assert all(old.requires_grad == new.requires_grad for old, new in pairs)
+    light.requires_grad_(False)
+    assert net[0].weight.requires_grad
+    x = torch.rand(5, 2, 4)
+    assert torch.equal(light[1](x)[0], net[1](x)[0])
+    with torch.inference_mode():
+        strange = nn.Linear(3, 2)
+    own: Any = inference.light_copy(strange)  # whose parameters no other mode may wrap anew
+    assert torch.equal(own.weight, strange.weight) and own.weight is not strange.weight
+    monkeypatch.setattr(inference.ctypes, "CDLL", lambda name: object())
+    inference.give_back()  # a C library without that function is no matter

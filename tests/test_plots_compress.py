@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -90,3 +91,19 @@ def test_the_error_of_each_layer_stands_beside_the_rule_of_six_decibels() -> Non
     assert rule["x"] == pytest.approx([30.1, 30.1], abs=0.01) and rule["visible"]
     exact = plots.error_panel(sizes, dict.fromkeys(sizes, math.inf), 0)
     assert exact.traces[0]["text"] == ["exact", "exact"] and not exact.traces[1]["visible"]
+
+
+@pytest.mark.parametrize("many", [1, 1000])
+@pytest.mark.parametrize("strange", [0.0, math.nan, math.inf, -math.inf])
+def test_values_counted_in_parts_are_all_of_them(monkeypatch: pytest.MonkeyPatch, many: int, strange: float) -> None:
+    drawn = torch.randint(0, 40, (30, 20), generator=torch.Generator().manual_seed(0)).float()
+    weight = (drawn - 20).where(drawn != 3, strange)
+    monkeypatch.setattr(plots, "PART", 64)
+    monkeypatch.setattr(plots, "MANY", many)
+    values, counts = np.unique(weight[weight.isfinite() & (weight != 0)].numpy(), return_counts=True)
+    panel = plots.codebook_panel("w", weight, weight)
+    assert panel.layout["title"]["text"] == f"w: {len(values)} values (grey: before)"
+    histogram, sticks = panel.traces
+    assert sum(histogram["y"]) == counts.sum()
+    drawn_counts = [each for each in sticks["y"] if each]
+    assert drawn_counts == (counts.tolist() if many == 1000 else [])

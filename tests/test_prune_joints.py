@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from kit import models, prune, training
+from kit import inference, models, prune, training
 from kit.data import Dataset
 from kit.prune.joints import cut, first_fault
 from tests.strangers import STRANGERS, By, tokens
@@ -302,6 +302,43 @@ def test_other_types_are_refused(digits: Dataset) -> None:
         prune.channels(wrong, ratio=0.5, dataset=digits)
     with pytest.raises(TypeError, match="seed must be a whole number; got None"):
         prune.channels(models.MLP(), ratio=0.5, dataset=digits, seed=wrong)
+
+
+class Stopping(nn.Module):
+    """Sets an event in one of its calls."""
+
+    def __init__(self, stop: threading.Event, call: int) -> None:
+        super().__init__()
+        self.stop, self.calls = stop, [call]  # one list for all copies
+
+    def __deepcopy__(self, memo: Any) -> Stopping:
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls[0] -= 1
+        if self.calls[0] == 0:
+            self.stop.set()
+        return x + 0
+
+
+def test_who_stops_while_channels_are_followed_or_tried_out_is_not_told_that_they_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, digits: Dataset
+) -> None:
+    monkeypatch.setattr(inference, "SMALL_MODEL", 1)
+    ended = 0
+    for call in range(1, 12):
+        stop = threading.Event()
+        middle = Stopping(stop, call)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), middle, nn.ReLU(), nn.Linear(16, 10))
+        try:
+            with inference.interruptible(net, stop, "in the middle"):
+                prune.channels(net, ratio=0.5, dataset=digits)
+        except training.Cancelled:
+            ended += 1
+            assert middle.calls == [0]  # at once
+        else:
+            assert middle.calls[0] > 0  # it was done before
+    assert ended > 4
 
 
 # The check by hand

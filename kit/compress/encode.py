@@ -279,30 +279,47 @@ def _coded(way: _Way, numbers: NDArray[Any], limit: int, huffman: bool) -> Itera
     """Fill `way` with the numbers [n], as codes and as gaps; 0 is their zero; as codes below `limit` bytes alone."""
     book = codes = None
     if len(np.unique(numbers[:_LOOK])) <= _BOOK:  # most large tensors need no more to be seen to have no codebook
-        ordered = np.sort(numbers)  # much faster than np.unique
-        book = np.concatenate([ordered[:1], ordered[1:][np.diff(ordered) != 0]])
+        book = numbers[:0]
+        for start in range(0, len(numbers), _PART):  # sorted all at once it would be in memory once more
+            ordered = np.sort(np.concatenate([book, numbers[start : start + _PART]]))  # much faster than np.unique
+            book = np.concatenate([ordered[:1], ordered[1:][ordered[1:] != ordered[:-1]]])
+            if len(book) > _BOOK:
+                break
     if book is not None and len(book) <= _BOOK:
-        codes = np.searchsorted(book, numbers).astype(np.uint16)
+        codes = np.empty(len(numbers), np.min_scalar_type(len(book)))
+        for start in range(0, len(numbers), _PART):
+            codes[start : start + _PART] = np.searchsorted(book, numbers[start : start + _PART])
     there_are = int(np.count_nonzero(numbers))
-    # Plain numbers with a bit or more for each gap: where that is too long, gaps need not be made.
-    hopeless = codes is None and there_are * (8 * numbers.itemsize + 1) >= 8 * limit
-    if there_are < len(numbers) and not hopeless:
+    dense = [] if book is None or codes is None else list(_with_book(way, book, codes, limit, huffman))
+    # With a bit or two for each gap, or more: where that is too long, gaps need not be made.
+    least: float = 8 * numbers.itemsize
+    if book is not None and codes is not None and there_are:
+        first = int(book[0] == 0)  # without the zeros
+        wide = math.log2(max(len(book) - first, 1))
+        least = min(least, huffman_code.entropy(_times(codes, len(book))[first:]) if huffman else wide)
+    if there_are < len(numbers) and there_are * (2 - huffman + least) < 8 * min(
+        [limit, *(each.cost for each in dense)]
+    ):
         there = np.flatnonzero(numbers)
         bits, gaps = _gaps(there, len(numbers), huffman)
         sparse = replace(way, gap_bits=bits, gaps=gaps)
         yield (plain := replace(sparse, plain=numbers[there].tobytes()))
-        limit = min(limit, plain.cost)
         if book is not None and codes is not None and len(book) > 1:  # 0 was the first of the book
             yield from _with_book(sparse, book[1:], codes[there] - 1, len(plain.plain), huffman)
-    if book is not None and codes is not None:
-        yield from _with_book(way, book, codes, limit, huffman)
+    yield from dense
 
 
 def _with_book(way: _Way, book: NDArray[Any], codes: NDArray[Any], limit: int, huffman: bool) -> Iterator[_Way]:
     """Give `way` a codebook, if that can take fewer than `limit` bytes: a code for a large one takes time to find."""
-    counts = np.bincount(codes)
+    counts = _times(codes, len(book))
     if book.nbytes + len(codes) * huffman_code.entropy(counts) / 8 < limit:
         yield replace(way, book=book.tobytes(), codes=_Stream(codes, _code(counts, huffman)))
+
+
+def _times(codes: NDArray[Any], k: int) -> NDArray[Any]:
+    """How often each of k codes is there; in parts, in each of which a code becomes eight bytes."""
+    parts = [codes[start : start + _PART] for start in range(0, len(codes), _PART)]
+    return np.sum([np.bincount(part, minlength=k) for part in parts], axis=0)
 
 
 def _gaps(there: NDArray[Any], n: int, huffman: bool) -> tuple[int, _Stream]:
@@ -319,7 +336,7 @@ def _gaps(there: NDArray[Any], n: int, huffman: bool) -> tuple[int, _Stream]:
         found.append((code.cost, bits, code))
     _, bits, code = min(found, key=lambda each: each[0])
     fillers, rest = np.divmod(zeros, (1 << bits) - 1)
-    symbols = np.full(int(fillers.sum()) + len(rest), (1 << bits) - 1)
+    symbols = np.full(int(fillers.sum()) + len(rest), (1 << bits) - 1, dtype=np.uint8)
     symbols[np.cumsum(fillers + 1) - 1] = rest
     return bits, _Stream(symbols, code)
 
@@ -418,12 +435,14 @@ class _Reader:
         n = 1
         for size in shape:
             n = min(n * checks.whole("a size", size), 1 << 62)  # many sizes make no endless product
-        unit = np.dtype(f"<u{numbers_kind.itemsize}")
         if coded:
-            numbers = self._coded(n, unit, *(checks.whole("a number", each) for each in coded[:5]))
+            wanted = numbers_kind if coded[5:] else kind
+            numbers = self._coded(n, numbers_kind, wanted, *(checks.whole("a number", each) for each in coded[:5]))
+            tensor = _tensor(numbers, wanted).reshape(shape)
         else:
-            numbers = np.frombuffer(self.raw.take(n * unit.itemsize), unit).copy()
-        tensor = _tensor(numbers, numbers_kind).reshape(shape)
+            tensor = _tensor(_converted(self.raw.take(n * numbers_kind.itemsize), numbers_kind, kind), kind).reshape(
+                shape
+            )
         if coded[5:]:
             word, axis = coded[5:]
             count = 1 if checks.whole("an axis", axis, -1, tensor.ndim - 1) < 0 else shape[axis]
@@ -433,8 +452,17 @@ class _Reader:
         return tensor.to(kind)
 
     def _coded(
-        self, n: int, unit: np.dtype[Any], k: int, tabled: int, bits: int, gaps: int, gaps_tabled: int
+        self,
+        n: int,
+        stored: torch.dtype,
+        kind: torch.dtype,
+        k: int,
+        tabled: int,
+        bits: int,
+        gaps: int,
+        gaps_tabled: int,
     ) -> NDArray[Any]:
+        """The numbers [n] in the dtype `kind`: of a codebook only its few are converted."""
         checks.whole("numbers in a codebook", k, 0 if bits else 1, _BOOK)
         lengths = self._lengths(k, tabled) if k else None  # the tables stand in this order
         there, count = None, n
@@ -443,16 +471,16 @@ class _Reader:
             there = _positions(self._symbols(self.gaps, self._lengths(1 << bits, gaps_tabled), gaps), bits, n)
             count = len(there)
         if lengths is None:
-            kept = np.frombuffer(self.values.take(count * unit.itemsize), unit)
+            kept = _converted(self.values.take(count * stored.itemsize), stored, kind)
         else:
-            book = np.frombuffer(self.books.take(k * unit.itemsize), unit)
+            book = _converted(self.books.take(k * stored.itemsize), stored, kind)
             codes = self._symbols(self.values, lengths, count)
             if codes.max(initial=0) >= k:
                 raise ValueError("a code leads out of its codebook")
             kept = book[codes]
         if there is None:
             return kept
-        numbers = np.zeros(n, unit)
+        numbers = np.zeros(n, kept.dtype)
         numbers[there] = kept
         return numbers
 
@@ -467,6 +495,10 @@ class _Reader:
     def finish(self) -> None:
         if left := sum(len(each.rest) for each in vars(self).values()):
             raise ValueError(f"{left} bytes belong to no tensor")
+
+
+def _converted(data: memoryview, stored: torch.dtype, kind: torch.dtype) -> NDArray[Any]:
+    return _bits(_tensor(np.frombuffer(data, f"<u{stored.itemsize}").copy(), stored).to(kind))
 
 
 def _positions(gaps: NDArray[Any], bits: int, n: int) -> NDArray[Any]:

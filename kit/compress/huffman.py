@@ -19,6 +19,7 @@ from kit import checks
 
 Whole = NDArray[np.int64]
 LONGEST: Final = 16  # bits: a word and the 7 bits before it in its byte then fit into 24 bits
+_PART: Final = 1 << 18  # symbols encoded at a time, so that a large model is not in memory several times
 _PIECE: Final = 1 << 15  # bytes decoded at a time, so that the tables of a piece stay in the processor's cache
 
 
@@ -102,19 +103,31 @@ def to_bits(symbols: NDArray[Any], lengths: Sequence[int] | NDArray[Any]) -> byt
     words, found, symbols = code_words(lengths), _checked(lengths), np.asarray(symbols)
     if not len(symbols):
         return b""
-    if symbols.dtype.kind not in "iu" or symbols.min() < 0 or symbols.max() >= len(found) or not found[symbols].all():
+    whole = symbols.dtype.kind in "iu" and symbols.min() >= 0 and symbols.max() < len(found)
+    parts = [symbols[start : start + _PART] for start in range(0, len(symbols), _PART)]
+    if not whole or not all(found[part].all() for part in parts):
         raise ValueError("symbols holds one without a word: its count was 0, or it is no whole number of 0 or more.")
-    sizes = found[symbols]
-    ends = np.cumsum(sizes)
+    length = sum(int(found[part].sum()) for part in parts)  # bits
+    numbers, place = np.zeros(length // 32 + 1, dtype=np.uint32), 0
+    for part in parts:
+        some, bits = _in_a_row(words[part], found[part], place % 32)
+        numbers[place // 32 : place // 32 + len(some)] |= some
+        place += bits
+    return numbers.astype(">u4").tobytes()[: (length + 7) // 8]
+
+
+def _in_a_row(words: Whole, sizes: Whole, offset: int) -> tuple[NDArray[Any], int]:
+    """Words [n] one after the other, the first at bit `offset`, as numbers of 32 bits; and their length in bits."""
+    ends = np.cumsum(sizes) + offset
     starts = ends - sizes
     # Each word is put into 64 bits that begin at a multiple of 32, and then added to one or two numbers of 32 bits.
-    wide = words[symbols].astype(np.uint64) << (64 - (starts & 31) - sizes).astype(np.uint64)
+    wide = words.astype(np.uint64) << (64 - (starts & 31) - sizes).astype(np.uint64)
     at = starts >> 5
     first = np.flatnonzero(np.diff(at, prepend=-1))  # no number is skipped: words are shorter than 32 bits
     numbers = np.zeros(int(at[-1]) + 2, dtype=np.uint64)
     numbers[:-1] |= np.bitwise_or.reduceat(wide >> np.uint64(32), first)
     numbers[1:] |= np.bitwise_or.reduceat(wide & np.uint64(0xFFFFFFFF), first)
-    return numbers.astype(">u4").tobytes()[: (int(ends[-1]) + 7) // 8]
+    return numbers[: -(-int(ends[-1]) // 32)].astype(np.uint32), int(ends[-1]) - offset
 
 
 def from_bits(data: bytes | memoryview, lengths: Sequence[int] | NDArray[Any], n: int) -> tuple[Whole, int]:
@@ -139,6 +152,7 @@ def from_bits(data: bytes | memoryview, lengths: Sequence[int] | NDArray[Any], n
     spans = 1 << (longest - found[order])
     rest = (1 << longest) - int(spans.sum())  # numbers of `longest` bits with which no word begins
     symbol_of = np.concatenate([np.repeat(order, spans), np.full(rest, k)])  # [2^longest]
+    symbol_of = symbol_of.astype(np.min_scalar_type(k))
     step_of = np.concatenate([np.repeat(found[order], spans), np.ones(rest, dtype=np.int64)]).astype(np.uint8)
     pieces: list[NDArray[Any]] = []
     count, place = 0, 0  # symbols found, and the bit where the next one begins
@@ -165,7 +179,7 @@ def from_bits(data: bytes | memoryview, lengths: Sequence[int] | NDArray[Any], n
     every = np.concatenate(pieces)
     if every.max() == k:
         raise ValueError("the bits hold a word that is none.")
-    used = (int(found[every].sum()) + 7) // 8
+    used = (sum(int(found[piece].sum()) for piece in pieces) + 7) // 8
     if used > len(data):
         raise ValueError(f"the bits end before the last of {n} symbols.")
     return every, used

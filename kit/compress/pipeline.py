@@ -22,6 +22,7 @@ from kit.compress.quantise import fine_tune_quantised, quantise
 from kit.compress.share import fine_tune as tune_codebooks
 from kit.compress.share import share
 from kit.data import Dataset
+from kit.inference import give_back
 from kit.measure import Estimate
 
 Kind = Literal["shared", "uniform", "off"]
@@ -228,6 +229,8 @@ class Compression:
         with training.interruptible(self.dense, cancel, f"before the step {lossy[-1][0]!r} was done"):
             made = _STEPS[lossy[-1][0]](before, self.dataset, key, {"callbacks": callbacks, "cancel": cancel}).eval()
         del before  # of a large model the room is needed
+        if self.large:
+            give_back()
         with self._models_lock:
             self._models[key] = made
             while len(self._models) > max(2, MODEL_BYTES // self._bytes):
@@ -248,6 +251,8 @@ class Compression:
             return Encoded(data, self._plain(len(data)))
         model = self.model(recipe)
         encoded, state = encode(model, huffman=recipe.huffman), model.state_dict()
+        if self.large:
+            give_back()
         for name, tensor in decoded(encoded.data):
             sizes.check_back({name: state[name]}, {name: tensor})
         return encoded
@@ -265,6 +270,8 @@ class Compression:
                 else:
                     ledger = self.encoded(recipe).ledger
             self._ledgers[recipe.key] = ledger
+            if self.large:
+                give_back()
         return self._ledgers[recipe.key]
 
     def known(self, recipe: Recipe) -> Step | None:

@@ -33,6 +33,7 @@ CALIBRATION_NUMBERS = 50_000  # that come into a layer with a batch, at most
 CALIBRATION_BATCH = 256
 _CLIPS = 20  # steps that are tried
 _LOOK_ROWS, _LOOK = 16, 4096  # numbers by which most tensors are seen to be on no grid
+PART = 1 << 20  # numbers that are compared at once
 _STEP_BITS = 11  # of a step's mantissa: float16 holds them
 
 
@@ -247,7 +248,9 @@ def grid(tensor: Tensor) -> Grid | None:
     their greatest common divisor, found on whole numbers. So nothing needs to be known of how the tensor was made.
     """
     checks.instance("tensor", tensor, Tensor)
-    if not tensor.is_floating_point() or not tensor.numel() or not bool(tensor.isfinite().all()):
+    if not tensor.is_floating_point() or not tensor.numel():
+        return None
+    if not bool(torch.stack(tensor.aminmax()).isfinite().all()):
         return None
     values, tensor = None, tensor.detach()
     for axis in (None, 0, 1) if tensor.ndim > 1 else (None,):
@@ -309,9 +312,11 @@ def sqnr(model: nn.Module, smaller: nn.Module) -> dict[str, float]:
         if other is None or other.shape != weight.shape:
             came = "none" if other is None else f"one of shape {tuple(other.shape)}"
             raise ValueError(f"smaller must have a weight {name!r} of shape {tuple(weight.shape)}; it has {came}.")
-        signal = weight.detach().double()
-        noise = float((signal - other.detach().double()).square().sum())
-        power = float(signal.square().sum())
+        noise = power = 0.0
+        parts = (each.detach().reshape(-1).split(PART) for each in (weight, other))
+        for exact, near in zip(*parts, strict=True):  # a large weight is not to be in memory several times
+            signal = exact.double()
+            noise, power = noise + float((signal - near.double()).square().sum()), power + float(signal.square().sum())
         found[name] = 10 * math.log10(power / noise) if noise and power else math.inf if not noise else -math.inf
     return found
 

@@ -16,12 +16,15 @@ from torch import Tensor, nn
 
 from kit import checks, training
 from kit.data import Dataset
+from kit.inference import light_copy
 from kit.prune import plain, prunable
+from kit.prune.plain import is_plain
 
 Start = Literal["linear", "density", "random"]
 STARTS: tuple[Start, ...] = get_args(Start)
 
 PART = 1 << 20  # numbers that are rounded at once: a large table of embeddings is not in memory several times
+BLOCK = 16  # numbers of which the sum is remembered
 ITERATIONS = 1000  # of k-means, of some microseconds each; only many clusters of many weights would go on for longer
 
 
@@ -59,19 +62,21 @@ def share(
     checks.one_of("start", start, STARTS)
     checks.whole("seed", seed)
     checks.instance("biases", biases, bool)
-    shared = plain(model)
+    shared = light_copy(model if is_plain(model) else plain(model))  # weight by weight it gets memory of its own
     weights = prunable(shared, clusters if isinstance(clusters, Mapping) else (), embeddings=True)
+    done, every = set[nn.Parameter](), set(weights.values())
     with torch.no_grad():
         for at, (name, count) in enumerate(_counts(clusters, weights).items()):
             weight = weights[name]
-            if not weight.isfinite().all():
+            if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
                 raise ValueError(f"model: weight {name!r} holds NaN or infinity, which no codebook can stand for.")
-            here = weight != 0
-            if len(values := weight[here]):
-                weight[here] = nearest(values, _book(values, count, start, [seed, at]))
-        for parameter in shared.parameters() if biases else ():
-            if not any(parameter is weight for weight in weights.values()) and parameter.is_floating_point():
-                parameter.copy_(halved(parameter))
+            if weight.any():
+                book = _book(weight, count, start, [seed, at])
+                weight.data = nearest(weight.reshape(-1), book).view_as(weight).masked_fill_(weight == 0, 0)
+                done.add(weight)
+        for parameter in set(shared.parameters()) - done:
+            other = biases and parameter.is_floating_point() and parameter not in every
+            parameter.data = (halved(parameter.detach()) if other else parameter.detach()).clone()
     return shared
 
 
@@ -96,21 +101,36 @@ def k_means(values: Tensor, start: Tensor) -> Tensor:
         [k], float64: each the mean of the values that are nearest to it, unless that takes over 1000 iterations. Where
         there are no more than k different values: these.
     """
-    ordered = _ascending(values)
-    different = ordered[np.diff(ordered, prepend=-np.inf) > 0]
-    if len(different) <= len(start):
-        return torch.from_numpy(different.astype(np.float64))
-    ordered = ordered.astype(np.float64)
-    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    return _centroids(_ascending(values), start)
+
+
+def _centroids(ordered: np.ndarray, start: Tensor) -> Tensor:
+    """As `k_means`, of values that are in order."""
+    new = ordered[1:] != ordered[:-1]
+    if np.count_nonzero(new) < len(start):
+        return torch.from_numpy(np.concatenate([ordered[:1], ordered[1:][new]]).astype(np.float64))
+    del new
+    # Sums of float64 up to each value would be as much memory as the values three times; blocks are added up by need.
+    parts = [ordered[at : at + PART] for at in range(0, len(ordered), PART)]
+    blocks = np.concatenate([np.add.reduceat(part, np.arange(0, len(part), BLOCK), dtype=np.float64) for part in parts])
+    before, within = np.concatenate([[0.0], np.cumsum(blocks)]), np.arange(BLOCK)
+
+    def below(border: np.ndarray) -> np.ndarray:
+        """The sum of the values before each border."""
+        first = border // BLOCK
+        at = (first * BLOCK)[:, None] + within
+        rest = np.where(at < border[:, None], ordered.take(at, mode="clip"), 0.0)
+        return before[first] + rest.sum(1, dtype=np.float64)
+
     centroids, borders = np.sort(start.double().numpy()), None
     for _ in range(ITERATIONS):
-        inner = np.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
+        inner = np.searchsorted(ordered, _rounded_up((centroids[1:] + centroids[:-1]) / 2, ordered.dtype))
         if borders is not None and np.array_equal(inner, borders[1:-1]):
             break
         borders = np.concatenate([[0], inner, [len(ordered)]])  # cluster i has the values borders[i] .. borders[i + 1]
         counts = np.diff(borders)
         full = counts > 0
-        centroids[full] = np.diff(sums[borders])[full] / counts[full]
+        centroids[full] = np.diff(below(borders))[full] / counts[full]
         if not full.all():
             ends = np.concatenate([ordered[borders[:-1][full]], ordered[borders[1:][full] - 1]])
             far = np.argsort(-np.abs(ends - np.tile(centroids[full], 2)), kind="stable")
@@ -135,7 +155,12 @@ def starts(values: Tensor, clusters: int, start: Start = "linear", seed: int | S
 def nearest(values: Tensor, book: Tensor) -> Tensor:
     """For each of the values [n] the nearest number of an ascending codebook [k]. [n]"""
     borders = (book[1:].double() + book[:-1].double()) / 2
-    return book[torch.bucketize(values.double(), borders)]
+    near = torch.empty_like(values, dtype=book.dtype)
+    if values.dtype == torch.float32:  # the same as in float64, faster
+        borders = -torch.from_numpy(_rounded_up(-borders.numpy(), np.dtype(np.float32)))
+    for part, place in zip(values.split(PART), near.split(PART), strict=True):
+        place.copy_(book[torch.bucketize(part.to(borders.dtype), borders)])
+    return near
 
 
 def halved(tensor: Tensor) -> Tensor:
@@ -237,13 +262,27 @@ def _counts(clusters: int | Mapping[str, int], weights: Mapping[str, Tensor]) ->
     return by_name
 
 
-def _book(values: Tensor, count: int, start: Start, seed: Sequence[int]) -> Tensor:
-    """The codebook of values [n], in their dtype. [k], ascending, k at most `count`"""
-    book = k_means(values, starts(values, count, start, seed)).to(values.dtype)
-    kind = torch.finfo(values.dtype)
+def _book(weight: Tensor, count: int, start: Start, seed: Sequence[int]) -> Tensor:
+    """The codebook of what is not zero, in the weight's dtype. [k], ascending, k at most `count`"""
+    values = _numbers(weight).reshape(-1)
+    values = values[values != 0]  # by numpy: torch makes a list of places, four times as large
+    begin = starts(torch.from_numpy(values), count, start, seed)
+    values.sort()  # in place: of a large weight the room is needed
+    book = _centroids(values, begin).to(weight.dtype)
+    kind = torch.finfo(weight.dtype)
     return torch.unique(halved(book.masked_fill(book == 0, kind.tiny * kind.eps)))  # zero would mean: pruned
 
 
+def _rounded_up(values: np.ndarray, kind: np.dtype[Any]) -> np.ndarray:
+    """In a dtype, upwards: so that those of this dtype lie before them as they were. Else all would be converted."""
+    near = values.astype(kind)
+    return np.where(near < values, np.nextafter(near, np.inf, dtype=kind), near)
+
+
 def _ascending(values: Tensor) -> np.ndarray:
-    """Sorted; in float32 where that holds them, since it is sorted in half the time."""
-    return np.sort((values if values.dtype == torch.float64 else values.float()).detach().numpy())
+    return np.sort(_numbers(values))
+
+
+def _numbers(values: Tensor) -> np.ndarray:
+    """In float32 where that holds them, since it is sorted in half the time."""
+    return (values if values.dtype == torch.float64 else values.float()).detach().numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import torch
 from torch import nn
 
 from kit import compress, measure, prune, training
@@ -181,14 +183,21 @@ class CompressionExplorer(PinningExplorer[Settings, Answer]):
                 if own == name or own.startswith(stem)
             )
 
+        def codebook() -> Panel:
+            # Of no answer none are counted: of a large model that takes as long as its first answer.
+            both = (torch.zeros(0),) * 2 if answer is None else (weight(before()), weight(after()))
+            return plots.codebook_panel(name, *both)
+
         def error() -> Panel:
             sizes = {own: each.numel() for own, each in prune.prunable(after(), embeddings=True).items()}
-            return plots.error_panel(sizes, compress.sqnr(before(), after()), recipe.bits * (recipe.kind != "off"))
+            # Nothing is lost before an answer.
+            loud = dict.fromkeys(sizes, math.inf) if answer is None else compress.sqnr(before(), after())
+            return plots.error_panel(sizes, loud, recipe.bits * (recipe.kind != "off"))
 
         return {
             "plane": lambda: self._plane(recipe),
             "bytes": lambda: plots.bytes_panel({step: compression.ledger(each) for step, each in recipe.steps}),
-            "codebook": lambda: plots.codebook_panel(name, weight(before()), weight(after())),
+            "codebook": codebook,
             "error": error,
         }
 

@@ -186,6 +186,8 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
         if method.renew:
             self._sweep.point(replace(method, renew=False), ratio, cancel=cancel)  # to say what it was without
             self._sweep.point(PruningMethod(), 0.0, cancel=cancel)  # at ratio 0 it is another model than the dense one
+        with training.interruptible(self._sweep.model, cancel, "while heads were looked for"):
+            _ = self._sweep.heads  # what a figure shows, while it can be cancelled
         if settings.size == "latency":
             self._sweep.latency(PruningMethod(), 0.0, cancel=cancel)  # the right end of the axis
             self._sweep.latency(method, ratio, cancel=cancel)
@@ -263,15 +265,18 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
         method, ratio = settings.method, settings.ratio
         dense, sweep, shape = self._sweep.model, self._sweep, self.dataset.input_shape
         pruned = partial(sweep.pruned, method, ratio)
+
+        def filters() -> Panel:
+            heads = {} if answer is None and sweep.large else sweep.heads  # those of a large model take a while to find
+            if heads:
+                return plots.heads_panel(dense, pruned().model, heads, pruned().outputs)
+            return plots.filters_panel(dense, pruned().model, shape, pruned().outputs)
+
         return {
             "plane": lambda: self._plane(settings),
             "kept": lambda: plots.kept_panel(dense, pruned().kept),
             "weights": lambda: plots.weights_panel(dense, pruned().model, sweep.thresholds(method, ratio)),
-            "filters": lambda: (
-                plots.heads_panel(dense, pruned().model, sweep.heads, pruned().outputs)
-                if sweep.heads
-                else plots.filters_panel(dense, pruned().model, shape, pruned().outputs)
-            ),
+            "filters": filters,
         }
 
     def _plane(self, settings: Settings) -> Panel:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kit.compress.encode import Ledger
@@ -16,6 +19,8 @@ from kit.plots.curves import SIZE_AXES, Curve, Label, Panel, Trace
 from kit.plots.prune import layer_rows, row_axis, row_margin
 
 BINS = 61
+PART = 1 << 20  # numbers that are counted at once
+MANY = 1 << 16  # values, of which no picture is drawn
 FEW_DECIBELS = 10.0  # a bar too short for a text
 BIT_DECIBELS = 20 * math.log10(2)  # a bit more halves the step of a grid
 WAYS = {name: style.LOOKS[name] for name in ("shared", "uniform grid", "pruning alone")}
@@ -84,24 +89,47 @@ def codebook_panel(name: str, before: Tensor, after: Tensor) -> Panel:
 
     No value is drawn where each weight has one of its own. NaN and infinity lie in no bin.
     """
-    was, now = (each.detach().double().flatten().numpy() for each in (before, after))
-    was, now = (each[np.isfinite(each) & (each != 0)] for each in (was, now))
-    reach = float(np.abs(np.concatenate([was, now])).max(initial=0.0)) or 1.0
-    heights, edges = np.histogram(was, BINS, (-reach, reach))
-    values, counts = np.unique(now, return_counts=True)
-    drawn = len(values) * (2 * len(values) <= len(now))
+    reach = max(float(np.abs(part).max(initial=0.0)) for each in (before, after) for part in _parts(each)) or 1.0
+    edges = np.linspace(-reach, reach, BINS + 1)
+    heights = np.sum([np.histogram(part, BINS, (-reach, reach))[0] for part in _parts(before)], axis=0)
+    different, values, counts = _values(after)
     said = {"hovertemplate": "%{fullData.name}: %{y:,} weights near %{x:.3~g}<extra></extra>", "type": "scatter"}
     grey, green = {"shape": "hvh", "color": style.NEUTRAL}, {"color": WAYS["shared"].colour, "width": 1.5}
-    centres, sticks = (edges[:-1] + edges[1:]) / 2, curves.sticks(values[:drawn].tolist(), counts[:drawn].tolist())
+    centres, sticks = (edges[:-1] + edges[1:]) / 2, curves.sticks(values.tolist(), counts.tolist())
     traces = [
         {"name": "before", "x": centres.tolist(), "y": heights.tolist(), "mode": "lines", "line": grey, **said},
         {"name": "after", **sticks, "mode": "lines", "line": green, **said},
     ]
     x = {"title": "value of a weight", "range": [-1.05 * reach, 1.05 * reach]}
-    y = {"title": "weights", "range": [0, 1.05 * max(1, *heights, *counts[:drawn])]}
+    y = {"title": "weights", "range": [0, 1.05 * max(1, *heights, *counts)]}
     layer = html.escape(curves.short(name.removesuffix(".weight"), 12))
-    title = f"{layer}: {curves.counted(len(values), 'value')} (grey: before)"
+    title = f"{layer}: {curves.counted(different, 'value')} (grey: before)"
     return Panel(traces, style.layout(title, 220, x, y))
+
+
+def _parts(weight: Tensor) -> Iterator[np.ndarray]:
+    """The numbers of a weight that are finite and not 0, in parts: a large one is not to be in memory several times."""
+    for part in weight.detach().reshape(-1).split(PART):
+        numbers = part.double().numpy()
+        yield numbers[np.isfinite(numbers) & (numbers != 0)]
+
+
+def _values(weight: Tensor) -> tuple[int, np.ndarray, np.ndarray]:
+    """How many different numbers there are in `_parts`; and these, with how often each: none of too many to draw."""
+    values: NDArray[Any] = np.zeros(0)
+    times: NDArray[Any] = np.zeros(0)
+    for part in _parts(weight):
+        own, counts = np.unique(part, return_counts=True)
+        values, places = np.unique(np.concatenate([values, own]), return_inverse=True)
+        times = np.bincount(places, np.concatenate([times, counts]), len(values))
+        if len(values) > MANY:
+            ordered = np.sort((weight if weight.dtype == torch.float64 else weight.float()).detach().numpy(), axis=None)
+            new = (ordered[1:] != ordered[:-1]) & np.isfinite(
+                ordered[1:]
+            )  # the first, or one of the others, is 0 or -inf
+            return int(new.sum()) + 1 - int((weight == 0).any()) - int(np.isinf(ordered[0])), values[:0], times[:0]
+    drawn = len(values) * (2 * len(values) <= times.sum())
+    return len(values), values[:drawn], times[:drawn].astype(int)
 
 
 def error_panel(sizes: Mapping[str, int], decibels: Mapping[str, float], bits: int) -> Panel:

@@ -27,7 +27,16 @@ from kit import checks, inference, training
 from kit.data import Dataset
 from kit.prune.blocks import whole_heads
 from kit.prune.groups import Group, Side
-from kit.prune.joints import CUTTABLE, LAYERS, first_line, hooked, is_depthwise, straightened, tensors, watch
+from kit.prune.joints import (
+    CUTTABLE,
+    LAYERS,
+    first_line,
+    hooked,
+    is_depthwise,
+    straightened,
+    tensors,
+    watch,
+)
 
 Item = tuple[Any, bool, list[Any]]  # a node, whether by its outputs; the positions there, with the channel at each
 
@@ -101,7 +110,7 @@ def follow(model: nn.Module, dataset: Dataset) -> Graph:
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise untraceable(model, stopped(model, name, "TorchScript has compiled it"))
-    probe, calls = straightened(training.copy_of(model)), []
+    probe, calls = straightened(inference.light_copy(model)), []
     config: Any = getattr(probe, "config", None)
     if hasattr(config, "use_cache"):
         config.use_cache = False  # keys and values kept for a next token are joined to none before them
@@ -121,6 +130,8 @@ def follow(model: nn.Module, dataset: Dataset) -> Graph:
                 graph.build_dependency(
                     probe, samples(dataset), partial(_answer, operations), customized_pruners=recurrent, verbose=False
                 )
+        except training.Cancelled:
+            raise
         except Exception as error:
             raise untraceable(model, stopped(probe, seen.active, first_line(error))) from error
     _free_single_channels(graph)

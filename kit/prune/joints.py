@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from kit import training
+from kit import inference, training
 
 
 class TransposedLinear(ABC):  # noqa: B024  (a name for a class that may not be installed)
@@ -38,8 +38,8 @@ Marks = Mapping[tuple[str, bool], Tensor]
 
 
 def cut(model: nn.Module, marks: Marks, *, zero: bool = False) -> nn.Module:
-    """A copy of `model` without the marked channels; or of the old size, with zeros in their weights."""
-    smaller = training.copy_of(model)
+    """A `light_copy` of `model` without the marked channels; or of the old size, with zeros in their weights."""
+    smaller = inference.light_copy(model)
     for (name, outward), gone in marks.items():
         if gone.any():
             _cut_layer(smaller, name, outward, gone, zero)
@@ -169,6 +169,8 @@ def first_fault(model: nn.Module, thinned: nn.Module, marks: Marks, inputs: Tens
     with watch(thinned) as seen, _listen(thinned, stays) as came:
         try:
             training.predict(thinned, inputs)
+        except training.Cancelled:
+            raise
         except Exception as error:
             return seen.active, first_line(error)
     for (name, old), (_, new) in zip(wanted, came, strict=False):

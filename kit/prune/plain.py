@@ -42,7 +42,8 @@ def plain(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
 
 
 def is_plain(model: nn.Module) -> bool:
-    """Whether no weight is made from other tensors."""
+    """Whether no weight is made from other tensors; TypeError for what is no `nn.Module`."""
+    checks.instance("model", model, nn.Module, "a torch.nn.Module")
     return next(_folds(model), None) is None
 
 

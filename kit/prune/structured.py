@@ -20,7 +20,7 @@ from kit.data import Dataset
 from kit.prune import joints
 from kit.prune.graph import Graph, checked_on, follow, samples, stopped, untraceable
 from kit.prune.groups import Group
-from kit.prune.plain import plain
+from kit.prune.plain import is_plain, plain
 from kit.prune.scores import Importance, score_weights
 from kit.prune.unstructured import SCOPES, Scope, check_ratio, ratio_of
 
@@ -115,17 +115,16 @@ def remove_channels(
     """As `channels`, with the record of what stayed instead of a warning; `cancel` as in `score_weights`."""
     checks.one_of("scope", scope, SCOPES)
     checks.whole("seed", seed)
-    model = plain(model)
+    model = model if is_plain(model) else plain(model)
     graph = followed(model, dataset)
     named = list(ratio) if isinstance(ratio, Mapping) else []
     for name in [name for name in named if name in graph.skipped]:
         raise untraceable(model, graph.skipped[name])
     check_ratio(ratio, graph.groups)
-    weight_scores = {
-        name: score.float() ** (2 if importance == "magnitude" else 1)  # squares add up to a squared L2 norm
-        for name, score in score_weights(model, importance, dataset=dataset, seed=seed, cancel=cancel).items()
-    }
-    scores = {name: _channel_scores(model, group, weight_scores) for name, group in graph.groups.items()}
+    weight_scores = score_weights(model, importance, dataset=dataset, seed=seed, cancel=cancel)
+    power = 2 if importance == "magnitude" else 1  # squares add up to a squared L2 norm
+    scores = {name: _channel_scores(model, group, weight_scores, power) for name, group in graph.groups.items()}
+    del weight_scores  # of a large model the room is needed
     units = {name: _mean(scores[name], group.units) for name, group in graph.groups.items()}
     goes, floored = _choose(units, ratio, scope)
     wanted = {name: goes[name][group.units] for name, group in graph.groups.items()}
@@ -160,7 +159,7 @@ def followed(model: nn.Module, dataset: Dataset) -> Graph:
 def _remove(model: nn.Module, graph: Graph, wanted: Choice, inputs: Tensor) -> tuple[nn.Module, Choice, dict[str, str]]:
     """Remove of the wanted channels what passes the check: the smaller model, what went, and why other groups stay."""
     gone: Choice = {name: channels for name, channels in wanted.items() if not channels.any()}
-    smaller, skipped = training.copy_of(model), {}
+    smaller, skipped = model, {}
     parts = [[name for name in wanted if name not in gone]]
     while part := parts.pop() if parts else []:  # all at once; where that fails, half of them, and so on
         tried, reason = _try(model, graph, gone | {name: wanted[name] for name in part}, inputs)
@@ -170,7 +169,7 @@ def _remove(model: nn.Module, graph: Graph, wanted: Choice, inputs: Tensor) -> t
             parts += [part[len(part) // 2 :], part[: len(part) // 2]]
         else:
             skipped[part[0]] = reason
-    return smaller, gone, skipped
+    return training.copy_of(smaller), gone, skipped  # with memory of its own
 
 
 def _try(model: nn.Module, graph: Graph, gone: Choice, inputs: Tensor) -> tuple[nn.Module, str]:
@@ -246,8 +245,8 @@ def _mean(scores: Tensor, units: Tensor) -> Tensor:
     return torch.zeros(int(units.max()) + 1).index_add_(0, units, scores) / units.bincount()
 
 
-def _channel_scores(model: nn.Module, group: Group, weight_scores: Mapping[str, Tensor]) -> Tensor:
-    """Add up, over every layer of the group, the scores of the weights that a channel owns. -> [channels]."""
+def _channel_scores(model: nn.Module, group: Group, weight_scores: Mapping[str, Tensor], power: int) -> Tensor:
+    """Add up, over every layer of the group, the powers of scores of the weights that a channel owns. -> [channels]."""
     total = torch.zeros(len(group.units))
     modules = dict(model.named_modules())
     for side in group.sides:
@@ -255,7 +254,7 @@ def _channel_scores(model: nn.Module, group: Group, weight_scores: Mapping[str, 
         if score is None or not isinstance(layer, joints.LAYERS) or joints.is_depthwise(layer):
             continue
         axis = joints.located(model, side.layer, side.outward)[1]["weight"]
-        own = score.transpose(0, axis).flatten(1).sum(1)  # [rows or columns]
+        own = (score.float() ** power).transpose(0, axis).flatten(1).sum(1)  # [rows or columns]
         if len(own) == side.width:  # (inputs of a grouped convolution share columns: no score of their own)
             total.index_add_(0, side.channels, own[side.positions])
     return total

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kit import checks, measure, training
 from kit.data import Dataset
+from kit.inference import give_back
 from kit.measure import Estimate, Profile
 from kit.prune.heads import Heads, heads
 from kit.prune.plain import plain
@@ -206,6 +207,8 @@ class Sweep:
                 return self._models[key]
         with training.interruptible(self.model, cancel, "while the model was pruned"):
             found = self._renewed(*key, callbacks, cancel) if method.renew else self._made(*key, callbacks, cancel)
+        if self.large:
+            give_back()
         with self._models_lock:
             self._models[key] = found
             while len(self._models) > max(2, MODEL_BYTES // self.dense.dense_bytes):

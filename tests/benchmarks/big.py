@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import threading
@@ -15,6 +16,7 @@ from unittest import mock
 import psutil
 
 from kit import data, measure, models, pretrained, training
+from kit.inference import give_back
 from tests.benchmarks.registry import Say, UnavailableError
 from tests.benchmarks.rows import Row, Target
 
@@ -93,6 +95,8 @@ def _measured(name: str, kind: Any, model: Any, dataset: Any, own: int, say: Say
 def _memory() -> Iterator[list[float]]:
     """The most resident memory, in bytes, above that at the beginning, looked at a hundred times a second."""
     me, done = psutil.Process(), threading.Event()
+    gc.collect()
+    give_back()  # else this explorer would fill what the one before it has left, and seem smaller than it is
     before = me.memory_info().rss
     peak = [0.0]
 
