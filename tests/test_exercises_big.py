@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from kit.data import Dataset
 from kit.exercises import Verdict
 from kit.exercises import big as checks
 
-Fits = Callable[[Transformer, float, int, float], object]
+Fits = Callable[[Transformer, float, int, float], Any]
 SEEDS = (100, 101)
 
 

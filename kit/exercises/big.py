@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +28,7 @@ WIDTH, VALUES, EPOCHS, RATE, DECAY = 2, 16, 20, 1e-2, 1e-4  # of the rival
 
 
 @checked
-def texts_that_fit(answer: Callable[[cost.Transformer, float, int, float], int]) -> str:
+def texts_that_fit(answer: Callable[[cost.Transformer, float, int, float], Any]) -> str:
     """Say how many texts a decoder can write at once.
 
     Args:
