@@ -99,7 +99,7 @@ def pinned(count: int) -> Curve:
 
 def plane(own: str, random: Curve, magnitude: Curve, pins: Curve) -> Panel:
     dense = Curve.of("dense model", [(1e4, Estimate.from_counts(582, 600))])
-    curves = {"random": random, "magnitude": magnitude, "dense": dense, "pins": pins}
+    curves: dict[str, Any] = {"random": random, "magnitude": magnitude, "dense": dense, "pins": pins}
     return prune.plane_panel("nonzeros", measured(own, 1e4, 1), **curves, dense_size=1e4, chance=10.0)
 
 
