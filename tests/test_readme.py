@@ -36,6 +36,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Any:
         np.savez("mine.npz", inputs=(images.reshape(-1, 8, 8, 1) * 15).astype(np.uint8)[:300], labels=labels[:300])
         names: dict[str, Any] = {
             "MyNet": lambda: ConvNet(channels=(4, 8), hidden=16),
+            "my_sentences": [f"{word} is number {at}" for at in range(30) for word in ("one", "two")],
+            "my_labels": ["odd", "even"] * 30,
             "my_objective": lambda config: -((config["lr"] - 0.1) ** 2) - config["depth"],
         }
         values: dict[str, Any] = {}
