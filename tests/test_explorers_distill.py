@@ -308,6 +308,7 @@ def test_the_curves_grow_until_they_are_complete(
     assert trainings[1] == 7 * 4  # then all other temperatures at once
     assert len(trainings[2:]) == 5 and set(trainings[2:]) <= {4, 8}  # then a width at a time
     trainings.clear()
+    monkeypatch.setattr(explorer, "_rest", PATIENCE)  # on a busy machine background work would begin in between
     for temperature in (2, 4):  # on the curve: nothing is trained again
         settle(explorer, temperature=temperature)
         assert_shows(explorer, temperature=temperature)
