@@ -308,13 +308,15 @@ def test_the_curves_grow_until_they_are_complete(
     assert trainings[1] == 7 * 4  # then all other temperatures at once
     assert len(trainings[2:]) == 5 and set(trainings[2:]) <= {4, 8}  # then a width at a time
     trainings.clear()
-    monkeypatch.setattr(explorer, "_rest", PATIENCE)  # on a busy machine background work would begin in between
-    for temperature in (2, 4):  # on the curve: nothing is trained again
-        settle(explorer, temperature=temperature)
-        assert_shows(explorer, temperature=temperature)
-    assert not trainings
-    settle(explorer, temperature=22)
-    assert trainings == [4]  # the rivals know no temperature
+    with monkeypatch.context() as patch:
+        patch.setattr(explorer, "_rest", PATIENCE)  # on a busy machine background work would begin in between
+        for temperature in (2, 4):  # on the curve: nothing is trained again
+            settle(explorer, temperature=temperature)
+            assert_shows(explorer, temperature=temperature)
+        assert not trainings
+        settle(explorer, temperature=22)
+        assert trainings == [4]  # the rivals know no temperature
+    settle(explorer, image=0)  # which wakes it
     explorer.wait_curves(PATIENCE)
     assert [group.recipe.temperature for group in explorer.groups()] == [0.5, 1, 2, 4, 8, 16, 22, 32, 64]
     assert_shows(explorer, temperature=22)
