@@ -38,16 +38,16 @@ def test_a_dragged_temperature_trains_students_and_redraws_the_banded_curve(show
     assert before["at"] == [0.5, 1, 2, 4, 8, 16, 32, 64], "trained without being asked for"
     assert before["band"] == 2 * len(before["at"])
     notebook.drag("temperature", 0.82, explorer)  # to a temperature between two of these
+    at = set(before["at"])
+    wait_until(notebook, lambda: set(explorer.evaluate(CURVE)["at"]) > at, "students of that temperature")
     notebook.wait_still(explorer)
     after = explorer.evaluate(CURVE)
-    assert set(after["at"]) > set(before["at"])
     assert after["band"] == 2 * len(after["at"])
     assert len(soft_labels(explorer)) == 10
     assert max(soft_labels(explorer)) < max(bars), "the labels are softer"
     notebook.press("alpha", "Home", explorer)  # the teacher is silent: every student is trained again
-    notebook.wait_still(explorer)
-    assert explorer.evaluate(CURVE)["moved"] != after["moved"]
-    assert "alpha 0," in notebook.status(explorer)
+    wait_until(notebook, lambda: bool(explorer.evaluate(CURVE)["moved"] != after["moved"]), "other students")
+    wait_until(notebook, lambda: "alpha 0," in notebook.status(explorer), "a sentence about them")
     assert notebook.problems() == []
 
 
