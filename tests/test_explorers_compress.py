@@ -17,6 +17,7 @@ from kit.data import Dataset
 from kit.explorers import CompressionExplorer
 from kit.explorers import compress as room
 from kit.models import ConvNet
+from kit.plots.curves import amount
 from tests.hands import PATIENCE, recover, settle, words
 
 pytestmark = pytest.mark.usefixtures("own_board")
@@ -42,7 +43,7 @@ def test_the_answer_is_that_of_the_pipeline(explorer: CompressionExplorer, train
     found = compress.pipeline(trained, digits, Recipe(ratio=0.8, bits=3, energy=0.95))
     assert explorer.step == found.steps[-1]
     said = words(explorer)
-    assert f"File {len(found.data) / 1e3:,.2f} kB, {found.times_smaller:.3g} times smaller than dense" in said
+    assert f"File {amount(len(found.data), 'B')}, {found.times_smaller:.3g} times smaller than dense" in said
     assert found.steps[-1].accuracy.percent in said
     assert all(
         torch.equal(one, other)

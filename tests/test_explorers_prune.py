@@ -25,6 +25,7 @@ from kit.explorers import PruningExplorer
 from kit.explorers import prune as room
 from kit.measure import SizeName
 from kit.models import ConvNet
+from kit.plots.curves import amount
 from kit.prune import PruningMethod
 from tests.hands import PATIENCE, is_error, recover, settle, words
 from tests.nets import same
@@ -85,8 +86,8 @@ def assert_shows(explorer: PruningExplorer, method: PruningMethod, ratio: float)
         f", {method.scope}",
         f"Accuracy {point.accuracy.percent}, 95 % interval, {point.accuracy.n} images",
         f"Non-zeros {sizes.nonzeros:,} of {explorer.dense.nonzeros:,}",
-        f"file {sizes.file_bytes / 1e3:,.1f} kB of {explorer.dense.file_bytes / 1e3:,.1f}",
-        f"{sizes.flops / 1e6:.3g} MFLOPs of {explorer.dense.flops / 1e6:.3g}",
+        f"file {amount(sizes.file_bytes, 'B')} of {amount(explorer.dense.file_bytes, 'B')}",
+        f"{amount(sizes.flops, 'FLOPs')} of {amount(explorer.dense.flops, 'FLOPs')}",
     ):
         assert part in said
     assert "so far" not in said and not is_error(explorer)

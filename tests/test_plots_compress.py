@@ -63,13 +63,6 @@ def test_a_bar_shows_all_bytes_of_a_file_and_says_how_much_smaller_it_is() -> No
     assert panel.layout["yaxis"]["ticktext"] == ["dense", "pruned", "Huffman"]
 
 
-@pytest.mark.parametrize(
-    ("size", "said"), [(0, "0"), (614, "0.614"), (9_778, "9.78"), (999_999, "1e+03"), (1_067_000, "1,067")]
-)
-def test_bytes_are_said_in_kilobytes_without_a_power_of_ten(size: int, said: str) -> None:
-    assert plots.kilobytes(size) == said.replace("1e+03", "1,000")
-
-
 def test_sticks_stand_at_the_values_and_are_as_high_as_they_are_frequent() -> None:
     before = torch.arange(-50, 51) / 50  # its middle is zero
     after = torch.where(before > 0, 0.5, torch.where(before < 0, -0.25, 0.0))

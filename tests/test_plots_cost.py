@@ -91,9 +91,6 @@ def test_a_compression_stands_at_the_ratio_to_the_first_row() -> None:
 @pytest.mark.parametrize(
     ("said", "text"),
     [
-        (plots.amount(13.48e9, "B"), "13.5 GB"),
-        (plots.amount(999.9e6, "B"), "1 GB"),
-        (plots.amount(512, "B"), "512 B"),
         (plots.count(174.6e9), "175 B"),
         (plots.count(22.7e6), "22.7 M"),
         (plots.seconds(4.265e-3), "4.26 ms"),

@@ -84,10 +84,21 @@ def test_a_size_axis_is_logarithmic_with_its_unit() -> None:
     assert axis["range"] == pytest.approx([math.log10(5), math.log10(160_000)])
     ticks = dict(zip(axis["tickvals"], axis["ticktext"], strict=True))
     assert (ticks[10.0], ticks[1000.0], ticks[100_000.0]) == ("10", "1k", "100k")
-    units: dict[SizeName, str] = {"nonzeros": "parameters", "file_bytes": "kB", "flops": "MFLOPs", "latency": "ms"}
+    units: dict[SizeName, str] = {"nonzeros": "parameters", "file_bytes": "file", "flops": "MFLOPs", "latency": "ms"}
     assert set(units) == set(curves.SIZE_AXES) <= set(get_args(SizeName))
     for size, unit in units.items():
         assert unit in curves.size_axis(size, [1, 10])["title"]
+    assert curves.size_axis("file_bytes", [0.3, 40])["ticktext"] == ["1 kB", "10 kB"]
+    assert curves.size_axis("file_bytes", [9e3, 9e4])["ticktext"] == ["5 MB", "10 MB", "20 MB", "50 MB", "100 MB"]
+    assert curves.size_axis("nonzeros", [2e6, 2e7])["ticktext"] == ["1M", "2M", "5M", "10M", "20M"]
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(0, "0 B"), (614, "614 B"), (9_778, "9.78 kB"), (999_999, "1 MB"), (999.9e6, "1 GB"), (13.48e9, "13.5 GB")],
+)
+def test_amounts_have_three_digits_and_no_power_of_ten(size: float, said: str) -> None:
+    assert curves.amount(size, "B") == said
 
 
 @pytest.mark.parametrize("seed", range(5))

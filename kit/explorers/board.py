@@ -10,7 +10,7 @@ from threading import Event
 
 import ipywidgets as widgets
 
-from kit import board
+from kit import board, training
 from kit.data import Dataset
 from kit.explorers import watch
 from kit.explorers.controls import Action, Control, Row
@@ -209,7 +209,7 @@ class BoardExplorer(OnBoard[Settings, Answer]):
 
     def _panels(self, answer: Answer | None) -> Mapping[str, Callable[[], Panel]]:
         size, pins = ("nonzeros", ()) if answer is None else (answer.settings.size, answer.pins)
-        return {"plane": lambda: plots.board_panel(pins, size, 100 / self.dataset.n_classes)}
+        return {"plane": lambda: plots.board_panel(pins, size, 100 * training.chance(self.dataset.validation.labels))}
 
     def _words(self, answer: Answer) -> str:
         pins, size, name = answer.pins, answer.settings.size, html.escape(self.dataset.name)

@@ -27,7 +27,7 @@ from kit.explorers.pinning import PIN_ROWS, Pin, PinningExplorer
 from kit.explorers.prune import SLICE_SECONDS
 from kit.measure import Estimate, Profile
 from kit.plots import compress as plots
-from kit.plots.curves import SIZE_AXES, Curve, Panel
+from kit.plots.curves import SIZE_AXES, Curve, Panel, amount
 
 RATIOS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)
 ENERGIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1.0)
@@ -255,8 +255,8 @@ class CompressionExplorer(PinningExplorer[Settings, Answer]):
             f"<b>{str(recipe)[0].upper()}{str(recipe)[1:]}</b>.",
             f"Accuracy <b>{step.accuracy.percent}</b>, 95 % interval, {step.accuracy.n:,} {self.dataset.noun}"
             f"{'' if step.whole else ' so far'}{''.join(f'; dense {each.accuracy.percent}' for each in dense)}.",
-            f"File <b>{ledger.total / KB:,.2f} kB</b>, <b>{whole / ledger.total:.3g} times smaller</b> than dense "
-            f"({whole / KB:,.1f} kB), written and read back equal: {where}."
+            f"File <b>{amount(ledger.total, 'B')}</b>, <b>{whole / ledger.total:.3g} times smaller</b> than dense "
+            f"({amount(whole, 'B')}), written and read back equal: {where}."
             if ledger.total
             else "The file is being written.",
             *[f"<b>The model {broken}: these count as wrong.</b>"] * bool(broken),

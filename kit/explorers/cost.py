@@ -13,8 +13,8 @@ from kit.explorers.base import Explorer, of_answer
 from kit.explorers.controls import Control, Row
 from kit.explorers.marks import Mark
 from kit.plots import cost as plots
-from kit.plots.cost import Phase, amount, count, seconds
-from kit.plots.curves import Panel
+from kit.plots.cost import Phase, count, seconds
+from kit.plots.curves import Panel, amount
 
 LAYERS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96)
 WIDTHS = (64, 128, 256, 384, 512, 768, 1024, 1600, 2048, 3072, 4096, 5120, 8192, 12288)

@@ -23,7 +23,7 @@ from kit.explorers.base import A, Explorer, S
 from kit.explorers.controls import HELP, TOOLS, Action, Control, Row
 from kit.explorers.marks import STATIC, script
 from kit.measure import Estimate, Profile, SizeName
-from kit.plots.curves import SIZE_AXES, Curve
+from kit.plots.curves import SIZE_AXES, Curve, amount
 
 _SIZES = {"non-zeros": "nonzeros", "bytes on disk": "file_bytes", "FLOPs": "flops", "latency": "latency"}
 SIZE_CONTROL = Control(
@@ -163,7 +163,7 @@ class PinningExplorer(OnBoard[S, A]):
             size = self._write(answer, file)
             load = html.escape(self._loading(answer, model).format(repr(file.name)), quote=False)
             self._show(answer)
-            saved = f"Saved <b>{html.escape(file.name)}</b> ({size / 1e3:,.1f} kB). To load it: <code>{load}</code>."
+            saved = f"Saved <b>{html.escape(file.name)}</b> ({amount(size, 'B')}). To load it: <code>{load}</code>."
             self._say(f"{saved} {self._said(answer)}")
 
         self._request(save, keep=True)

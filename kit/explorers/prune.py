@@ -25,7 +25,7 @@ from kit.explorers.marks import Mark
 from kit.explorers.pinning import PIN_ROWS, SIZE_CONTROL, Pin, PinningExplorer
 from kit.measure import Estimate, Profile, SizeName
 from kit.plots import prune as plots
-from kit.plots.curves import SIZE_AXES, SMALLEST, Curve, Panel, counted
+from kit.plots.curves import SIZE_AXES, SMALLEST, Curve, Panel, amount, counted
 from kit.prune import IMPORTANCES, LEARNING_RATE, SCOPES, WHATS, Point, PruningMethod, Scope, Sizes, Sweep, What
 
 # Forty stops, close together where the cliff is.
@@ -295,7 +295,7 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
             dense=self._curve("dense model", size, PruningMethod(), [dense] if dense else []),
             pins=self._pin_curve(size, SMALLEST * dense_size)._replace(said=tuple(self._pin_names)),
             dense_size=dense_size,
-            chance=100 / self.dataset.n_classes,
+            chance=100 * training.chance(self.dataset.validation.labels),
             least=dense_size - self._sweep.prunable if size == "nonzeros" else 0.0,
         )
 
@@ -363,8 +363,9 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
             f"{ORDER[method.importance]}, {method.scope}{tuned}).",
             f"Accuracy <b>{point.accuracy.percent}</b>, 95 % interval, {point.accuracy.n:,} {self.dataset.noun}"
             f"{'' if point.whole else ' so far'}{f'; dense {first.accuracy.percent}' if first else ''}.",
-            f"Non-zeros <b>{sizes.nonzeros:,}</b> of {dense.nonzeros:,}; file {sizes.file_bytes / 1e3:,.1f} kB of "
-            f"{dense.file_bytes / 1e3:,.1f}; {sizes.flops / 1e6:.3g} MFLOPs of {dense.flops / 1e6:.3g}{timed}.",
+            f"Non-zeros <b>{sizes.nonzeros:,}</b> of {dense.nonzeros:,}; file {amount(sizes.file_bytes, 'B')} "
+            f"of {amount(dense.file_bytes, 'B')}; "
+            f"{amount(sizes.flops, 'FLOPs')} of {amount(dense.flops, 'FLOPs')}{timed}.",
         ]
         if method.renew:
             without = self._sweep.known(replace(method, renew=False), settings.ratio)

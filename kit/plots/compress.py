@@ -70,18 +70,13 @@ def bytes_panel(steps: Mapping[str, Ledger]) -> Panel:
         hover = {"hovertext": said, "hovertemplate": "%{hovertext}<extra></extra>"}
         text = [part] * len(shares)
         traces.append(curves.bars_right(rows, **{"name": part, "x": shares, "text": text, **look, **hover}))
-    ends = [f"{kilobytes(total)} kB" + f", {totals[0] / total:.3g}x" * (total != totals[0]) for total in totals]
+    ends = [curves.amount(total, "B") + f", {totals[0] / total:.3g}x" * (total != totals[0]) for total in totals]
     traces.append(curves.bars_right(rows, name="total", x=[0] * len(rows), text=ends, hoverinfo="skip"))
     y = {"tickvals": [*rows], "ticktext": [*steps], "range": [max(len(rows), 3) - 0.4, -0.6], "showgrid": False}
     x, margin = {"title": "of the file, %", "range": [0, 175], "tickvals": [0, 50, 100]}, {**style.MARGIN, "l": 72}
     fits = {"mode": "hide", "minsize": style.SMALL_SIZE}  # the page knows which names do
     more: Trace = {"barmode": "stack", "margin": margin, "uniformtext": fits}
     return Panel(traces, style.layout("Where the bytes are (x: times smaller)", 220, x, y, **more))
-
-
-def kilobytes(size: int) -> str:
-    """Of bytes: three digits, or all before the point."""
-    return f"{size / 1e3:.3g}" if size < 999_500 else f"{size / 1e3:,.0f}"
 
 
 def codebook_panel(name: str, before: Tensor, after: Tensor) -> Panel:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from kit.cost import Bought, Bound, Hardware, Step, bound
 from kit.plots import curves, style
-from kit.plots.curves import Curve, Label, Panel, Trace
+from kit.plots.curves import PREFIXES, Curve, Label, Panel, Trace, amount, three_digits
 from kit.plots.search import DETAIL_HEIGHT
 
 Phase = Literal["decode", "prefill"]
@@ -19,15 +19,8 @@ LOOKS = {
     "bytes": style.Look(style.GREEN, "diamond", "solid"),
 }
 INTENSITIES = (0.1, 4e4)  # FLOPs a byte: ends of the axis, but for steps that are beyond
-PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 TIMES = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 TERA = 1e12
-
-
-def amount(value: float, unit: str) -> str:
-    """A number of a unit in three digits: `13.5 GB`."""
-    factor, prefix = next((each for each in PREFIXES if value >= 0.9995 * each[0]), (1.0, ""))
-    return f"{_digits(value / factor)} {prefix}{unit}"
 
 
 def count(value: float) -> str:
@@ -38,11 +31,7 @@ def count(value: float) -> str:
 def seconds(value: float) -> str:
     """A time in three digits: `4.27 ms`, `8.43 hours`."""
     factor, unit = next((each for each in TIMES if value >= 0.9995 * each[0]), TIMES[-1])
-    return f"{_digits(value / factor)} {unit}"
-
-
-def _digits(value: float) -> str:
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
+    return f"{three_digits(value / factor)} {unit}"
 
 
 def place(step: Step, limit: Bound) -> list[float]:

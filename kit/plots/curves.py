@@ -207,6 +207,20 @@ def newest(pins: Curve) -> list[Label]:
 # -- axes --------------------------------------------------------------------------------------------------------------
 
 
+PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def amount(value: float, unit: str) -> str:
+    """A number of a unit in three digits: `13.5 GB`."""
+    factor, prefix = next((each for each in PREFIXES if value >= 0.9995 * each[0]), (1.0, ""))
+    return f"{three_digits(value / factor)} {prefix}{unit}"
+
+
+def three_digits(value: float) -> str:
+    """All digits before the point, at least three."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
+
+
 class SizeAxis(NamedTuple):
     """How a size is written: axis title, divisor to its unit, a point's size under the mouse."""
 
@@ -217,7 +231,7 @@ class SizeAxis(NamedTuple):
 
 SIZE_AXES: dict[SizeName, SizeAxis] = {
     "nonzeros": SizeAxis("parameters that are not zero", 1, "%{x:,.0f} parameters not zero"),
-    "file_bytes": SizeAxis("file, kB", 1e3, "file of %{x:,.4~r} kB"),
+    "file_bytes": SizeAxis("file", 1e3, "file of %{x:,.4~r} kB"),
     "flops": SizeAxis("MFLOPs for one sample", 1e6, "%{x:,.3~r} MFLOPs"),
     "latency": SizeAxis("latency, ms", 1, "%{x:.3~r} ms"),
 }
@@ -225,7 +239,7 @@ SMALLEST = 1e-3  # of the dense model: where a size of 0 is drawn, since a log a
 
 
 def size_axis(size: SizeName, sizes: Iterable[float]) -> dict[str, Any]:
-    """A log axis on which `sizes` are seen, in its unit.
+    """A log axis on which `sizes` are seen, in its unit; ticks of files have theirs, from bytes to gigabytes.
 
     The lower end is a tick, 1, 2 or 5 of a decade, so that it seldom moves while a curve grows.
     """
@@ -240,9 +254,13 @@ def size_axis(size: SizeName, sizes: Iterable[float]) -> dict[str, Any]:
         "title": SIZE_AXES[size].title,
         "range": [math.log10(bottom), math.log10(top)],
         "tickvals": ticks,
-        "ticktext": [f"{tick / 1000:g}k" if tick >= 1000 else f"{tick:g}" for tick in ticks],
+        "ticktext": [amount(1e3 * tick, "B") if size == "file_bytes" else _short(tick) for tick in ticks],
         "tickangle": 0,
     }
+
+
+def _short(tick: float) -> str:
+    return amount(tick, "").replace(" ", "")
 
 
 def log_ticks(low: float, high: float) -> list[float]:
