@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.browser.conftest import Open, Write
 from tests.browser.lab import NOTEBOOKS
-from tests.browser.moves import dead_explorers
+from tests.browser.moves import dead_explorers, wait_until
 
 MAKE = """
 import ipywidgets as widgets
@@ -44,10 +44,9 @@ def test_dead_explorers_are_found(opened: Open, scratch: Write) -> None:
     wide = "explorer(move, width=3000)"
     with opened(scratch(MAKE, silent, broken, wide)) as notebook:
         notebook.run_all()
-        notebook.wait_still()
+        wait_until(notebook, lambda: bool(notebook.overflow()), "what is too wide")
         assert notebook.problems() == []
-        assert notebook.overflow()
-        dead = dead_explorers(notebook, patience=3)
+        dead = dead_explorers(notebook, patience=8)
         assert [text.partition(":")[0] for text in dead] == ["explorer 0", "explorer 1"]
 
 
