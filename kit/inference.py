@@ -118,7 +118,9 @@ def called(model: nn.Module, inputs: Tensor) -> Any:
     """What `model` answers to a batch, as it comes.
 
     Ids of tokens come with `attention_mask`, int64 [n, length], 1 where there is a token, where the model takes such
-    and its `config` does not say that nothing pads. A model that takes its first argument by keyword only gets it so.
+    and its `config` does not say that nothing pads. What pads is the id that its `config` names, else 0: a RoBERTa,
+    whose own is 1, needs `pad_token_id=0` for texts of `data.from_texts`. A model that takes its first argument by
+    keyword only gets it so.
     """
     taken, parameters = as_taken(model, inputs), inspect.signature(model.forward).parameters
     first = next(iter(parameters.values()), None)

@@ -10,8 +10,8 @@ import torch
 from kit import cohort, models, training
 from kit.cohort import Cohort, Member, members
 from kit.data import Dataset
-from tests.labelled_texts import tiny_texts, tokens
 from tests.test_cohort_fitting import assert_as_alone
+from tests.texts import tiny_texts, tokens
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,7 +15,7 @@ from kit.cohort import UNLABELLED
 from kit.data import Split
 from kit.distill import Recipe, Students
 from kit.explorers import DistillationExplorer
-from tests.labelled_texts import tiny_texts, tokens
+from tests.texts import tiny_texts, tokens
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -340,6 +340,17 @@ def test_ids_that_do_not_fit(texts: Dataset) -> None:
         training.predict(model, texts.train.inputs + 50)
 
 
+@pytest.mark.parametrize("pad", [0, 1])  # as the kit's tokenisers have it, and as RoBERTa's own
+def test_the_mask_follows_the_id_that_pads(texts: Dataset, pad: int) -> None:
+    config = tr.RobertaConfig(**TEXT, **BERT, max_position_embeddings=LENGTH + 2, pad_token_id=pad)
+    model = built(lambda: tr.RobertaForSequenceClassification(config))
+    ids = texts.test.inputs.masked_fill(texts.test.inputs == 0, pad)
+    with torch.no_grad():
+        wanted = model(ids, attention_mask=(ids != pad).long()).logits
+        assert not torch.allclose(wanted, model(ids).logits, atol=1e-3)  # where padding is read, too
+    assert torch.equal(training.predict(model, ids), wanted)
+
+
 def test_a_model_that_does_not_know_what_pads(texts: Dataset) -> None:
     model = built(gpt2)
     model.config.pad_token_id = None

@@ -112,13 +112,26 @@ def test_heads_are_found_where_the_first_texts_have_one_token(letters: Dataset) 
     assert kept == prune.remove_channels(transformer(), ratio=0.5, dataset=letters).kept["blocks.0.attention.query"]
 
 
-def test_one_head_cannot_go(letters: Dataset) -> None:
-    thinned = prune.remove_channels(transformer(heads=1), ratio=0.5, dataset=letters)
-    assert dict(thinned.skipped).keys() == {
-        f"blocks.{at}.attention.{part}" for at, part in ((0, "query"), (1, "query"))
-    } | {"blocks.0.attention.out"}
+def test_one_head_cannot_go_and_the_refusal_says_so(letters: Dataset) -> None:
+    net, query = transformer(heads=1), "blocks.{}.attention.query"
+    thinned = prune.remove_channels(net, ratio=0.5, dataset=letters)
+    assert dict(thinned.skipped).keys() == {query.format(0), query.format(1), "blocks.0.attention.out"}
+    assert {dict(thinned.skipped)[query.format(at)] for at in (0, 1)} == {
+        "Its channels make one head, which cannot go alone."
+    }
+    with pytest.raises(prune.Untraceable, match=r"channels of Transformer make one head, which cannot go alone\. Its"):
+        prune.channels(net, ratio={query.format(1): 0.5}, dataset=letters)
     with pytest.raises(ValueError, match="Transformer has no heads; it needs an attention of two heads or more"):
-        prune.head_scores(transformer(heads=1), letters)
+        prune.head_scores(net, letters)
+
+
+def test_the_width_of_a_transformer_stays_without_a_warning_and_what_is_not_usual_is_said(letters: Dataset) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prune.channels(transformer(), ratio=0.5, dataset=letters)
+    with pytest.warns(prune.LeftAloneWarning, match="^all channels of blocks") as said:  # one head of each block
+        prune.channels(transformer(heads=1), ratio=0.5, dataset=letters)
+    assert ["one head" in str(each.message) for each in said] == [True, True]
 
 
 def test_scores_of_heads_are_slopes_along_explicit_masks(letters: Dataset) -> None:
@@ -195,9 +208,7 @@ def test_rows_that_are_no_samples_are_refused(letters: Dataset) -> None:
 
 def test_a_model_with_heads_gone_comes_back_from_its_file(letters: Dataset, tmp_path: Path) -> None:
     net = transformer()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", prune.LeftAloneWarning)
-        thinned = prune.channels(net, ratio=0.5, dataset=letters)
+    thinned = prune.channels(net, ratio=0.5, dataset=letters)
     files.write(thinned, path := tmp_path / "thinned.safetensors", sparse=False)
     back: Net = prune.load_smaller(transformer(seed=9), path)
     x = letters.test.inputs

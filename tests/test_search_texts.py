@@ -17,8 +17,8 @@ from kit.plots import suspects as plots
 from kit.search import Float, Int, Space, landscape
 from kit.search.gradient import Cleaned, Implicit, State, Unrolled, auc, clean, flip, network, sample_losses, trained
 from kit.search.networks import Networks
-from tests.labelled_texts import tiny_texts, tokens
 from tests.nets import vector
+from tests.texts import tiny_texts, tokens
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

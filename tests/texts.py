@@ -1,15 +1,19 @@
-"""A small data set of texts: which of the first two words comes first in the vocabulary decides the class."""
+"""Two small data sets of texts: letters, whose order decides, and words of the kit's own tokeniser."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from kit.data import Dataset, Split
+from kit import data
+from kit.data import Dataset, Split, Tokens
 
 WORDS, LENGTH = 20, 8
+FILLING = ["the", "of", "a", "and", "it", "to", "in", "is"]
 
 
 class Letters:
@@ -36,3 +40,23 @@ def ordered(train: int = 256, others: int = 64, seed: int = 0) -> Dataset:
         return Split(ids, (ids[:, 0] > ids[:, 1]).long())
 
     return Dataset("letters", split(train), split(others), split(others), ("before", "after"), tokens=Letters())
+
+
+@cache
+def tiny_texts(n: int = 240) -> Dataset:
+    """Texts of three classes, each with a word of its own."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 3
+    texts = []
+    for label in labels:
+        words = list(rng.choice(FILLING, rng.integers(2, 7)))
+        words.insert(int(rng.integers(0, len(words) + 1)), ("red", "green", "blue")[label])
+        texts.append(" ".join(words))
+    return data.from_texts(texts, labels, length=10, name="tiny texts", validation=0.25, test=0.25)
+
+
+def tokens() -> Tokens:
+    """Those of `tiny_texts`."""
+    found = tiny_texts().tokens
+    assert found is not None
+    return found

@@ -24,7 +24,8 @@ PHONE = Hardware(
     memory=8 * G,
     source=(
         "35 trillion operations a second (Apple, 12 September 2023: apple.com/newsroom), taken as those "
-        "of 8 bits, with half of it in 16; LPDDR5-6400 of 64 bits, computed, since Apple gives no bandwidth"
+        "of 8 bits, with half of it in 16; Apple gives neither memory nor bandwidth: our assumption is 8 GB of "
+        "LPDDR5-6400 on 64 bits, and the bandwidth is computed from that"
     ),
 )
 JETSON_ORIN_NANO = Hardware(
@@ -35,7 +36,7 @@ JETSON_ORIN_NANO = Hardware(
     sparse=True,
     source=(
         "Jetson Orin Nano Series data sheet, 8 GB module (NVIDIA, 2023: developer.nvidia.com/embedded): 20 TOPS dense "
-        "in 8 bits; half of it in 16; 1,024 cores at 625 MHz in 32"
+        "in 8 bits; half of it in 16; 1,024 cores at 625 MHz in 32. Before the faster clocks of December 2024"
     ),
 )
 H100 = Hardware(
@@ -44,6 +45,9 @@ H100 = Hardware(
     bandwidth=3350 * G,
     memory=80 * G,
     sparse=True,
-    source="H100 Tensor Core GPU data sheet (NVIDIA, 2023: nvidia.com/en-us/data-center/h100), without its sparsity",
+    source=(
+        "H100 Tensor Core GPU data sheet (NVIDIA, 2023: nvidia.com/en-us/data-center/h100), its 32 bits without tensor "
+        "cores; the dense rates of 16 and 8 bits are those of the architecture white paper (version 1.04)"
+    ),
 )
 MACHINES = (RASPBERRY_PI_5, PHONE, JETSON_ORIN_NANO, H100)

@@ -1,28 +1,17 @@
-"""Networks that everybody knows, by the dimensions that their papers give."""
+"""Networks that everybody knows, by the dimensions that their papers give.
+
+A paper's table has layers, width and heads; where it has no more, the rest is from the configuration of the weights.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from kit.cost.convnet import ConvNet, Layer, perceptron, resnet, separable
 from kit.cost.transformer import Transformer
 
 _HE = "He et al. 2016, arXiv:1512.03385, table 1"
-_LLAMA2 = "Touvron et al. 2023, arXiv:2307.09288, tables 1 and 7"
 
-MINILM = Transformer(
-    "MiniLM-L6",
-    6,
-    384,
-    12,
-    1536,
-    30522,
-    512,
-    512,
-    decoder=False,
-    segments=2,
-    head="none",
-    pooler=True,
-    source="Wang et al. 2020, arXiv:2002.10957; the six-layer sentence encoder all-MiniLM-L6-v2",
-)
 BERT_BASE = Transformer(
     "BERT-base",
     12,
@@ -37,6 +26,14 @@ BERT_BASE = Transformer(
     head="none",
     pooler=True,
     source="Devlin et al. 2019, arXiv:1810.04805, section 3",
+)
+MINILM = replace(
+    BERT_BASE,
+    name="MiniLM-L6",
+    layers=6,
+    width=384,
+    hidden=1536,
+    source="Wang et al. 2020, arXiv:2002.10957; the six-layer sentence encoder all-MiniLM-L6-v2",
 )
 VIT_B = Transformer(
     "ViT-B/16",
@@ -62,13 +59,21 @@ GPT2 = Transformer(
     50257,
     1024,
     1024,
-    source="Radford et al. 2019, table 2, with the corrected count of 124 M: github.com/openai/gpt-2",
+    source="Radford et al. 2019, table 2; the count of 117 M was corrected to 124 M: github.com/openai/gpt-2",
 )
 GPT2_XL = Transformer(
     "GPT-2 XL", 48, 1600, 25, 6400, 50257, 1024, 1024, source="Radford et al. 2019, table 2: github.com/openai/gpt-2"
 )
 OPT_13B = Transformer(
-    "OPT-13B", 40, 5120, 40, 20480, 50272, 2048, 2050, source="Zhang et al. 2022, arXiv:2205.01068, table 1"
+    "OPT-13B",
+    40,
+    5120,
+    40,
+    20480,
+    50272,
+    2048,
+    2050,
+    source="Zhang et al. 2022, arXiv:2205.01068, table 1, and the config.json of facebook/opt-13b",
 )
 LLAMA_7B = Transformer(
     "LLaMA-7B",
@@ -82,7 +87,7 @@ LLAMA_7B = Transformer(
     biases=False,
     rms=True,
     head="own",
-    source="Touvron et al. 2023, arXiv:2302.13971, table 2",
+    source="Touvron et al. 2023, arXiv:2302.13971, table 2, and the config.json of the weights",
 )
 LLAMA2_70B = Transformer(
     "LLaMA-2-70B",
@@ -97,7 +102,7 @@ LLAMA2_70B = Transformer(
     biases=False,
     rms=True,
     head="own",
-    source=_LLAMA2,
+    source="Touvron et al. 2023, arXiv:2307.09288, table 1, and the config.json of meta-llama/Llama-2-70b-hf",
 )
 GPT3 = Transformer(
     "GPT-3", 96, 12288, 96, 4 * 12288, 50257, 2048, 2048, source="Brown et al. 2020, arXiv:2005.14165, table 2.1"

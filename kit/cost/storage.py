@@ -19,12 +19,11 @@ class Storage:
 
     Attributes:
         bits: of a weight that is kept, above 0 and up to 64; a mean such as 3.7 is allowed.
-        group: weights that share one scale of 16 bits, as in GPTQ (Frantar et al. 2023, arXiv:2210.17323, section 4)
-            and AWQ; 0 for no scales.
+        group: weights that share one scale of 16 bits; 0 for no scales. Groups as with GPTQ (Frantar et al. 2023,
+            arXiv:2210.17323, section 5) and AWQ (Lin et al. 2024, arXiv:2306.00978); zero points are left out.
         pattern: where zeros are. "anywhere": each kept weight has an index of a byte, the gap to the one before, and
             a gap too long for it a filler (Han et al. 2016, arXiv:1510.00149, section 2). "2:4": two of four weights
-            are kept, each with 2 bits that say where (Mishra et al. 2021, arXiv:2104.08378, section 3). ValueError
-            for others.
+            are kept, each with 2 bits that say where (Mishra et al. 2021, arXiv:2104.08378). ValueError for others.
         sparsity: share of zeros, [0, 1). Of "dense" it is 0, of "2:4" one half; else a ValueError.
     """
 

@@ -49,11 +49,12 @@ LINE = Space({"lr": Float(1e-5, 10, log=True)})
 
 
 class BayesExplorer(Explorer[Settings, Answer]):
-    """Search one hyper-parameter of small MLPs by hand, beside a model that believes, wants and proposes.
+    """Search one hyper-parameter of small networks by hand, beside a model that believes, wants and proposes.
 
-    First a network is trained at every cell of the range, with several seeds. A trial then reads one network of its
-    cell, as one training run would give: its noise is that of the training seed. You, a machine (Bayesian optimisation,
-    its kernel fitted) and random search make as many trials; you and the machine begin at the same ones.
+    First a network is trained at every cell of the range, with several seeds: an MLP, or of texts a bag of words. A
+    trial then reads one network of its cell, as one training run would give: its noise is that of the training seed.
+    You, a machine (Bayesian optimisation, its kernel fitted) and random search make as many trials; you and the machine
+    begin at the same ones.
 
     Args:
         dataset: any `Dataset`. Train fits, validation measures, test is not read.

@@ -90,11 +90,11 @@ class Answer:
 
 
 class SearchExplorer(PinningExplorer[Settings, Answer]):
-    """Search the hyper-parameters of small MLPs by grid, random, halving and Bayesian search; drag the budget.
+    """Search the hyper-parameters of small networks by grid, random, halving and Bayesian search; drag the budget.
 
-    First a network is trained at every cell of a plane of two hyper-parameters, with several seeds. A trial then reads
-    one network of its cell, as one training run would give; halving reads it after fewer epochs. So a whole search
-    takes a moment, and what it finds can be measured anew on the cell's other networks.
+    First a network is trained at every cell of a plane of two hyper-parameters, with several seeds: an MLP, or of texts
+    a bag of words. A trial then reads one network of its cell, as one training run would give; halving reads it after
+    fewer epochs. So a whole search takes a moment, and what it finds can be measured anew on the cell's other networks.
 
     Args:
         dataset: any `Dataset`. Train fits, validation measures, test is not read.

@@ -63,7 +63,8 @@ class Graph:
     Attributes:
         groups: by the name of the group's first layer.
         skipped: for other groups and layers, why not.
-        splits: pairs of lengths into which a view splits an axis somewhere in the model, such as heads x positions.
+        splits: pairs of lengths into which a view splits an axis somewhere in the model, such as heads x positions;
+            the first is 1 where there is one head.
     """
 
     groups: dict[str, Group]
@@ -171,6 +172,11 @@ def follow(model: nn.Module, dataset: Dataset) -> Graph:
     return Graph(groups, skipped, frozenset(operations.splits))
 
 
+def is_usual(reason: str) -> bool:
+    """Whether channels stay because a normalisation takes them together: so does the width of each transformer."""
+    return f"Norm): {_TOGETHER}" in reason
+
+
 def untraceable(model: nn.Module, reason: str, *others: str) -> Untraceable:
     """A refusal, of which the first reason is given in full; a reason goes on from the model's channels."""
     advice = "Its weights can be pruned instead: prune.weights(model, ratio=...)."
@@ -202,7 +208,7 @@ class _Operations(TorchDispatchMode):
         self.taken.update((each.data_ptr(), each) for each in tensors([args, kwargs]))
         result = func(*args, **(kwargs or {}))
         if "view" in str(func) and isinstance(result, Tensor):
-            self.splits.update(pair for pair in zip(result.shape, result.shape[1:], strict=False) if min(pair) > 1)
+            self.splits.update(pair for pair in zip(result.shape, result.shape[1:], strict=False) if pair[1] > 1)
         return result
 
 

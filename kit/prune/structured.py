@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kit import checks, training
 from kit.data import Dataset
 from kit.prune import joints
-from kit.prune.graph import Graph, checked_on, follow, samples, stopped, untraceable
+from kit.prune.graph import Graph, checked_on, follow, is_usual, samples, stopped, untraceable
 from kit.prune.groups import Group
 from kit.prune.plain import is_plain, plain
 from kit.prune.scores import Importance, score_weights
@@ -86,14 +86,16 @@ def channels(
 
     Warns:
         LastChannelWarning: the ratio would have emptied a layer.
-        LeftAloneWarning: some channels stay because they cannot be followed.
+        LeftAloneWarning: some channels stay because they cannot be followed; not said of those that a normalisation
+            takes together, such as the width of a transformer (`remove_channels` names them).
     """
     removal = remove_channels(model, ratio=ratio, dataset=dataset, importance=importance, scope=scope, seed=seed)
     if removal.floored:
         names = ", ".join(removal.floored)
         warnings.warn(f"ratio {ratio} would empty {names}; one channel stays there.", LastChannelWarning, stacklevel=2)
     for name, reason in removal.skipped:
-        warnings.warn(f"all channels of {name} stay. {reason}", LeftAloneWarning, stacklevel=2)
+        if not is_usual(reason):
+            warnings.warn(f"all channels of {name} stay. {reason}", LeftAloneWarning, stacklevel=2)
     return removal.model
 
 
@@ -131,17 +133,19 @@ def remove_channels(
     smaller, gone, skipped = _remove(model, graph, wanted, checked_on(model, dataset))
     for name in [name for name in named if name in skipped]:
         raise untraceable(model, skipped[name])
-    if skipped and len(skipped) == sum(bool(channels.any()) for channels in wanted.values()):
-        raise untraceable(model, *graph.skipped.values(), *skipped.values())
+    nothing_goes = skipped and len(skipped) == sum(bool(channels.any()) for channels in wanted.values())
     skipped = graph.skipped | skipped
     order = [name for name, _ in model.named_modules()]
-    sentences = tuple((name, f"Its channels {skipped[name]}.") for name in order if name in skipped)
+    reasons = {name: skipped[name] for name in order if name in skipped}
+    if nothing_goes:
+        raise untraceable(model, *reasons.values())
+    sentences = tuple((name, f"Its channels {reason}.") for name, reason in reasons.items())
     kept = {
         layer: tuple((~marked).nonzero().flatten().tolist())
         for (layer, outward), marked in marks_of(graph, gone).items()
         if outward and isinstance(dict(model.named_modules()).get(layer), joints.LAYERS)
     }
-    in_order = tuple(name for name in order if name in floored and name not in skipped)
+    in_order = tuple(name for name in order if name in floored and name not in reasons)
     return ChannelRemoval(smaller, {name: kept[name] for name in order if name in kept}, in_order, sentences)
 
 
@@ -168,8 +172,16 @@ def _remove(model: nn.Module, graph: Graph, wanted: Choice, inputs: Tensor) -> t
         elif len(part) > 1:
             parts += [part[len(part) // 2 :], part[: len(part) // 2]]
         else:
-            skipped[part[0]] = reason
+            one = _is_one_head(model, graph.groups[part[0]], graph.splits)
+            skipped[part[0]] = "make one head, which cannot go alone" if one else reason
     return training.copy_of(smaller), gone, skipped  # with memory of its own
+
+
+def _is_one_head(model: nn.Module, group: Group, splits: Collection[tuple[int, int]]) -> bool:
+    """Whether the group is the one head of an attention: a view says so, and a single layer takes what it gives."""
+    own = [side for side in group.sides if isinstance(dict(model.named_modules()).get(side.layer), joints.LAYERS)]
+    given = sum(side.width for side in own if side.outward)  # queries, keys and values, alone or joined
+    return (1, len(group.units)) in splits and len(group.units) < given and sum(not side.outward for side in own) == 1
 
 
 def _try(model: nn.Module, graph: Graph, gone: Choice, inputs: Tensor) -> tuple[nn.Module, str]:
@@ -204,7 +216,7 @@ def in_heads(model: nn.Module, graph: Graph, inputs: Tensor) -> Graph:
 def _labels(count: int, splits: Collection[tuple[int, int]]) -> list[Tensor]:
     """Ways to put `count` units together, int64 [count] each, the finest first: not at all, and two for each split."""
     each = torch.arange(count)
-    fitting = [positions for heads, positions in splits if heads * positions == count]
+    fitting = [positions for heads, positions in splits if heads > 1 and heads * positions == count]
     together = [labels for positions in fitting for labels in (each // positions, each % positions)]
     return [each, *sorted(together, key=lambda labels: -int(labels.max()))]
 
