@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from kit import models, together, training
+from kit import board, models, together, training
 from kit.explorers import GradientExplorer, MergeExplorer, SearchExplorer, SuspectsExplorer
 from kit.plots import suspects as plots
 from kit.search import Float, Int, Space, landscape
@@ -52,6 +52,7 @@ def test_a_landscape_of_texts_has_bags_of_words_at_its_cells() -> None:
     assert found.work(tiny_texts()) == 4 * (tokens().size + 3) * 2 * (6.0 * 120 + 2.0 * 60)
 
 
+@pytest.mark.usefixtures("own_board")
 def test_the_search_explorer_searches_bags_of_words() -> None:
     explorer = SearchExplorer(tiny_texts(), points=3, epochs=2, seeds=2, trainings=9, seconds=None)
     try:
@@ -60,6 +61,9 @@ def test_the_search_explorer_searches_bags_of_words() -> None:
         assert right(explorer.model) == explorer.profile.accuracy.value
         (code,) = (line for line in explorer.code().splitlines() if "SearchExplorer(" in line)
         assert "points=3" in code
+        explorer.pin()
+        explorer.wait()
+        assert board.frame(explorer.dataset.key)["name"].iloc[0].startswith("BagOfWords found by ")
     finally:
         explorer.close()
 

@@ -278,8 +278,9 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
 
     def _pin(self, answer: Answer) -> Pin:
         settings, config = answer.settings, answer.found[0].config
-        profile = measure.profile(self._model(answer), self.dataset.validation)
-        name = f"MLP found by {settings.method} search, {settings.budget} epochs: {_said(config)}"
+        model = self._model(answer)
+        profile = measure.profile(model, self.dataset.validation)
+        name = f"{type(model).__name__} found by {settings.method} search, {settings.budget} epochs: {_said(config)}"
         record = {**config, "method": settings.method, "budget": settings.budget, "seed": settings.seeds[0]}
         return Pin(name, profile, record, "the chosen network, trained in full,")
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -29,7 +28,6 @@ from kit import cohort, compress, cores, data, distill, measure, models, prune, 
 from kit.data import Dataset, Split
 from kit.data.text import words_of
 from kit.measure import Estimate
-from kit.prune import LeftAloneWarning
 from tests.benchmarks.registry import Say
 from tests.benchmarks.rows import Row, Target
 
@@ -105,8 +103,7 @@ def benchmark(say: Say) -> Iterator[Row]:
 def _measured(texts: Sequence[str], labels: np.ndarray, names: Sequence[str], seed: int) -> dict[str, float]:
     """Accuracies in per cent, bytes of files and seconds, of one split and the networks of one seed."""
     found: dict[str, float] = {}
-    with cores.one_thread(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", LeftAloneWarning)  # what layer normalisation ties together
+    with cores.one_thread():
         order = _task(*_parts_exchanged(texts, seed), ("as written", "exchanged"), seed)
         for task, (dataset, raw) in (("library", _task(texts, labels, names, seed)), ("order", order)):
             for rival, longest in (("words", 1), ("pairs", 2)):
@@ -160,9 +157,7 @@ def _latencies() -> Iterator[Row]:
     """Weights are untrained: a product takes as long with any others."""
     dataset = data.docstrings()
     net = _transformer(dataset, hidden=128)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LeftAloneWarning)
-        smaller = {**_smaller(net, dataset), "small": _transformer(dataset, **SMALL)}
+    smaller = {**_smaller(net, dataset), "small": _transformer(dataset, **SMALL)}
     with cores.one_thread():
         inputs = dataset.validation.inputs
         whole, *each = measure.latencies([net, *smaller.values()], inputs, batch_size=BATCH, runs=RUNS)
