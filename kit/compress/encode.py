@@ -80,7 +80,7 @@ _DTYPES: Final = {
 }
 _SMALLER: Final = {"f64": ("f16", "bf16", "f32"), "f32": ("f16", "bf16")}  # where a dtype's numbers may fit
 _BOOK: Final = 4096  # most numbers in a codebook
-_PART: Final = 1 << 20  # numbers that are tried at once
+_PART: Final = 1 << 18  # numbers that are tried at once
 _LOOK: Final = 1 << 16  # numbers of a tensor that are looked at first
 _GAP_BITS: Final = range(2, 9)
 Bytes = bytes | memoryview
@@ -264,8 +264,8 @@ class _Stream:
     code: _Code
 
     @property
-    def bits(self) -> bytes:
-        return huffman_code.to_bits(self.symbols, self.code.lengths)
+    def bits(self) -> memoryview:
+        return huffman_code.in_bits(self.symbols, self.code.lengths)
 
 
 @dataclass(frozen=True)
@@ -340,7 +340,9 @@ def _ways(tensor: Tensor, huffman: bool) -> Iterator[_Way]:
     if found := grid(tensor):
         steps = found.steps.to(_smallest(found.steps))
         axis = -1 if found.axis is None else found.axis
-        codes = found.codes.to(torch.int8) if int(found.codes.abs().max()) <= 127 else found.codes
+        low, high = map(int, found.codes.aminmax())
+        codes = found.codes.to(torch.int8) if max(-low, high) <= 127 else found.codes
+        del found  # of a large tensor the room is needed
         on_grid = _Way(_word(codes.dtype), steps=_bits(steps).tobytes(), steps_entry=(_word(steps.dtype), axis))
         yield from _coded(on_grid, _Numbers(codes.reshape(-1), codes.dtype), raw.cost, huffman)
 

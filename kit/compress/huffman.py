@@ -20,7 +20,7 @@ from kit import checks
 
 Whole = NDArray[np.int64]
 LONGEST: Final = 16  # bits: a word and the 7 bits before it in its byte then fit into 24 bits
-_PART: Final = 1 << 18  # symbols encoded at a time, so that a large model is not in memory several times
+_PART: Final = 1 << 16  # symbols encoded at a time, so that a large model is not in memory several times
 _PIECE: Final = 1 << 15  # bytes decoded at a time, so that the tables of a piece stay in the processor's cache
 
 
@@ -101,9 +101,14 @@ def to_bits(symbols: NDArray[Any], lengths: Sequence[int] | NDArray[Any]) -> byt
     Raises:
         ValueError: as for `code_words`; or a symbol that has no word.
     """
+    return bytes(in_bits(symbols, lengths))
+
+
+def in_bits(symbols: NDArray[Any], lengths: Sequence[int] | NDArray[Any]) -> memoryview:
+    """As `to_bits`, without a copy."""
     words, found, symbols = code_words(lengths), _checked(lengths), np.asarray(symbols)
     if not len(symbols):
-        return b""
+        return memoryview(b"")
     whole = symbols.dtype.kind in "iu" and symbols.min() >= 0 and symbols.max() < len(found)
     parts = [symbols[start : start + _PART] for start in range(0, len(symbols), _PART)]
     if not whole or not all(found[part].all() for part in parts):
@@ -115,7 +120,7 @@ def to_bits(symbols: NDArray[Any], lengths: Sequence[int] | NDArray[Any]) -> byt
         numbers[place // 32 : place // 32 + len(some)] |= some
         place += bits
     numbers = numbers if sys.byteorder == "big" else numbers.byteswap(inplace=True)
-    return numbers.data.cast("B")[: (length + 7) // 8].tobytes()
+    return numbers.data.cast("B")[: (length + 7) // 8]
 
 
 def _in_a_row(words: Whole, sizes: Whole, offset: int) -> tuple[NDArray[Any], int]:

@@ -238,6 +238,8 @@ class Compression:
         if self.large:
             give_back()
         with self._models_lock:
+            if self.large and len(lossy) == 3 and lossy[1][0] == "pruned" and not key.epochs:
+                self._models.pop(lossy[1][1], None)  # made again in a moment; its room is needed for the file
             self._models[key] = made
         return made
 
@@ -271,6 +273,8 @@ class Compression:
         `cancel` is looked at between tensors, and between parts of a large one.
         """
         if recipe.key not in self._ledgers:
+            if self.large:
+                give_back()  # what forward passes took
             with training.interruptible(self.dense, cancel, "while the file was written"):
                 if recipe.key == NOTHING:
                     ledger = self._plain(files.length(self.dense, sparse=False))
