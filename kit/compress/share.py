@@ -23,7 +23,7 @@ from kit.prune.plain import is_plain
 Start = Literal["linear", "density", "random"]
 STARTS: tuple[Start, ...] = get_args(Start)
 
-PART = 1 << 20  # numbers that are rounded at once: a large table of embeddings is not in memory several times
+PART = 1 << 18  # numbers that are rounded at once: a large table of embeddings is not in memory several times
 BLOCK = 16  # numbers of which the sum is remembered
 ITERATIONS = 1000  # of k-means, of some microseconds each; only many clusters of many weights would go on for longer
 
