@@ -328,7 +328,7 @@ class Compression:
 
 
 def _factored(model: nn.Module, dataset: Dataset, recipe: Recipe, how: dict[str, Any]) -> nn.Module:
-    smaller = low_rank(model, energy=recipe.energy).model
+    smaller = low_rank(model, energy=recipe.energy, share=not training.is_small(model)).model
     return _tuned(prune.fine_tune, smaller, dataset, recipe, how)
 
 
