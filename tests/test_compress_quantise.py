@@ -438,11 +438,11 @@ def test_what_is_done_in_parts_is_what_is_done_at_once(
     monkeypatch: pytest.MonkeyPatch, axis: int | None, dtype: torch.dtype
 ) -> None:
     weight, zero = drawn(23, 37, shift=0.02).to(dtype), torch.zeros(23, 37, dtype=dtype)
-    net, settings = nn.Sequential(nn.Linear(37, 23), nn.Linear(23, 5)).to(dtype), {"axis": axis, "clip": True}
+    net = nn.Sequential(nn.Linear(37, 23), nn.Linear(23, 5)).to(dtype)
     per: Any = "tensor" if axis is None else "channel"
 
     def found() -> tuple[list[Tensor], list[Any], nn.Module]:
-        levels = compress.levels_for(weight, 3, **settings)
+        levels = compress.levels_for(weight, 3, axis=axis, clip=True)
         grids = [compress.grid(each) for each in (levels.nearest(weight), weight, zero)]
         return [levels.step, levels.low, levels.high], grids, compress.quantise(net, 3, per=per, clip=True)
 

@@ -163,7 +163,7 @@ def ledger(state: nn.Module | Mapping[str, Tensor], *, huffman: bool = True) -> 
     for entry, parts in _written(tensors, huffman):
         entries.append(entry)
         if len(entry) > 2:
-            reader = _Reader(*map(_Section, map(memoryview, parts)))
+            reader = _Reader(*(_Section(memoryview(part)) for part in parts))
             _check_back(entry[0], tensors[entry[0]], reader.parts(*entry[1:]))
             reader.finish()
         tables += parts[0]
