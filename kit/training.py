@@ -223,7 +223,7 @@ def minimise(
     def progress(epoch: int, batch: int, batches: int, loss: float) -> Progress:
         return Progress(model, epoch, epochs, batch, batches, loss, time.perf_counter() - began)
 
-    with mode(model, training=True), cores.one_thread(small=is_small(model)):
+    with mode(model, training=True), cores.one_thread(small=is_small(model)), _let_go(stepper):
         for epoch in range(epochs):
             rows = torch.randperm(len(inputs), generator=generator)
             chunks = [chunk for chunk in rows.split(batch_size) if len(chunk) > 1 or batch_size == 1]
@@ -248,6 +248,16 @@ def minimise(
             for callback in callbacks:
                 callback.on_epoch_end(progress(epoch, len(chunks), len(chunks), mean))
     return History(tuple(losses), time.perf_counter() - began, steps)
+
+
+@contextmanager
+def _let_go(stepper: torch.optim.Optimizer) -> Iterator[None]:
+    """At the end: gradients and moments are several times as large as the model, and an optimiser is in a cycle."""
+    try:
+        yield
+    finally:
+        stepper.zero_grad()
+        stepper.state.clear()
 
 
 def drawing(seed: int) -> Callable[[], AbstractContextManager[None]]:

@@ -233,6 +233,64 @@ def test_the_ledger_says_where_the_bytes_are(huffman: bool) -> None:
         assert huffman or ledger.tables == 0
 
 
+def broken(change: Callable[[Tensor], Any]) -> Callable[..., Any]:
+    """A reader that changes the last part of what it reads."""
+    read = encoding._Reader.parts
+
+    def parts(*given: Any) -> Any:
+        *before, last = read(*given)
+        yield from before
+        yield from change(last)
+
+    return parts
+
+
+@pytest.mark.parametrize("part", [7, 1 << 20])
+@pytest.mark.parametrize("huffman", [True, False])
+def test_a_ledger_without_the_file_is_that_of_the_file(
+    monkeypatch: pytest.MonkeyPatch, huffman: bool, part: int
+) -> None:
+    weight = torch.randn(30, 40, generator=torch.Generator().manual_seed(0))
+    tied = nn.Linear(40, 30)
+    tied.weight = nn.Parameter(shared(weight, 5))
+    states: list[Any] = [{}, odd_tensors(), small(), Odd(1), nn.Sequential(tied, nn.ReLU(), nn.Linear(30, 9), tied)]
+    if part > 7:
+        states += [lenet(0.9, 16), models.ResNet(), *(make() for make in STRANGERS.values())]
+    expected = [encode(state, huffman=huffman).ledger for state in states]
+    monkeypatch.setattr(encoding, "_PART", part)
+    assert [encoding.ledger(state, huffman=huffman) for state in states] == expected
+
+
+@pytest.mark.parametrize("part", [7, 1 << 20])
+@pytest.mark.parametrize("name", ["raw", "book", "both", "rows", "n"])
+def test_a_reader_that_gives_back_something_else_makes_no_ledger(
+    monkeypatch: pytest.MonkeyPatch, name: str, part: int
+) -> None:
+    monkeypatch.setattr(encoding, "_PART", part)
+    state = {name: small()[name]}
+    changes: list[Callable[[Tensor], Any]] = [
+        lambda last: [last + (torch.arange(len(last)) == len(last) - 1).to(last.dtype)],
+        lambda last: [last[:-1]],
+        lambda last: [last, last],
+        lambda last: [],
+    ]
+    for change in changes:
+        with monkeypatch.context() as context:
+            context.setattr(encoding._Reader, "parts", broken(change))
+            with pytest.raises(
+                RuntimeError, match=f"the file written for {name} (does not read back equal|gives back)"
+            ):
+                encoding.ledger(state)
+    assert encoding.ledger(state) == encode(state).ledger
+
+
+def test_wrong_arguments_of_a_ledger_are_refused() -> None:
+    with pytest.raises(TypeError, match="state must be a model, or map names to tensors"):
+        encoding.ledger([1])
+    with pytest.raises(TypeError, match="huffman must be True or False; got 1"):
+        encoding.ledger({}, huffman=1)
+
+
 def test_a_shared_lenet_costs_what_a_count_by_hand_says() -> None:
     """Deep Compression's sum: bits of codes and gaps, codebooks, biases; and Huffman within 1 % of its bound."""
     model = lenet(0.95, 16)

@@ -77,6 +77,19 @@ def test_a_matrix_of_low_rank_is_kept_exactly() -> None:
     assert measure.parameters(found.model) == 4 * 70 + 30 + 20 * 30 + 20
 
 
+def test_what_stays_may_be_shared(trained: Any) -> None:
+    before = copy.deepcopy(trained)
+    apart, one = (compress.low_rank(trained, energy=0.8, share=share) for share in (False, True))
+    assert same(apart.model, one.model) and same(trained, before) and apart.ranks == one.ranks
+    own, theirs = (set(each.parameters()) for each in (one.model, trained))
+    assert {p for p in theirs if p in own} == {p for name, p in trained.named_parameters() if _stays(name, one.ranks)}
+    assert not theirs & set(apart.model.parameters())
+
+
+def _stays(name: str, ranks: Any) -> bool:
+    return name.rpartition(".")[0] not in ranks or name.endswith("bias")
+
+
 @pytest.mark.parametrize("energy", [0.3, 0.8, 0.95])
 def test_energy_takes_the_least_rank(trained: Any, energy: float) -> None:
     found = compress.low_rank(trained, energy=energy)

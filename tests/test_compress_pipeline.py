@@ -223,8 +223,32 @@ def test_of_a_large_model_words_come_before_the_file_and_memory_is_shared(
         assert compression.ledger(each) == compression.encoded(each).ledger
     pruned = compression.model(Recipe(ratio=0.7, kind="off"))
     own, dense = (dict(each.named_parameters()) for each in (pruned, compression.dense))
+    assert compression.model(Recipe(ratio=0.7, kind="off")) is pruned
     assert {name for name in own if own[name] is dense[name]} == set(own) - set(prune.prunable(trained))
     assert equal(compression.dense.state_dict(), trained.state_dict())
+
+
+def test_of_a_large_model_what_took_long_is_kept_and_what_is_made_in_a_moment_is_not(
+    trained: ConvNet, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "SMALL_MODEL", 1)
+    few = dataclasses.replace(digits, train=digits.train.first(64))
+    for recipe, kept in (({}, 1), ({"epochs": 1}, 2), ({"energy": 0.8}, 3)):
+        compression = Compression(trained, few)
+        compression.model(Recipe(ratio=0.5, **recipe))
+        assert len(compression._models) == kept
+    monkeypatch.setitem(pipeline.__globals__, "MODEL_BYTES", 1)
+    most = list[int]()
+
+    def noted(*given: Any) -> nn.Module:
+        most.append(len(compression._models) + 1)
+        return make(*given)
+
+    make = pipeline.__globals__["_STEPS"]["pruned"]
+    monkeypatch.setitem(pipeline.__globals__["_STEPS"], "pruned", noted)
+    for ratio in (0.6, 0.7, 0.8):
+        compression.model(Recipe(ratio=ratio, epochs=1))
+    assert most == [2, 2, 2]  # room was made before
 
 
 @pytest.mark.parametrize("recipe", [Recipe(ratio=0.5), Recipe(energy=0.8, ratio=0.0)])
@@ -247,16 +271,16 @@ def test_of_a_large_model_every_step_can_be_cancelled_between_tensors(
             compression.step(recipe, cancel=stop)
         assert len(looked) == 1  # of several layers
     else:
-        encoded = compression.encoded
+        written = pipeline.__globals__["written"]
 
-        def stopped(each: Recipe) -> Any:
+        def stopped(*given: Any, **how: Any) -> Any:
             stop.set()
-            return encoded(each)
+            return written(*given, **how)
 
-        monkeypatch.setattr(compression, "encoded", stopped)
+        monkeypatch.setitem(pipeline.__globals__, "written", stopped)
         with pytest.raises(training.Cancelled, match="while the file was written"):
             compression.step(recipe, cancel=stop)
-        monkeypatch.setattr(compression, "encoded", encoded)
+        monkeypatch.setitem(pipeline.__globals__, "written", written)
     stop.clear()
     assert compression.known(recipe) is None
     monkeypatch.setattr(torch.linalg, "svd", real)

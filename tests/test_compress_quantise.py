@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import itertools
 import math
 from pathlib import Path
@@ -18,6 +19,8 @@ from kit import compress, files, measure, prune, training
 from kit.data import Dataset
 from tests.nets import same
 from tests.strangers import STRANGERS, By
+
+quantise: Any = importlib.import_module("kit.compress.quantise")  # the room's function has the module's name
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -427,6 +430,31 @@ def test_layers_called_by_keyword_or_without_samples_are_calibrated(digits: Data
     assert 0 < float((training.predict(smaller, x) - wanted).norm() / wanted.norm()) < 0.02
     assert hasattr(smaller.second, "input_levels")
     assert not hasattr(smaller.none, "input_levels")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_what_is_done_in_parts_is_what_is_done_at_once(
+    monkeypatch: pytest.MonkeyPatch, axis: int | None, dtype: torch.dtype
+) -> None:
+    weight, zero = drawn(23, 37, shift=0.02).to(dtype), torch.zeros(23, 37, dtype=dtype)
+    net = nn.Sequential(nn.Linear(37, 23), nn.Linear(23, 5)).to(dtype)
+    per: Any = "tensor" if axis is None else "channel"
+
+    def found() -> tuple[list[Tensor], list[Any], nn.Module]:
+        levels = compress.levels_for(weight, 3, axis=axis, clip=True)
+        grids = [compress.grid(each) for each in (levels.nearest(weight), weight, zero)]
+        return [levels.step, levels.low, levels.high], grids, compress.quantise(net, 3, per=per, clip=True)
+
+    levels, grids, smaller = found()
+    for part in (1, 10, 200):
+        monkeypatch.setattr(quantise, "PART", part)
+        theirs, others, other = found()
+        assert all(torch.equal(one, another) for one, another in zip(levels, theirs, strict=True))
+        assert same(smaller, other) and grids[1] is others[1] is None
+        for at in (0, 2):
+            assert torch.equal(grids[at].steps, others[at].steps) and grids[at].axis == others[at].axis
+            assert torch.equal(grids[at].codes, others[at].codes)
 
 
 @pytest.mark.parametrize("axis", [None, 0, 1])

@@ -64,7 +64,11 @@ def test_magnitude_is_torchs(trained: nn.Module, ratio: float, scope: Any) -> No
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("scope", prune.SCOPES)
-def test_a_cut_is_what_a_ranking_leaves(dtype: torch.dtype, scope: Any) -> None:
+@pytest.mark.parametrize("many", [1, 100, 10**6])
+def test_a_cut_is_what_a_ranking_leaves(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, scope: Any, many: int
+) -> None:
+    monkeypatch.setattr(unstructured, "MANY", many)
     generator = torch.Generator().manual_seed(0)
     ties = torch.randint(0, 40, (50, 60), generator=generator) / 7
     odd = torch.tensor([0.0, 1e-45, 3e38, float("inf"), 1.0, float("nan"), float("nan")] * 3)[:, None]
@@ -75,6 +79,9 @@ def test_a_cut_is_what_a_ranking_leaves(dtype: torch.dtype, scope: Any) -> None:
         assert all(torch.equal(found[name], mask) for name, mask in ranking.masks(ratio).items())
     some = {"a": 0.4, "odd": 0.9}  # by name, with one that loses nothing
     found, expected = unstructured.cut(scores, some, "layer"), unstructured.rank(scores, "layer").masks(some)
+    assert all(torch.equal(found[name], mask) for name, mask in expected.items())
+    signed = {"a": scores["a"] - 3, "zeros": torch.tensor([[0.0, -0.0, 0.0, -0.0, -1.0]]).to(dtype)}
+    found, expected = unstructured.cut(signed, 0.6, scope), unstructured.rank(signed, scope).masks(0.6)
     assert all(torch.equal(found[name], mask) for name, mask in expected.items())
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from kit import data, distill, measure, models, prune, training
 from kit.data import Dataset, Split
@@ -158,6 +159,25 @@ def test_no_epochs_train_nothing_nor_does_what_is_cancelled_at_its_start(tiny: D
     cancel.set()
     with pytest.raises(Cancelled, match="cancelled after 10 of 44 samples"):
         next(slices)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_nothing_as_large_as_the_model_is_left(tiny: Dataset, cancelled: bool) -> None:
+    net = models.MLP((6, 77, 3))
+    gc.collect()
+    gc.disable()  # an optimiser is in a cycle, which would be found at some time
+    try:
+        if cancelled:
+            cancel = threading.Event()
+            with pytest.raises(Cancelled):
+                training.fit(net, tiny, epochs=3, callbacks=[SetAfter(cancel, 2)], cancel=cancel)
+        else:
+            training.fit(net, tiny, epochs=1)
+        shape = next(net.parameters()).shape
+        alive = [each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter) and each.shape == shape]
+    finally:
+        gc.enable()
+    assert len(alive) == 1 and all(each.grad is None for each in net.parameters())
 
 
 def test_divergence_is_said(tiny: Dataset) -> None:

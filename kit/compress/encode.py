@@ -52,7 +52,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from threading import Event
 from typing import Any, Final
@@ -73,15 +73,17 @@ from kit.files.container import checked, tied_names
 FORMAT_VERSION: Final = 1
 MAGIC: Final = b"KITz"
 _FRONT: Final = 9  # bytes before the header
+_SECTIONS: Final = ("tables", "codebooks", "gaps", "values", "raw")  # in the order of the file
 _DTYPES: Final = {
     **{"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, "bool": torch.bool},
     **{"i64": torch.int64, "i32": torch.int32, "i16": torch.int16, "i8": torch.int8, "u8": torch.uint8},
 }
 _SMALLER: Final = {"f64": ("f16", "bf16", "f32"), "f32": ("f16", "bf16")}  # where a dtype's numbers may fit
 _BOOK: Final = 4096  # most numbers in a codebook
-_PART: Final = 1 << 20  # numbers that are tried at once
+_PART: Final = 1 << 18  # numbers that are tried at once
 _LOOK: Final = 1 << 16  # numbers of a tensor that are looked at first
 _GAP_BITS: Final = range(2, 9)
+Bytes = bytes | memoryview
 _INFLATION: Final = 100  # most bytes that a deflated byte becomes: a small file must not ask for much memory
 
 
@@ -131,20 +133,69 @@ def encode(state: nn.Module | Mapping[str, Tensor], *, huffman: bool = True) -> 
     Raises:
         TypeError, ValueError: as for `files.encode`.
     """
-    checks.instance("huffman", huffman, bool, "True or False")
-    entries, ways = _plan(state, huffman)
-    parts: dict[str, list[bytes | memoryview]] = {
-        "tables": [_deflate(b"".join(way.tables for way in ways))],
-        "codebooks": [each for way in ways for each in (way.book, way.steps)],
-        "gaps": [way.gaps.bits for way in ways if way.gaps],
-        "values": [way.codes.bits if way.codes else way.plain for way in ways if way.coded],
-        "raw": [way.plain for way in ways if not way.coded],
-    }
-    lengths = {name: sum(map(len, part)) for name, part in parts.items()}
-    header = _deflate(json.dumps([list(lengths.values()), entries], separators=(",", ":")).encode())
-    front, rest = MAGIC + bytes([FORMAT_VERSION]), [header, *itertools.chain(*parts.values())]
+    entries: list[list[Any]] = []
+    sections: list[list[Bytes]] = [[] for _ in _SECTIONS]
+    for entry, parts in _written(checked(state), huffman):
+        entries.append(entry)
+        for section, part in zip(sections, parts, strict=True):
+            section.append(part)
+    sections[0] = [_deflate(b"".join(sections[0]))]
+    lengths = [sum(map(len, section)) for section in sections]
+    header = _header(lengths, entries)
+    front, rest = MAGIC + bytes([FORMAT_VERSION]), [header, *itertools.chain(*sections)]
     data = b"".join([front, _checksum(front, *rest), *rest])  # once: a large model's file is large, too
-    return Encoded(data, Ledger(**lengths, header=_FRONT + len(header)))
+    return Encoded(data, _ledger(lengths, header))
+
+
+def ledger(state: nn.Module | Mapping[str, Tensor], *, huffman: bool = True) -> Ledger:
+    """Return the ledger of the file that `encode` would make, without the file.
+
+    All of its bytes are made, read back and compared, but tensor by tensor, and then forgotten. So a large model is not
+    in memory once more.
+
+    Raises:
+        RuntimeError: what was read back differs (never seen; it would mean a broken format).
+        TypeError, ValueError: as for `encode`.
+    """
+    tensors = checked(state)
+    entries: list[list[Any]] = []
+    tables, others = b"", [0] * (len(_SECTIONS) - 1)
+    for entry, parts in _written(tensors, huffman):
+        entries.append(entry)
+        if len(entry) > 2:
+            reader = _Reader(*(_Section(memoryview(part)) for part in parts))
+            _check_back(entry[0], tensors[entry[0]], reader.parts(*entry[1:]))
+            reader.finish()
+        tables += parts[0]
+        others = [size + len(part) for size, part in zip(others, parts[1:], strict=True)]
+    lengths = [len(_deflate(tables)), *others]
+    return _ledger(lengths, _header(lengths, entries))
+
+
+def _check_back(name: str, tensor: Tensor, parts: Iterable[Tensor]) -> None:
+    """Refuse, as `sizes.check_back`, what was read back of a tensor, part by part."""
+    flat, at = tensor.cpu().reshape(-1), 0
+    for part in parts:
+        sizes.check_back({name: flat[at : at + len(part)]}, {name: part})
+        at += len(part)
+    if at < len(flat):
+        raise RuntimeError(f"the file written for {name} gives back {at} of {len(flat)} elements.")
+
+
+def _ledger(lengths: Sequence[int], header: bytes) -> Ledger:
+    return Ledger(**dict(zip(_SECTIONS, lengths, strict=True)), header=_FRONT + len(header))
+
+
+def _header(lengths: Sequence[int], entries: Sequence[Sequence[Any]]) -> bytes:
+    return _deflate(json.dumps([lengths, entries], separators=(",", ":")).encode())
+
+
+def _written(tensors: Mapping[str, Tensor], huffman: bool) -> Iterator[tuple[list[Any], list[Bytes]]]:
+    """For each tensor what the header says of it, and its bytes for each section (tables not deflated)."""
+    checks.instance("huffman", huffman, bool, "True or False")
+    nothing: list[Bytes] = [b""] * len(_SECTIONS)
+    # No loop, whose variables would keep the codes of a large tensor while the next one is coded.
+    return itertools.starmap(lambda entry, way: (entry, way.sections if way else nothing), _plan(tensors, huffman))
 
 
 def rivals(state: nn.Module | Mapping[str, Tensor]) -> dict[str, int]:
@@ -155,12 +206,12 @@ def rivals(state: nn.Module | Mapping[str, Tensor]) -> dict[str, int]:
     the bound for codes of single symbols: their entropy, and codebooks and raw tensors, without a table or a header.
     Errors as for `encode`.
     """
-    _, ways = _plan(state, True)
     tensors = checked(state)
+    ways = [way for _, way in _plan(tensors, True) if way]
     tied = tied_names(tensors)
     plain = b"".join(_bits(tensor.cpu()).tobytes() for name, tensor in tensors.items() if name not in tied)
     streams = [stream for way in ways for stream in (way.gaps, way.codes) if stream]
-    rest = b"".join(way.book + way.steps + way.plain for way in ways)
+    rest = b"".join(part for way in ways for part in (way.book, way.steps, way.plain, way.raw))
     symbols = rest + b"".join(
         stream.symbols.astype(np.uint8 if len(stream.code.lengths) <= 256 else "<u2").tobytes() for stream in streams
     )
@@ -183,20 +234,17 @@ def profile(model: nn.Module, split: Split, *, batch_size: int = 1, cancel: Even
     return replace(found, file_bytes=file_bytes(model))
 
 
-def _plan(state: Any, huffman: bool) -> tuple[list[list[Any]], list[_Way]]:
-    """Return what the header says of each tensor, and the best way for each that is stored."""
-    tensors = checked(state)
+def _plan(tensors: Mapping[str, Tensor], huffman: bool) -> Iterator[tuple[list[Any], _Way | None]]:
+    """For each tensor what the header says of it, and the best way to store it, if it is stored."""
     places = {name: place for place, name in enumerate(tensors)}
     tied = tied_names(tensors)
-    entries: list[list[Any]] = []
-    ways: list[_Way] = []
     for name, tensor in tensors.items():
-        if name in tied:
-            entries.append([name, places[tied[name]]])
-        else:
-            ways.append(way := min(_ways(tensor, huffman), key=lambda way: way.cost))
-            entries.append([name, _word(tensor.dtype), list(tensor.shape), *way.entry])
-    return entries, ways
+        yield ([name, places[tied[name]]], None) if name in tied else _best(name, tensor, huffman)
+
+
+def _best(name: str, tensor: Tensor, huffman: bool) -> tuple[list[Any], _Way]:
+    way = min(_ways(tensor, huffman), key=lambda way: way.cost)
+    return [name, _word(tensor.dtype), list(tensor.shape), *way.entry], way
 
 
 @dataclass(frozen=True)
@@ -216,8 +264,8 @@ class _Stream:
     code: _Code
 
     @property
-    def bits(self) -> bytes:
-        return huffman_code.to_bits(self.symbols, self.code.lengths)
+    def bits(self) -> memoryview:
+        return huffman_code.in_bits(self.symbols, self.code.lengths)
 
 
 @dataclass(frozen=True)
@@ -225,7 +273,8 @@ class _Way:
     """One way to store a tensor."""
 
     stored: str
-    plain: bytes | memoryview = b""
+    tensor: Tensor | None = None  # of a raw one
+    plain: bytes = b""
     book: bytes = b""
     codes: _Stream | None = None
     gap_bits: int = 0
@@ -235,18 +284,27 @@ class _Way:
 
     @property
     def cost(self) -> int:
+        if self.tensor is not None:
+            return self.tensor.numel() * _DTYPES[self.stored].itemsize
         streams = sum(stream.code.cost for stream in (self.codes, self.gaps) if stream)
         return len(self.plain) + len(self.book) + len(self.steps) + streams + 2 * len(self.entry[1:])
 
     @property
-    def coded(self) -> bool:
-        return self.codes is not None or self.gaps is not None
+    def raw(self) -> Bytes:
+        """The numbers of a raw tensor; of a large one that is stored in its own dtype this is no copy."""
+        return b"" if self.tensor is None else _bits(self.tensor.to(_DTYPES[self.stored])).view(np.uint8).data
+
+    @property
+    def sections(self) -> list[Bytes]:
+        """Its bytes, for each of `_SECTIONS`."""
+        values = self.codes.bits if self.codes else self.plain
+        return [self.tables, self.book + self.steps, self.gaps.bits if self.gaps else b"", values, self.raw]
 
     @property
     def entry(self) -> list[Any]:
         """What the header says of it, after name, dtype and shape."""
         codes, gaps = self.codes, self.gaps
-        if not self.coded:
+        if self.tensor is not None:
             return [self.stored]
         k, tabled = (len(codes.code.lengths), int(codes.code.tabled)) if codes else (0, 0)
         runs = (self.gap_bits, len(gaps.symbols), int(gaps.code.tabled)) if gaps else (0, 0, 0)
@@ -258,52 +316,67 @@ class _Way:
         return b"".join(code.lengths.astype(np.uint8).tobytes() for code in codes)
 
 
+@dataclass(frozen=True)
+class _Numbers:
+    """A large tensor's elements as whole numbers with the same bits, part by part, each made when it is asked for."""
+
+    flat: Tensor  # [n]
+    kind: torch.dtype
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        for part in self.flat.split(_PART):
+            numbers = _bits(part.to(self.kind))
+            if self.kind.is_floating_point and (minus := numbers == 1 << (8 * numbers.itemsize - 1)).any():
+                numbers = np.where(minus, 0, numbers)  # -0.0
+            yield numbers
+
+
 def _ways(tensor: Tensor, huffman: bool) -> Iterator[_Way]:
     tensor = tensor.cpu()
-    small = _smallest(tensor)
-    numbers = _bits(small)
-    yield (raw := _Way(_word(small.dtype), numbers.view(np.uint8).data))  # not a copy of a large tensor
-    if len(numbers):
-        if tensor.is_floating_point() and (minus := numbers == 1 << (8 * numbers.itemsize - 1)).any():
-            numbers = np.where(minus, 0, numbers)  # -0.0
-        yield from _coded(_Way(_word(small.dtype)), numbers, raw.cost, huffman)
+    stored = _smallest(tensor)
+    yield (raw := _Way(_word(stored), tensor))
+    if tensor.numel():
+        yield from _coded(_Way(_word(stored)), _Numbers(tensor.reshape(-1), stored), raw.cost, huffman)
     if found := grid(tensor):
-        steps = _smallest(found.steps)
+        steps = found.steps.to(_smallest(found.steps))
         axis = -1 if found.axis is None else found.axis
-        codes = found.codes.to(torch.int8) if int(found.codes.abs().max()) <= 127 else found.codes
+        low, high = map(int, found.codes.aminmax())
+        codes = found.codes.to(torch.int8) if max(-low, high) <= 127 else found.codes
+        del found  # of a large tensor the room is needed
         on_grid = _Way(_word(codes.dtype), steps=_bits(steps).tobytes(), steps_entry=(_word(steps.dtype), axis))
-        yield from _coded(on_grid, _bits(codes), raw.cost, huffman)
+        yield from _coded(on_grid, _Numbers(codes.reshape(-1), codes.dtype), raw.cost, huffman)
 
 
-def _coded(way: _Way, numbers: NDArray[Any], limit: int, huffman: bool) -> Iterator[_Way]:
+def _coded(way: _Way, elements: _Numbers, limit: int, huffman: bool) -> Iterator[_Way]:
     """Fill `way` with the numbers [n], as codes and as gaps; 0 is their zero; as codes below `limit` bytes alone."""
+    n = len(elements.flat)
+    parts: Iterable[NDArray[Any]] = elements if n > _PART else list(elements)
+    first = next(iter(parts))
     book = codes = None
-    if len(np.unique(numbers[:_LOOK])) <= _BOOK:  # most large tensors need no more to be seen to have no codebook
-        book = numbers[:0]
-        for start in range(0, len(numbers), _PART):  # sorted all at once it would be in memory once more
-            ordered = np.sort(np.concatenate([book, numbers[start : start + _PART]]))  # much faster than np.unique
+    if len(np.unique(first[:_LOOK])) <= _BOOK:  # most large tensors need no more to be seen to have no codebook
+        book = first[:0]
+        for part in parts:  # sorted all at once they would be in memory once more
+            ordered = np.sort(np.concatenate([book, part]))  # much faster than np.unique
             book = np.concatenate([ordered[:1], ordered[1:][ordered[1:] != ordered[:-1]]])
             if len(book) > _BOOK:
                 break
     if book is not None and len(book) <= _BOOK:
-        codes = np.empty(len(numbers), np.min_scalar_type(len(book)))
-        for start in range(0, len(numbers), _PART):
-            codes[start : start + _PART] = np.searchsorted(book, numbers[start : start + _PART])
-    there_are = int(np.count_nonzero(numbers))
+        codes = np.empty(n, np.min_scalar_type(len(book)))
+        for at, part in enumerate(parts):
+            codes[at * _PART : (at + 1) * _PART] = np.searchsorted(book, part)
+    there_are = sum(int(np.count_nonzero(part)) for part in parts)
     dense = [] if book is None or codes is None else list(_with_book(way, book, codes, limit, huffman))
     # With a bit or two for each gap, or more: where that is too long, gaps need not be made.
-    least: float = 8 * numbers.itemsize
+    least: float = 8 * first.itemsize
     if book is not None and codes is not None and there_are:
-        first = int(book[0] == 0)  # without the zeros
-        wide = math.log2(max(len(book) - first, 1))
-        least = min(least, huffman_code.entropy(_times(codes, len(book))[first:]) if huffman else wide)
-    if there_are < len(numbers) and there_are * (2 - huffman + least) < 8 * min(
-        [limit, *(each.cost for each in dense)]
-    ):
-        there = np.flatnonzero(numbers)
-        bits, gaps = _gaps(there, len(numbers), huffman)
+        zeros = int(book[0] == 0)  # without them
+        wide = math.log2(max(len(book) - zeros, 1))
+        least = min(least, huffman_code.entropy(_times(codes, len(book))[zeros:]) if huffman else wide)
+    if there_are < n and there_are * (2 - huffman + least) < 8 * min([limit, *(each.cost for each in dense)]):
+        there = np.concatenate([at * _PART + np.flatnonzero(part) for at, part in enumerate(parts)])
+        bits, gaps = _gaps(there, n, huffman)
         sparse = replace(way, gap_bits=bits, gaps=gaps)
-        yield (plain := replace(sparse, plain=numbers[there].tobytes()))
+        yield (plain := replace(sparse, plain=b"".join(part[part != 0].tobytes() for part in parts)))
         if book is not None and codes is not None and len(book) > 1:  # 0 was the first of the book
             yield from _with_book(sparse, book[1:], codes[there] - 1, len(plain.plain), huffman)
     yield from dense
@@ -429,27 +502,42 @@ class _Reader:
     def __init__(self, tables: _Section, books: _Section, gaps: _Section, values: _Section, raw: _Section) -> None:
         self.tables, self.books, self.gaps, self.values, self.raw = tables, books, gaps, values, raw
 
-    def tensor(self, dtype: Any, shape: Any, stored: Any, *coded: Any) -> Tensor:
+    def tensor(self, dtype: Any, shape: Any, *how: Any) -> Tensor:
+        parts = self.parts(dtype, shape, *how)
+        flat = first = next(parts)  # what does not fit is found before there is memory for it
+        if len(first) < (n := _product(shape)):
+            flat = torch.empty(n, dtype=first.dtype)
+            flat[: len(first)] = first
+        place = len(first)
+        for part in parts:
+            flat[place : place + len(part)] = part
+            place += len(part)
+        return flat.reshape(shape)
+
+    def parts(self, dtype: Any, shape: Any, stored: Any, *coded: Any) -> Iterator[Tensor]:
+        """The elements of a tensor in a row, part by part, one at least: a large one need not be in memory."""
         kind, numbers_kind = _dtype(dtype), _dtype(stored)
         checks.instance("a shape", shape, list)
-        n = 1
-        for size in shape:
-            n = min(n * checks.whole("a size", size), 1 << 62)  # many sizes make no endless product
-        if coded:
-            wanted = numbers_kind if coded[5:] else kind
-            numbers = self._coded(n, numbers_kind, wanted, *(checks.whole("a number", each) for each in coded[:5]))
-            tensor = _tensor(numbers, wanted).reshape(shape)
-        else:
-            tensor = _tensor(_converted(self.raw.take(n * numbers_kind.itemsize), numbers_kind, kind), kind).reshape(
-                shape
-            )
-        if coded[5:]:
-            word, axis = coded[5:]
-            count = 1 if checks.whole("an axis", axis, -1, tensor.ndim - 1) < 0 else shape[axis]
-            steps = np.frombuffer(self.books.take(count * _dtype(word).itemsize), f"<u{_dtype(word).itemsize}").copy()
-            places = [count if place == axis else 1 for place in range(tensor.ndim)]
-            tensor = tensor.double() * _tensor(steps, _dtype(word)).double().reshape(places)
-        return tensor.to(kind)
+        n = _product(shape)
+        if not coded:
+            data, step = self.raw.take(n * numbers_kind.itemsize), _PART * numbers_kind.itemsize
+            for start in range(0, max(len(data), 1), step):
+                yield _tensor(_converted(data[start : start + step], numbers_kind, kind), kind)
+            return
+        wanted = numbers_kind if coded[5:] else kind
+        numbers = self._coded(n, numbers_kind, wanted, *(checks.whole("a number", each) for each in coded[:5]))
+        if not coded[5:]:
+            yield from (_tensor(part, kind) for part in numbers)
+            return
+        word, axis = coded[5:]
+        checks.whole("an axis", axis, -1, len(shape) - 1)
+        count, inner = (1, 1) if axis < 0 else (shape[axis], _product(shape[axis + 1 :]))
+        data, place = self.books.take(count * _dtype(word).itemsize), 0
+        steps = _tensor(_converted(data, _dtype(word), torch.float64), torch.float64)
+        for part in numbers:
+            which = torch.arange(place, place + len(part)) // inner % count if axis >= 0 else slice(None)
+            yield (_tensor(part, wanted).double() * steps[which]).to(kind)
+            place += len(part)
 
     def _coded(
         self,
@@ -461,36 +549,37 @@ class _Reader:
         bits: int,
         gaps: int,
         gaps_tabled: int,
-    ) -> NDArray[Any]:
-        """The numbers [n] in the dtype `kind`: of a codebook only its few are converted."""
+    ) -> Iterator[NDArray[Any]]:
+        """The numbers [n] in the dtype `kind`, part by part: of a codebook only its few are converted."""
         checks.whole("numbers in a codebook", k, 0 if bits else 1, _BOOK)
         lengths = self._lengths(k, tabled) if k else None  # the tables stand in this order
         there, count = None, n
         if bits:
             checks.whole("bits of a gap", bits, _GAP_BITS[0], _GAP_BITS[-1])
-            there = _positions(self._symbols(self.gaps, self._lengths(1 << bits, gaps_tabled), gaps), bits, n)
+            runs = np.concatenate(list(self._symbols(self.gaps, self._lengths(1 << bits, gaps_tabled), gaps)))
+            there = _positions(runs, bits, n)
             count = len(there)
         if lengths is None:
-            kept = _converted(self.values.take(count * stored.itemsize), stored, kind)
+            kept = iter([_converted(self.values.take(count * stored.itemsize), stored, kind)])
         else:
             book = _converted(self.books.take(k * stored.itemsize), stored, kind)
-            codes = self._symbols(self.values, lengths, count)
-            if codes.max(initial=0) >= k:
-                raise ValueError("a code leads out of its codebook")
-            kept = book[codes]
+            kept = (book[codes] for codes in self._symbols(self.values, lengths, count))
         if there is None:
             return kept
-        numbers = np.zeros(n, kept.dtype)
-        numbers[there] = kept
-        return numbers
+        numbers, place = np.zeros(n, f"<u{kind.itemsize}"), 0
+        for part in kept:
+            numbers[there[place : place + len(part)]] = part
+            place += len(part)
+        return iter([numbers])
 
     def _lengths(self, k: int, tabled: int) -> NDArray[Any]:
         return np.frombuffer(self.tables.take(k), np.uint8) if tabled else huffman_code.fixed_lengths(k)
 
-    def _symbols(self, section: _Section, lengths: NDArray[Any], n: int) -> NDArray[Any]:
-        symbols, used = huffman_code.from_bits(section.rest, lengths, n)
-        section.take(used)
-        return symbols
+    def _symbols(self, section: _Section, lengths: NDArray[Any], n: int) -> Iterator[NDArray[Any]]:
+        for symbols, used in huffman_code.pieces(section.rest, lengths, n):
+            yield symbols
+            end = used
+        section.take(end)
 
     def finish(self) -> None:
         if left := sum(len(each.rest) for each in vars(self).values()):
@@ -535,14 +624,21 @@ def _dtype(word: Any) -> torch.dtype:
     return _DTYPES[word]
 
 
-def _smallest(tensor: Tensor) -> Tensor:
-    """The tensor in the smallest floating-point dtype from which it comes back bit for bit."""
+def _product(shape: Sequence[Any]) -> int:
+    n = 1
+    for size in shape:
+        n = min(n * checks.whole("a size", size), 1 << 62)  # many sizes make no endless product
+    return n
+
+
+def _smallest(tensor: Tensor) -> torch.dtype:
+    """The smallest floating-point dtype from which the tensor comes back bit for bit; else its own dtype."""
     parts = tensor.reshape(-1).split(_PART)
     for word in _SMALLER.get(_word(tensor.dtype), ()):
         kind = _DTYPES[word]
         if all(np.array_equal(_bits(part.to(kind).to(tensor.dtype)), _bits(part)) for part in parts):
-            return tensor.to(kind)
-    return tensor
+            return kind
+    return tensor.dtype
 
 
 def _bits(tensor: Tensor) -> NDArray[Any]:

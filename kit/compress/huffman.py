@@ -9,7 +9,8 @@ Source: D. A. Huffman (1952), A method for the construction of minimum-redundanc
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +20,7 @@ from kit import checks
 
 Whole = NDArray[np.int64]
 LONGEST: Final = 16  # bits: a word and the 7 bits before it in its byte then fit into 24 bits
-_PART: Final = 1 << 18  # symbols encoded at a time, so that a large model is not in memory several times
+_PART: Final = 1 << 16  # symbols encoded at a time, so that a large model is not in memory several times
 _PIECE: Final = 1 << 15  # bytes decoded at a time, so that the tables of a piece stay in the processor's cache
 
 
@@ -100,9 +101,14 @@ def to_bits(symbols: NDArray[Any], lengths: Sequence[int] | NDArray[Any]) -> byt
     Raises:
         ValueError: as for `code_words`; or a symbol that has no word.
     """
+    return bytes(in_bits(symbols, lengths))
+
+
+def in_bits(symbols: NDArray[Any], lengths: Sequence[int] | NDArray[Any]) -> memoryview:
+    """As `to_bits`, without a copy."""
     words, found, symbols = code_words(lengths), _checked(lengths), np.asarray(symbols)
     if not len(symbols):
-        return b""
+        return memoryview(b"")
     whole = symbols.dtype.kind in "iu" and symbols.min() >= 0 and symbols.max() < len(found)
     parts = [symbols[start : start + _PART] for start in range(0, len(symbols), _PART)]
     if not whole or not all(found[part].all() for part in parts):
@@ -113,7 +119,8 @@ def to_bits(symbols: NDArray[Any], lengths: Sequence[int] | NDArray[Any]) -> byt
         some, bits = _in_a_row(words[part], found[part], place % 32)
         numbers[place // 32 : place // 32 + len(some)] |= some
         place += bits
-    return numbers.astype(">u4").tobytes()[: (length + 7) // 8]
+    numbers = numbers if sys.byteorder == "big" else numbers.byteswap(inplace=True)
+    return numbers.data.cast("B")[: (length + 7) // 8]
 
 
 def _in_a_row(words: Whole, sizes: Whole, offset: int) -> tuple[NDArray[Any], int]:
@@ -133,19 +140,32 @@ def _in_a_row(words: Whole, sizes: Whole, offset: int) -> tuple[NDArray[Any], in
 def from_bits(data: bytes | memoryview, lengths: Sequence[int] | NDArray[Any], n: int) -> tuple[Whole, int]:
     """Return the first `n` symbols [n] of what `to_bits` made, and how many bytes they take.
 
-    For every bit of a piece at once: which word would begin here, and where does the next one begin? Then from word to
-    word, a step a symbol. Memory: some 40 bytes a symbol, and `n` is at most 8 a byte of `data`.
+    Memory: a few bytes a symbol, and `n` is at most 8 a byte of `data`.
 
     Raises:
         ValueError: as for `code_words`; or the bits end before, or hold a word that is none.
+    """
+    every, place, end = np.zeros(0, dtype=np.int64), 0, 0
+    for symbols, used in pieces(data, lengths, n):
+        every = every if place else np.empty(n, symbols.dtype)  # what does not fit is found before
+        every[place : place + len(symbols)] = symbols
+        place, end = place + len(symbols), used
+    return every, end
+
+
+def pieces(
+    data: bytes | memoryview, lengths: Sequence[int] | NDArray[Any], n: int
+) -> Iterator[tuple[NDArray[Any], int]]:
+    """As `from_bits`, piece by piece, one at least: symbols, and how many bytes all up to them take.
+
+    For every bit of a piece at once: which word would begin here, and where does the next one begin? Then from word to
+    word, a step a symbol.
     """
     found = _checked(lengths)
     k = len(found)
     checks.whole("n", n)
     if n > 8 * len(data):
         raise ValueError(f"{n} symbols cannot stand in {len(data)} bytes.")
-    if n == 0:
-        return np.zeros(0, dtype=np.int64), 0
     longest = max(int(found.max(initial=0)), 1)
     order = np.lexsort((np.arange(k), found))
     order = order[found[order] > 0]
@@ -154,7 +174,8 @@ def from_bits(data: bytes | memoryview, lengths: Sequence[int] | NDArray[Any], n
     symbol_of = np.concatenate([np.repeat(order, spans), np.full(rest, k)])  # [2^longest]
     symbol_of = symbol_of.astype(np.min_scalar_type(k))
     step_of = np.concatenate([np.repeat(found[order], spans), np.ones(rest, dtype=np.int64)]).astype(np.uint8)
-    pieces: list[NDArray[Any]] = []
+    if n == 0:
+        yield symbol_of[:0], 0
     count, place = 0, 0  # symbols found, and the bit where the next one begins
     shifts = (24 - longest - np.arange(8)).astype(np.uint32)
     while count < n:
@@ -172,17 +193,16 @@ def from_bits(data: bytes | memoryview, lengths: Sequence[int] | NDArray[Any], n
         while at < end:
             places.append(at)
             at += steps[at]
+        if len(places) > n - count:
+            at = places[n - count]
         symbols = symbol_of[windows[np.array(places[: n - count], dtype=np.int64)]]
-        pieces.append(symbols)
+        if rest and symbols.max() == k:
+            raise ValueError("the bits hold a word that is none.")
         count += len(symbols)
         place = 8 * start + at
-    every = np.concatenate(pieces)
-    if every.max() == k:
-        raise ValueError("the bits hold a word that is none.")
-    used = (sum(int(found[piece].sum()) for piece in pieces) + 7) // 8
-    if used > len(data):
-        raise ValueError(f"the bits end before the last of {n} symbols.")
-    return every, used
+        if place > 8 * len(data):
+            raise ValueError(f"the bits end before the last of {n} symbols.")
+        yield symbols, (place + 7) // 8
 
 
 def _counts(counts: Any) -> Whole:

@@ -21,6 +21,7 @@ from kit.compress.encode import MAGIC, decode
 from kit.files import disk
 from kit.prune import plain
 from kit.prune.joints import LAYERS, TransposedLinear, exchanged
+from kit.prune.plain import is_plain
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SIDES = ("in_features", "out_features", "in_channels", "out_channels")
@@ -76,6 +77,7 @@ def low_rank(
     energy: float | None = None,
     rank: int | Mapping[str, int] | None = None,
     budget: float | None = None,
+    share: bool = False,
 ) -> Factored:
     """A copy of `model` with linear layers and convolutions in two where that is smaller.
 
@@ -93,6 +95,7 @@ def low_rank(
         budget: share of the model's parameters to be left at most, in (0, 1]: ranks are chosen for all layers
             together, singular value by singular value, so that the product of the shares of energy that the layers keep
             is large (Zhang et al. 2015, arXiv:1505.06798, section 2.4, there for operations).
+        share: whether the tensors that stay are those of `model` itself: for copies that nobody changes.
 
     Raises:
         TypeError: an argument of another type.
@@ -104,10 +107,11 @@ def low_rank(
         raise ValueError(
             f"give one of energy, rank and budget; got {', '.join(f'{k}={v!r}' for k, v in given.items())}."
         )
-    for name, share in (("energy", energy), ("budget", budget)):
-        if share is not None and checks.share(name, share) == 0:
-            raise ValueError(f"{name} must lie in (0, 1]; got {share!r}.")
-    factored = plain(model)
+    for name, part in (("energy", energy), ("budget", budget)):
+        if part is not None and checks.share(name, part) == 0:
+            raise ValueError(f"{name} must lie in (0, 1]; got {part!r}.")
+    checks.instance("share", share, bool)
+    factored = plain(model, [*model.parameters(), *model.buffers()] if share and is_plain(model) else ())
     layers, kept = _layers(factored)
     if rank is not None:
         ranks = _given(rank, layers)

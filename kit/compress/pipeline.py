@@ -17,6 +17,7 @@ from torch import nn
 
 from kit import checks, files, measure, prune, sizes, training
 from kit.compress.encode import Encoded, Ledger, decoded, encode
+from kit.compress.encode import ledger as written
 from kit.compress.low_rank import low_rank
 from kit.compress.quantise import fine_tune_quantised, quantise
 from kit.compress.share import fine_tune as tune_codebooks
@@ -226,15 +227,20 @@ class Compression:
                 self._models.move_to_end(key)
                 return self._models[key]
         before = self.model(lossy[-2][1], callbacks=callbacks, cancel=cancel)
+        with self._models_lock:  # first, so that there is never one more in memory; what was just asked for stays
+            while len(self._models) >= max(2, MODEL_BYTES // self._bytes):
+                self._models.popitem(last=False)
+        if self.large:
+            give_back()
         with training.interruptible(self.dense, cancel, f"before the step {lossy[-1][0]!r} was done"):
             made = _STEPS[lossy[-1][0]](before, self.dataset, key, {"callbacks": callbacks, "cancel": cancel}).eval()
         del before  # of a large model the room is needed
         if self.large:
             give_back()
         with self._models_lock:
+            if self.large and len(lossy) == 3 and lossy[1][0] == "pruned" and not key.epochs:
+                self._models.pop(lossy[1][1], None)  # made again in a moment; its room is needed for the file
             self._models[key] = made
-            while len(self._models) > max(2, MODEL_BYTES // self._bytes):
-                self._models.popitem(last=False)
         return made
 
     def encoded(self, recipe: Recipe) -> Encoded:
@@ -262,13 +268,18 @@ class Compression:
         return Ledger(0, 0, 0, 0, header=length - self._bytes, raw=self._bytes)
 
     def ledger(self, recipe: Recipe, *, cancel: Event | None = None) -> Ledger:
-        """Where the bytes of the file are, remembered; as `encoded`. `cancel` is looked at between tensors."""
+        """Where the bytes of the file are, remembered; as `encoded`, but the file is never there as a whole.
+
+        `cancel` is looked at between tensors, and between parts of a large one.
+        """
         if recipe.key not in self._ledgers:
+            if self.large:
+                give_back()  # what forward passes took
             with training.interruptible(self.dense, cancel, "while the file was written"):
                 if recipe.key == NOTHING:
                     ledger = self._plain(files.length(self.dense, sparse=False))
                 else:
-                    ledger = self.encoded(recipe).ledger
+                    ledger = written(self.model(recipe), huffman=recipe.huffman)
             self._ledgers[recipe.key] = ledger
             if self.large:
                 give_back()
@@ -317,7 +328,7 @@ class Compression:
 
 
 def _factored(model: nn.Module, dataset: Dataset, recipe: Recipe, how: dict[str, Any]) -> nn.Module:
-    smaller = low_rank(model, energy=recipe.energy).model
+    smaller = low_rank(model, energy=recipe.energy, share=not training.is_small(model)).model
     return _tuned(prune.fine_tune, smaller, dataset, recipe, how)
 
 

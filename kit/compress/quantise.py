@@ -33,7 +33,7 @@ CALIBRATION_NUMBERS = 50_000  # that come into a layer with a batch, at most
 CALIBRATION_BATCH = 256
 _CLIPS = 20  # steps that are tried
 _LOOK_ROWS, _LOOK = 16, 4096  # numbers by which most tensors are seen to be on no grid
-PART = 1 << 20  # numbers that are compared at once
+PART = 1 << 18  # numbers that are compared at once
 _STEP_BITS = 11  # of a step's mantissa: float16 holds them
 
 
@@ -118,7 +118,8 @@ def quantise(
     levels = _levels(quantised, bits, per, symmetric, clip)
     with torch.no_grad():
         for weight, each in levels.items():
-            weight.copy_(each.nearest(weight))
+            for part in _parts(weight, next((axis for axis, size in enumerate(each.step.shape) if size > 1), None)):
+                part.copy_(each.nearest(part))
     if activations is not None:
         _calibrate(quantised, plain(model), activations, clip, dataset, cancel)
     return quantised
@@ -204,13 +205,13 @@ def levels_for(
     checks.whole("bits", bits, LEAST_BITS, MOST_BITS)
     if axis is not None:
         checks.whole("axis", axis, 0, tensor.ndim - 1)
-    if not (tensor.is_floating_point() and tensor.numel() and tensor.isfinite().all()):
+    if not (tensor.is_floating_point() and tensor.numel() and _finite(tensor)):
         came = f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
         raise ValueError(f"tensor must hold finite floating-point numbers, one or more; got {came}.")
     rows = tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
     over = [other for other in range(tensor.ndim) if other != axis]
     if symmetric:
-        high = rows.abs().amax(over, keepdim=True).double()
+        high = torch.maximum(rows.amax(over, keepdim=True), -rows.amin(over, keepdim=True)).double()
         low, count, kept = -high, 2**bits - 2, bits - 1
     else:
         low = rows.amin(over, keepdim=True).clamp(max=0).double()
@@ -229,16 +230,32 @@ def levels_for(
         most = (number.max / step).floor()  # beyond it is infinity
         return Levels(step, least.clamp(min=-most), (least + count).clamp(max=most))
 
+    def lost(levels: Levels) -> Any:
+        return sum((levels.nearest(part) - part).square_().sum(over, keepdim=True) for part in _parts(rows, axis))
+
     best = fitted(1.0)
     if clip:
-        error = (best.nearest(rows) - rows).square().sum(over, keepdim=True)
+        error = lost(best)
         for at in range(1, _CLIPS):
             tried = fitted(1 - at / _CLIPS)
-            now = (tried.nearest(rows) - rows).square().sum(over, keepdim=True)
+            now = lost(tried)
             pairs = [(best.step, tried.step), (best.low, tried.low), (best.high, tried.high)]
             best = Levels(*(torch.where(now < error, new, old) for old, new in pairs))
             error = torch.minimum(now, error)
     return best
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.stack(tensor.detach().aminmax()).isfinite().all())  # torch's own makes copies
+
+
+def _parts(tensor: Tensor, axis: int | None) -> Sequence[Tensor]:
+    """Views of a tensor, cut across another axis than the one that has steps: large ones shall not be there twice."""
+    others = [other for other in range(tensor.ndim) if other != axis]
+    if not others or tensor.numel() <= 4 * PART:
+        return [tensor]
+    longest = max(others, key=lambda other: tensor.shape[other])
+    return tensor.split(max(1, 4 * PART * tensor.shape[longest] // tensor.numel()), longest)
 
 
 def grid(tensor: Tensor) -> Grid | None:
@@ -250,41 +267,49 @@ def grid(tensor: Tensor) -> Grid | None:
     checks.instance("tensor", tensor, Tensor)
     if not tensor.is_floating_point() or not tensor.numel():
         return None
-    if not bool(torch.stack(tensor.aminmax()).isfinite().all()):
+    if not _finite(tensor):
         return None
-    values, tensor = None, tensor.detach()
+    tensor = tensor.detach()
     for axis in (None, 0, 1) if tensor.ndim > 1 else (None,):
+        moved = tensor.reshape(1, -1) if axis is None else tensor.movedim(axis, 0)
         # A part of what is on a grid is on one, too: to see that a large tensor is on none a part is enough.
-        few = tensor.reshape(1, -1) if axis is None else tensor.movedim(axis, 0)[:_LOOK_ROWS].flatten(1)
-        if _divided(few[:, :_LOOK].double().numpy()) is None:
-            continue
-        values = tensor.double().numpy() if values is None else values
-        rows = values.reshape(1, -1) if axis is None else np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
-        if (found := _divided(rows)) is not None:
+        few = moved if axis is None else moved[:_LOOK_ROWS].flatten(1)
+        if _divided(few[:, :_LOOK]) is not None and (found := _divided(moved.flatten(1))) is not None:
             steps, codes = found
-            shape = values.shape if axis is None else np.moveaxis(values, axis, 0).shape
-            codes = codes.reshape(shape) if axis is None else np.moveaxis(codes.reshape(shape), 0, axis)
+            codes = codes.reshape(tensor.shape) if axis is None else np.moveaxis(codes.reshape(moved.shape), 0, axis)
             return Grid(torch.from_numpy(steps), torch.from_numpy(np.ascontiguousarray(codes)), axis)
     return None
 
 
-def _divided(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def _divided(rows: Tensor) -> tuple[np.ndarray, np.ndarray] | None:
     """Each row [n] by its greatest common divisor: these [r], and the quotients [r, n], if all are within 8 bits."""
     most = 2**MOST_BITS - 1
-    sizes = np.abs(rows)
-    largest = sizes.max(1, keepdims=True)
-    least = np.where(sizes > 0, sizes, np.inf).min(1, keepdims=True)
-    if (largest > most * least).any():
-        return None
+    parts = rows.split(max(1, PART // len(rows)), 1)  # as float64 they take two or four times as much
+    largest, least = np.zeros((len(rows), 1)), np.full((len(rows), 1), np.inf)
+    for part in parts:
+        sizes = np.abs(part.double().numpy())
+        largest = np.maximum(largest, sizes.max(1, keepdims=True))
+        least = np.minimum(least, np.where(sizes > 0, sizes, np.inf).min(1, keepdims=True))
+        if (largest > most * least).any():
+            return None
     # Times a power of two, numbers on a grid are whole: a step has at most 24 bits, and is at least the least over 255.
     shift = 32 - np.frexp(np.where(largest > 0, least, 1.0))[1]
-    scaled = np.ldexp(rows, shift)  # below 2^41
-    whole = scaled.astype(np.int64)
-    common = np.gcd.reduce(whole, axis=1, keepdims=True)
-    codes = whole // np.maximum(common, 1)
-    if (scaled != whole).any() or np.abs(codes).max() > most:
+    common = np.zeros((len(rows), 1), np.int64)
+    for part in parts:
+        scaled = np.ldexp(part.double().numpy(), shift)  # below 2^41
+        whole = scaled.astype(np.int64)
+        if (scaled != whole).any():
+            return None
+        common = np.gcd(common, np.gcd.reduce(whole, axis=1, keepdims=True))
+    by = np.maximum(common, 1)
+    if (np.ldexp(largest, shift).astype(np.int64) // by > most).any():
         return None
-    return np.ldexp(common.astype(float), -shift)[:, 0], codes.astype(np.int16)
+    codes = np.empty(rows.shape, np.int16)
+    for place, part in zip(
+        np.split(codes, range(parts[0].shape[1], rows.shape[1], parts[0].shape[1]), 1), parts, strict=True
+    ):
+        place[:] = np.ldexp(part.double().numpy(), shift).astype(np.int64) // by
+    return np.ldexp(common.astype(float), -shift)[:, 0], codes
 
 
 def sqnr(model: nn.Module, smaller: nn.Module) -> dict[str, float]:
@@ -334,7 +359,7 @@ def _levels(
     found = {}
     for name, count in by_name.items():
         checks.whole("bits", count, LEAST_BITS, MOST_BITS)
-        if not weights[name].isfinite().all():
+        if weights[name].numel() and not _finite(weights[name]):
             raise ValueError(f"model: weight {name!r} holds NaN or infinity, which is on no grid.")
         if weights[name].numel():
             axis = _outputs(model.get_submodule(name.rpartition(".")[0])) if per == "channel" else None

@@ -23,7 +23,7 @@ from kit.prune.plain import is_plain
 Start = Literal["linear", "density", "random"]
 STARTS: tuple[Start, ...] = get_args(Start)
 
-PART = 1 << 20  # numbers that are rounded at once: a large table of embeddings is not in memory several times
+PART = 1 << 18  # numbers that are rounded at once: a large table of embeddings is not in memory several times
 BLOCK = 16  # numbers of which the sum is remembered
 ITERATIONS = 1000  # of k-means, of some microseconds each; only many clusters of many weights would go on for longer
 
@@ -222,7 +222,8 @@ class _Clusters:
     def __init__(self, weight: nn.Parameter) -> None:
         self.weight = weight
         self.values, codes = weight.detach().unique(return_inverse=True)
-        self.codes = codes.flatten()  # [n], the place of each weight's value
+        # [n], the place of each weight's value; places of 64 bits would be twice the model.
+        self.codes = codes.flatten().int()
         self.first = torch.empty(len(self.values), dtype=torch.long)  # [k], a weight that has it
         self.first[self.codes] = torch.arange(len(self.codes))
         self.zero = (self.values == 0).nonzero().flatten()
@@ -232,11 +233,11 @@ class _Clusters:
         wide = gradient.flatten().to(torch.promote_types(gradient.dtype, torch.float32))  # 256 + 1 is 256 in bfloat16
         sums = wide.new_zeros(len(self.values)).index_add_(0, self.codes, wide)
         sums[self.zero] = 0
-        return sums[self.codes].to(gradient.dtype).view_as(gradient)
+        return sums.index_select(0, self.codes).to(gradient.dtype).view_as(gradient)
 
     def hold(self) -> None:
         """All move alike, but for the last bit of a number, which an optimiser may round one way or the other."""
-        self.weight.copy_(self.weight.flatten()[self.first][self.codes].view_as(self.weight))
+        self.weight.copy_(self.weight.flatten()[self.first].index_select(0, self.codes).view_as(self.weight))
 
 
 class _Hold(training.Callback):

@@ -124,7 +124,8 @@ class CompressionExplorer(PinningExplorer[Settings, Answer]):
 
         bar = ProgressCallback(self.progress)
         step = self._compression.step(recipe, callbacks=[bar], cancel=cancel, on_slice=show)
-        for _, each in recipe.steps:  # what the figures show, while it can be cancelled
+        # What the figures show, while it can be cancelled; backwards, so that few models are there at once.
+        for _, each in reversed(recipe.steps):
             self._compression.ledger(each, cancel=cancel)
         self._took = self._took or time.perf_counter() - began
         return Answer(settings, step)

@@ -19,7 +19,7 @@ from kit.plots.curves import SIZE_AXES, Curve, Label, Panel, Trace
 from kit.plots.prune import layer_rows, row_axis, row_margin
 
 BINS = 61
-PART = 1 << 20  # numbers that are counted at once
+PART = 1 << 18  # numbers that are counted at once
 MANY = 1 << 16  # values, of which no picture is drawn
 FEW_DECIBELS = 10.0  # a bar too short for a text
 BIT_DECIBELS = 20 * math.log10(2)  # a bit more halves the step of a grid
