@@ -231,18 +231,23 @@ def tokens(path: Path | str | None = None) -> Pieces:
 def embeddings(model: Any, inputs: Tensor, *, cancel: Event | None = None) -> Tensor:
     """What `model.embed` makes of many texts, 32 at a time, in evaluation mode. [n, length] -> [n, width], float32.
 
+    Texts of about the same length go together, so that little is computed for what pads.
+
     Raises:
         TypeError: a model without `embed`.
+        ValueError: inputs of another shape.
         training.Cancelled: `cancel` was set.
     """
     if not callable(getattr(model, "embed", None)):
         raise TypeError(f"model must have embed(ids), as pretrained.minilm() has; got {type(model).__name__}.")
-    found = []
+    if inputs.ndim != 2:
+        raise ValueError(f"inputs must be ids of tokens [n, length]; got {_kind(inputs)}.")
+    order, found = inputs.count_nonzero(1).argsort(), []
     with inference.mode(model, training=False):
-        for done, part in enumerate(inputs.split(BATCH)):
+        for done, rows in enumerate(order.split(BATCH)):
             inference.check_cancel(cancel, f"after {done * BATCH} of {len(inputs)} texts")
-            found.append(model.embed(part).float())
-    return torch.cat(found)
+            found.append(model.embed(inputs[rows]).float())
+    return torch.cat(found)[order.argsort()]
 
 
 def probe(model: Encoder, dataset: Dataset, *, seed: int = 0, cancel: Event | None = None) -> Encoder:

@@ -231,6 +231,18 @@ def test_rank_correlation_refuses(first: Tensor, second: Tensor, settings: Any, 
         pretrained.rank_correlation(first, second, **settings)
 
 
+def test_texts_of_one_length_go_together_and_come_back_in_their_order(checkpoint: Path) -> None:
+    model, lengths = pretrained.encoder(checkpoint), []
+    ids = torch.randint(1, 50, (96, 12), generator=torch.Generator().manual_seed(0))
+    ids[:, 3:] *= (torch.arange(96) % 3 == 0).long()[:, None]  # every third text is long
+    model.bert.register_forward_pre_hook(
+        lambda _, arguments, named: lengths.append(named["input_ids"].shape[1]), with_kwargs=True
+    )
+    found = pretrained.embeddings(model, ids)
+    assert lengths == [3, 3, 12]
+    torch.testing.assert_close(found, torch.cat([model.embed(row[None]) for row in ids]).detach())
+
+
 def test_embeddings_refuse_and_can_be_cancelled(checkpoint: Path) -> None:
     from threading import Event
 
@@ -242,6 +254,8 @@ def test_embeddings_refuse_and_can_be_cancelled(checkpoint: Path) -> None:
         pretrained.embeddings(pretrained.encoder(checkpoint), torch.ones(40, 4, dtype=torch.long), cancel=stop)
     with pytest.raises(TypeError, match=r"^model must have embed"):
         pretrained.embeddings(BagOfWords(9, 2), torch.ones(2, 2, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"^inputs must be ids of tokens \[n, length\]; got int64 of shape \(4,\)\.$"):
+        pretrained.embeddings(pretrained.encoder(checkpoint), torch.ones(4, dtype=torch.long))
 
 
 def write_header(path: Path, entries: dict[str, Any]) -> None:
