@@ -26,7 +26,7 @@ M = TypeVar("M", bound=nn.Module)
 SMALL_MODEL = 1_000_000  # parameters
 BATCHES = (64, 256, 1024)  # samples a pass; a convolution's activations leave the cache early, a small MLP's late
 FEW = 8  # samples of a first pass: of a large model 64 take a second
-SLOW_SECONDS = 0.2  # for a pass of a model that is slower than that with 64
+SLOW_SECONDS = 0.1  # for a pass of a model that is slower than that with 64
 TRIES = 3  # timings of each, of which the shortest counts: other work on the machine only ever adds
 REMEMBERED = 1000  # architectures
 
@@ -192,7 +192,7 @@ def batch_for(model: nn.Module, inputs: Tensor, *, seconds: float) -> int:
         model: as for `ask`.
         inputs: [n, ...]; a ValueError where there is none.
         seconds: above 0. Where 64 samples take longer, it is 64 all the same; but of a large model (see `is_small`)
-            that needs more than 0.2 s for them, as many as it answers in that time, 8, 16 or 32, by passes over 8.
+            that needs more than 0.1 s for them, as many as it answers in that time, 8, 16 or 32, by passes over 8.
     """
     checks.number("seconds", seconds, above=0)
     if not len(inputs):
