@@ -107,6 +107,20 @@ def sleeps(config: Config) -> float:
     return config["x"]
 
 
+class Outlasts:
+    """Until a file is there, and so long that what is killed meanwhile cannot answer; at once where it is there."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __call__(self, config: Config) -> float:
+        waited = not self.file.exists()
+        while not self.file.exists():
+            time.sleep(0.05)
+        time.sleep(5 * waited)
+        return config["x"]
+
+
 class Locked:
     def __init__(self) -> None:
         self.lock = Lock()

@@ -100,22 +100,22 @@ def test_memory_that_a_worker_does_not_get_is_a_failed_trial(nodes: Any) -> None
     assert {trial.error for trial in study.trials} == {"", "MemoryError: "}
 
 
-def test_a_node_that_is_gone_takes_no_trial_with_it(nodes: Any) -> None:
-    lost = next(iter(nodes.worker_nodes))
+def test_a_node_that_is_gone_takes_no_trial_with_it(nodes: Any, tmp_path: Path) -> None:
+    lost, gone = next(iter(nodes.worker_nodes)), tmp_path / "gone"
     spans: list[Span] = []
 
     def on_span(span: Span) -> None:
         spans.append(span)
         if len({each.worker for each in spans}) == 3 and lost in nodes.worker_nodes:
             nodes.remove_node(lost, allow_graceful=False)
+            gone.touch()
 
     study = cluster.run(
-        Study(SPACE), objectives.sleeps, Random(SEED), budget=16, address=nodes.address, on_span=on_span
+        Study(SPACE), objectives.Outlasts(gone), Random(SEED), budget=16, address=nodes.address, on_span=on_span
     )
     assert lost not in nodes.worker_nodes
     assert subjects(study) == expected(16)
-    broken = [span.status for span in spans if span.end is not None and span.status != "done"]
-    assert broken in (["died"], [])  # none where the node went between two trials
+    assert [span.status for span in spans if span.end is not None and span.status != "done"] == ["died"]
 
 
 def test_a_driver_that_is_killed_goes_on_where_it_was(nodes: Any, tmp_path: Path) -> None:
