@@ -205,7 +205,7 @@ def levels_for(
     checks.whole("bits", bits, LEAST_BITS, MOST_BITS)
     if axis is not None:
         checks.whole("axis", axis, 0, tensor.ndim - 1)
-    if not (tensor.is_floating_point() and tensor.numel() and _finite(tensor)):
+    if not (tensor.is_floating_point() and tensor.numel() and finite(tensor)):
         came = f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
         raise ValueError(f"tensor must hold finite floating-point numbers, one or more; got {came}.")
     rows = tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
@@ -245,8 +245,9 @@ def levels_for(
     return best
 
 
-def _finite(tensor: Tensor) -> bool:
-    return bool(torch.stack(tensor.detach().aminmax()).isfinite().all())  # torch's own makes copies
+def finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite, without the copies that torch's own makes."""
+    return not tensor.numel() or bool(torch.stack(tensor.detach().aminmax()).isfinite().all())
 
 
 def _parts(tensor: Tensor, axis: int | None) -> Sequence[Tensor]:
@@ -265,9 +266,7 @@ def grid(tensor: Tensor) -> Grid | None:
     their greatest common divisor, found on whole numbers. So nothing needs to be known of how the tensor was made.
     """
     checks.instance("tensor", tensor, Tensor)
-    if not tensor.is_floating_point() or not tensor.numel():
-        return None
-    if not _finite(tensor):
+    if not tensor.is_floating_point() or not tensor.numel() or not finite(tensor):
         return None
     tensor = tensor.detach()
     for axis in (None, 0, 1) if tensor.ndim > 1 else (None,):
@@ -359,7 +358,7 @@ def _levels(
     found = {}
     for name, count in by_name.items():
         checks.whole("bits", count, LEAST_BITS, MOST_BITS)
-        if weights[name].numel() and not _finite(weights[name]):
+        if not finite(weights[name]):
             raise ValueError(f"model: weight {name!r} holds NaN or infinity, which is on no grid.")
         if weights[name].numel():
             axis = _outputs(model.get_submodule(name.rpartition(".")[0])) if per == "channel" else None

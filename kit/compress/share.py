@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kit import checks, training
+from kit.compress.quantise import finite
 from kit.data import Dataset
 from kit.inference import light_copy
 from kit.prune import plain, prunable
@@ -68,7 +69,7 @@ def share(
     with torch.no_grad():
         for at, (name, count) in enumerate(_counts(clusters, weights).items()):
             weight = weights[name]
-            if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
+            if not finite(weight):
                 raise ValueError(f"model: weight {name!r} holds NaN or infinity, which no codebook can stand for.")
             if weight.any():
                 book = _book(weight, count, start, [seed, at])

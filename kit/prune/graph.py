@@ -27,16 +27,7 @@ from kit import checks, inference, training
 from kit.data import Dataset
 from kit.prune.blocks import whole_heads
 from kit.prune.groups import Group, Side
-from kit.prune.joints import (
-    CUTTABLE,
-    LAYERS,
-    first_line,
-    hooked,
-    is_depthwise,
-    straightened,
-    tensors,
-    watch,
-)
+from kit.prune.joints import CUTTABLE, LAYERS, first_line, hooked, is_depthwise, straightened, tensors, watch
 
 Item = tuple[Any, bool, list[Any]]  # a node, whether by its outputs; the positions there, with the channel at each
 
