@@ -201,6 +201,77 @@ def test_figures_under_the_main_one_give_way_to_a_newer_move(toy: WithDetail, mo
     assert "kit-bright" in toy.figures["detail"]._dom_classes
 
 
+class WithCursor(ToyExplorer):
+    """A mark that a hand moves at once."""
+
+    _cursor = 0
+
+    def _preview(self, settings: int) -> None:
+        self._cursor = settings
+
+    def _draw_marks(self, answer: Answer) -> None:
+        if not self._worker.newer:
+            self._preview(answer.settings)
+
+
+@pytest.mark.parametrize("between", ["the move and its request", "the question and the drawing"])
+def test_an_answer_that_is_late_does_not_take_back_what_a_hand_has_moved(
+    between: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker draws between what a hand moves and what it asks for; the hand moves while the worker draws."""
+    toy = WithCursor()
+    toy.wait(PATIENCE)
+    late, request, preview = toy._latest(), WithCursor._request, WithCursor._preview
+    drawing, moved = Event(), Event()
+
+    def asked(self: WithCursor, job: Callable[[Event], None]) -> None:
+        moved.set()
+        time.sleep(0.2)
+        request(self, job)
+
+    def drawn(self: WithCursor, settings: int) -> None:
+        if settings == late.settings:
+            drawing.set()
+            time.sleep(0.2)
+        preview(self, settings)
+
+    def draw(_: Event) -> None:
+        if first:
+            moved.wait(PATIENCE)
+        toy._mark(late)
+        time.sleep(0.2)
+
+    first = between == "the move and its request"
+    toy._request(draw)
+    if first:
+        monkeypatch.setattr(WithCursor, "_request", asked)
+    else:
+        monkeypatch.setattr(WithCursor, "_preview", drawn)
+        assert drawing.wait(PATIENCE)
+    toy.set(tosses=20)
+    for _ in range(30):  # before the answer to the move hides it
+        assert toy._cursor == 20
+        time.sleep(0.01)
+    toy.wait(PATIENCE)
+    assert toy._cursor == 20
+    toy.close()
+
+
+def test_an_error_that_is_late_does_not_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = WithCursor()
+    toy.wait(PATIENCE)
+    toy.tosses.value = 20
+    toy.wait(PATIENCE)
+    monkeypatch.setattr(type(toy._worker), "newer", True)
+    toy._preview(30)
+    toy._back()
+    assert toy._cursor == 30
+    monkeypatch.undo()
+    toy._back()
+    assert toy._cursor == 20
+    toy.close()
+
+
 def test_curves_grow_once_the_hand_rests(toy: WithDetail) -> None:
     settle(toy, tosses=20)
     time.sleep(0.05)

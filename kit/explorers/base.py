@@ -295,7 +295,8 @@ class Explorer(Tooled, Generic[S, A]):
             self._spoken = self.status.value
 
     def _mark(self, answer: A) -> None:
-        self._draw_marks(answer)
+        with self._lock:  # no hand moves on between the question whether one did, and what is drawn
+            self._draw_marks(answer)
         self.ghost.values = [] if self._kept is None else self._here(self._kept.answer, answer.settings)
 
     def _said(self, answer: A) -> str:
@@ -366,7 +367,9 @@ class Explorer(Tooled, Generic[S, A]):
         """Take back what was previewed or came in part: show the last answer, and say so."""
         if (answer := self._answered) is None:
             return "There is no answer yet."
-        self._preview(answer.settings)
+        with self._lock:
+            if not self._worker.newer:
+                self._preview(answer.settings)
         self._mark(answer)
         self._paint_all(answer, self._first)
         return f"The picture shows the last answer: {self._said(answer)}"
