@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import traitlets
 
 from kit import training
-from kit.explorers.marks import STATIC, Fit, script, style_tag
+from kit.explorers.marks import Fit, script, style_tag
 from kit.plots.curves import Panel
 
 WHOLE = {"width": "100%", "overflow": "hidden"}
@@ -59,8 +59,8 @@ class LiveFigure(go.FigureWidget):
     for tens of milliseconds, in which the next move of a slider waits. Nothing here needs them.
     """
 
-    _esm = script("\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("labels.js", "figure.js")))
-    _plotly = script(str(go.FigureWidget._esm))
+    _esm = script("heed.js", "labels.js", "figure.js")
+    _plotly: Any = traitlets.Unicode(str(go.FigureWidget._esm)).tag(sync=True)
     labels: Any = traitlets.List().tag(sync=True)  # names, for which the page finds room
     home: Any = traitlets.List().tag(sync=True)  # ranges of the axes that a double click goes back to
     clicked: Any = traitlets.List().tag(sync=True)
@@ -71,7 +71,6 @@ class LiveFigure(go.FigureWidget):
         self._config: dict[str, Any] = {**self._config, **how}
         self._panel = panel
         self._name(panel)
-        self.on_msg(self._asked)
         self.open()
 
     def open(self) -> None:
@@ -79,10 +78,9 @@ class LiveFigure(go.FigureWidget):
         if "_panel" in vars(self):
             super().open()
 
-    def _asked(self, _: Any, content: Any, buffers: Any) -> None:
-        """The page has missed a painting while it read plotly."""
-        if content == {"whole": True}:
-            self.send_state(["_widget_data", "_widget_layout"])
+    def send_state(self, key: Any = None) -> None:
+        """Send a page that asks for all what may have changed: it has plotly, which is five megabytes."""
+        super().send_state(["_widget_data", "_widget_layout", "labels", "home"] if key is None else key)
 
     def get_state(self, *asked: Any, **how: Any) -> dict[str, Any]:
         """What a page is told. A page that was opened later learns what the figure shows now, not how it began."""

@@ -18,21 +18,21 @@ def style_tag(name: str) -> str:
     return f"<style>{(STATIC / name).read_text(encoding='utf-8')}</style>"
 
 
-def script(text: str) -> Any:
-    """A widget's JavaScript as a trait: given a path, anywidget keeps each widget for as long as its class."""
-    return traitlets.Unicode(text).tag(sync=True)
+def script(*names: str) -> Any:
+    """Files of JavaScript as a widget's trait: given a path, anywidget keeps each widget for as long as its class."""
+    return traitlets.Unicode("\n".join((STATIC / name).read_text(encoding="utf-8") for name in names)).tag(sync=True)
 
 
 class Fit(anywidget.AnyWidget):
     """Refits the explorer's figures whenever its width changes (`static/fit.js`)."""
 
-    _esm = script((STATIC / "fit.js").read_text(encoding="utf-8"))
+    _esm = script("fit.js")
 
 
 class Desk(anywidget.AnyWidget):
     """Copies to the clipboard, saves files, takes pictures, and names sliders for screen readers (`static/desk.js`)."""
 
-    _esm = script((STATIC / "desk.js").read_text(encoding="utf-8"))
+    _esm = script("heed.js", "desk.js")
     meanings: Any = traitlets.Dict().tag(sync=True)  # tooltips, by the text before a control
 
 
@@ -50,7 +50,7 @@ class Mark(anywidget.AnyWidget):
     Values are in the units of the figure.
     """
 
-    _esm = script((STATIC / "mark.js").read_text(encoding="utf-8"))
+    _esm = script("heed.js", "mark.js")
     kind = traitlets.Enum(("point", "bars", "trials", "cursor", "expected")).tag(sync=True)
     values: Any = traitlets.List().tag(sync=True)
     at = traitlets.Float(0.0).tag(sync=True)  # the one number that moves while a slider is dragged

@@ -21,7 +21,7 @@ from kit.data import Dataset
 from kit.explorers import watch
 from kit.explorers.base import A, Explorer, S
 from kit.explorers.controls import HELP, TOOLS, Action, Control, Row
-from kit.explorers.marks import STATIC, script
+from kit.explorers.marks import script
 from kit.measure import Estimate, Profile, SizeName
 from kit.plots.curves import SIZE_AXES, Curve, amount
 
@@ -69,7 +69,7 @@ class Enter(anywidget.AnyWidget):
     The field's value changes on leaving it, too, and its message of Enter may come before the last letters.
     """
 
-    _esm = script((STATIC / "enter.js").read_text(encoding="utf-8"))
+    _esm = script("enter.js")
     field = traitlets.Unicode().tag(sync=True)  # a class that it alone has
 
     def __init__(self, text: widgets.Text, entered: Callable[[str], None]) -> None:

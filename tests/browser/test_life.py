@@ -11,7 +11,7 @@ from playwright.sync_api import Locator
 
 from kit.lab import IS_STILL, STILL, WIDGET_VIEW
 from tests.browser.conftest import Open, Write
-from tests.browser.lab import NOTEBOOKS, SLOW, NotebookPage, Server
+from tests.browser.lab import NOTEBOOKS, NotebookPage, Server
 from tests.browser.moves import answers, wait_until
 from tests.notebooks import refresh
 
@@ -83,21 +83,21 @@ def test_an_explorer_sleeps_with_its_picture_and_comes_back(opened: Open, scratc
         explorer_again = page.explorers()[0]
         assert drawn(page, explorer_again) == before, "as it was, its curves included"
         assert answers(page, explorer_again, "ratio", 60)
-        assert page.problems(SLOW) == []
+        assert page.problems() == []
 
         page.restart_kernel()
         wait_until(page, lambda: said(page) == [SENTENCE] * 2, "the explorer and the slider say how they come to life")
         assert explorer_again.locator(".kit-figure .main-svg").first.is_visible(), "the last picture stays"
         assert not explorer_again.locator(".kit-controls").is_visible(), "what a hand would move goes"
         assert icons_of_broken_links(page) == 0
-        assert page.problems(SLOW) == []
+        assert page.problems() == []
 
         page.open()  # again, with another kernel
         wait_until(page, lambda: said(page) == [SENTENCE] * 2, "nothing of it is in this kernel")
         assert still(page).count() == 1 and page.explorers() == []
-        assert page.problems(SLOW) == []
+        assert page.problems() == []
 
         page.run_cell(0)
         page.wait_still(page.explorers()[0])
         assert said(page) == [SENTENCE], "the slider's cell has not run"
-        assert page.problems(SLOW) == []
+        assert page.problems() == []

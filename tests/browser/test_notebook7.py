@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
-from tests.browser.lab import NOTEBOOKS, SLOW, open_notebook, serve
+from tests.browser.lab import NOTEBOOKS, open_notebook, serve
 from tests.browser.moves import answers, wait_until
 from tests.notebooks.kernels import kernel_environment
 
@@ -20,7 +20,7 @@ def test_keys_move_sliders_and_leave_the_notebook_alone(browser: Browser, tmp_pa
     with serve(NOTEBOOKS, app="notebook", env=kernel_environment(tmp_path)) as server:  # noqa: SIM117
         with open_notebook(browser, server, NAME) as page:
             page.run_all()
-            assert page.problems(SLOW, ITS_OWN_ERROR) == []
+            assert page.problems(ITS_OWN_ERROR) == []
             explorer = page.explorers()[0]
             page.wait_still(explorer)
             page.handle("ratio", explorer).click()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.browser.conftest import Open
-from tests.browser.lab import NOTEBOOKS, SLOW
+from tests.browser.lab import NOTEBOOKS
 from tests.browser.moves import dead_explorers
 
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
@@ -18,9 +18,9 @@ NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
 def test_notebook_runs_and_its_explorers_answer(opened: Open, name: str) -> None:
     with opened(name) as notebook:
         notebook.run_all()
-        assert notebook.problems(SLOW) == []
+        assert notebook.problems() == []
         assert notebook.explorers(), "no explorer is on the page"
         assert notebook.screens_above_the_first_slider() < 2, "play comes before theory"
         assert notebook.overflow() == [], "too wide at 1280 pixels"
         assert dead_explorers(notebook) == []
-        assert notebook.problems(SLOW) == [], "after the controls were moved"
+        assert notebook.problems() == [], "after the controls were moved"

@@ -8,7 +8,7 @@ from pathlib import Path
 from playwright.sync_api import Locator
 
 from tests.browser.conftest import Open, Show, Write
-from tests.browser.lab import NotebookPage
+from tests.browser.lab import SLOW, NotebookPage
 from tests.browser.moves import wait_until
 
 MAKE = (
@@ -123,6 +123,23 @@ def test_a_page_that_is_slow_shows_every_figure_whole(opened: Open, scratch: Wri
         assert explorer.locator(".kit-figure-1 .bars text").all_inner_texts()  # what came while plotly was read, too
         drawn = explorer.locator(".kit-figure-0 .js-plotly-plot").evaluate("plot => plot.data[3].x.length")
         assert drawn > 30
+
+
+def test_widgets_that_begin_too_late_for_anywidget_hear_the_kernel(opened: Open, scratch: Write) -> None:
+    with opened(scratch(MAKE, "explorer")) as notebook:
+        notebook.page.evaluate(
+            "() => { const own = AbortSignal.timeout; AbortSignal.timeout = () => own.call(AbortSignal, 0); }"
+        )
+        notebook.run_all()
+        (explorer,) = notebook.explorers()
+        says(notebook, explorer, "50 % of the weights")
+        notebook.wait_still(explorer)
+        assert any(SLOW in error for error in notebook.console), "none of them was late"
+        mark = explorer.locator(".kit-figure-0 .kit-point").first
+        place, drawn = mark.get_attribute("transform"), bars(explorer)
+        notebook.press("ratio", "ArrowRight", explorer, times=4)
+        wait_until(notebook, lambda: mark.get_attribute("transform") != place, "the mark stays", 30)
+        wait_until(notebook, lambda: bars(explorer) != drawn, "the bars stay", 30)
 
 
 def test_every_explorer_fits_the_window_and_stacks_where_it_is_narrow(show: Show) -> None:

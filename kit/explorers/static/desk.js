@@ -66,6 +66,7 @@ export default () => {
   const places = new Set();  // where this explorer is shown: as a whole, and its views
   return {
     initialize({model}) {
+      heed(model);
       model.on("msg:custom", ({kind, text, file}) => {
         if (kind === "copy") copy(text);
         if (kind === "save") save(new Blob([text], {type: "text/csv"}), file);

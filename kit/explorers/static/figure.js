@@ -193,7 +193,7 @@ export default () => {
   let begin, ready;
   return {
     initialize(context) {
-      const {model} = context;
+      const {model} = context, ask = heed(model);
       let missed = false;
       const miss = () => { missed = true; };
       for (const step of STEPS) model.on(`change:_py2js_${step}`, miss);
@@ -201,7 +201,7 @@ export default () => {
         const inner = await figure(model.get("_plotly"));
         for (const step of STEPS) model.off(`change:_py2js_${step}`, miss);
         inner.initialize(context);
-        if (missed) model.send({whole: true});
+        if (missed) ask();
         return inner;
       };
     },

@@ -126,6 +126,7 @@ const DRAW = {
 };
 
 export default {
+  initialize({model}) { heed(model); },
   render({model, el}) {
     const kind = model.get("kind");
     let plot = null, group = null, stopped = false;
