@@ -140,6 +140,7 @@ def test_widgets_that_begin_too_late_for_anywidget_hear_the_kernel(opened: Open,
         notebook.press("ratio", "ArrowRight", explorer, times=4)
         wait_until(notebook, lambda: mark.get_attribute("transform") != place, "the mark stays", 30)
         wait_until(notebook, lambda: bars(explorer) != drawn, "the bars stay", 30)
+        assert notebook.problems() == []
 
 
 def test_every_explorer_fits_the_window_and_stacks_where_it_is_narrow(show: Show) -> None:
