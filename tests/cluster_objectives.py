@@ -9,6 +9,8 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
+import psutil
+
 from kit.search import Config
 
 
@@ -69,7 +71,7 @@ class Waits:
         self.folder = folder
 
     def __call__(self, config: Config, *, cancel: Event) -> float:
-        assert cancel.wait(60)
+        assert cancel.wait(300)
         (self.folder / str(config["x"])).touch()
         return 1.0
 
@@ -105,6 +107,10 @@ def eats(config: Config) -> float:
 def sleeps(config: Config) -> float:
     time.sleep(0.3)
     return config["x"]
+
+
+def niceness(config: Config) -> float:
+    return float(psutil.Process().nice())
 
 
 class Outlasts:

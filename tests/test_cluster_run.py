@@ -63,6 +63,13 @@ def test_the_same_trials_as_without_ray_in_two_quiet_processes_of_one_thread(
     assert capfd.readouterr() == ("", "")
 
 
+def test_workers_have_their_fair_share_of_a_busy_machine() -> None:
+    """Else they start and work at a thirtieth of the pace of what else runs: beside three such processes no worker had
+    started after a minute."""
+    study = cluster.run(Study(SPACE, maximise=True), objectives.niceness, Random(), budget=2)
+    assert [trial.value for trial in study.trials] == [psutil.Process().nice()] * 2
+
+
 def test_nobody_listens_to_other_machines() -> None:
     found = []
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
@@ -111,7 +118,7 @@ def test_what_fails_hangs_or_is_called_wrongly() -> None:
 
 
 def test_cancelled_calls_end_or_are_killed(tmp_path: Path) -> None:
-    for objective in (objectives.Waits(tmp_path), lambda config: time.sleep(60)):
+    for objective in (objectives.Waits(tmp_path), lambda config: time.sleep(300)):
         study, cancel = Study(SPACE), threading.Event()
 
         def on_span(span: Span, cancel: threading.Event = cancel) -> None:
@@ -120,7 +127,7 @@ def test_cancelled_calls_end_or_are_killed(tmp_path: Path) -> None:
 
         began = time.monotonic()
         cluster.run(study, objective, Random(), budget=4, on_span=on_span, cancel=cancel)
-        assert time.monotonic() - began < 60
+        assert time.monotonic() - began < 150
         assert [trial.status for trial in study.trials] == ["lost", "lost"]
         assert len(list(tmp_path.iterdir())) == 2  # what takes `cancel` came to its own end
 

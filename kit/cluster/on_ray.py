@@ -132,7 +132,7 @@ class _Actors:
         self._working: dict[Any, tuple[int, float, int]] = {}  # a call's result -> worker, start, trials
         self._idle: list[int] = []
         self._began = self._seen = time.monotonic()
-        self._why = "the cluster has no free CPU for one"
+        self._why = "the cluster has no free CPU for one, or is too busy to start it"
 
     def begin(self, objective: Any, count: int) -> None:
         self._objective = objective

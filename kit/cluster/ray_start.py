@@ -20,6 +20,9 @@ REACH = 20.0  # seconds in which a cluster must answer
 STORE_BYTES = 100_000_000  # of shared memory for the data set; what is beyond goes to the disk
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 TRIES = "RAY_gcs_server_port_wait_time_s"  # of Ray, to connect
+# Ray's workers give way to all other processes (niceness 15, a thirtieth of their share): on a busy machine one would
+# take minutes to start, and a trial's seconds would count what else runs there. Trials are what this machine is to do.
+FAIR = {"worker_niceness": 0}
 
 
 @contextmanager
@@ -91,7 +94,14 @@ def _start(ray: Any, cpus: int) -> None:
                 patch("ray._private.parameter.RayParams", few),
                 patch("ray._private.node.Node.start_api_server"),
             ):
-                ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=STORE_BYTES, **QUIET)
+                ray.init(
+                    "local",
+                    num_cpus=cpus,
+                    include_dashboard=False,
+                    object_store_memory=STORE_BYTES,
+                    _system_config=FAIR,
+                    **QUIET,
+                )
             return
         except Exception as error:
             for child in psutil.Process().children():  # Ray leaves them behind, and they would slow the next start
