@@ -16,6 +16,7 @@ import pytest
 
 from kit import cluster
 from kit.cluster import Span
+from kit.cluster.ray_start import FAIR
 from kit.search import ASHA, Float, Random, Space, Study
 from tests import cluster_objectives as objectives
 
@@ -47,9 +48,8 @@ def nodes() -> Iterator[Any]:
 
     node: dict[str, Any] = {"object_store_memory": 80_000_000, "include_log_monitor": False}
     with patch("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False):
-        found = Cluster(
-            initialize_head=True, head_node_args={**node, "num_cpus": 0, "include_dashboard": False, "no_monitor": True}
-        )
+        head = {"num_cpus": 0, "include_dashboard": False, "no_monitor": True, "_system_config": FAIR}
+        found = Cluster(initialize_head=True, head_node_args={**node, **head})
         for _ in range(3):
             found.add_node(num_cpus=1, **node)
         yield found

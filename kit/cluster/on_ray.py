@@ -71,7 +71,8 @@ def run(
         workers: calls at once; None for as many as the cluster has CPUs for.
         threads: of each worker, and CPUs that it takes.
         retries: how often a trial is tried again whose worker died.
-        patience: seconds that it may take until any worker is there, where none is.
+        patience: seconds that it may take until any worker is there, where none is. On a busy cluster give more, or
+            start it with RAY_worker_niceness=0: else its workers give way to whatever runs beside them.
         on_span: called as each trial is given away, and as it ends.
 
     Returns:
