@@ -122,7 +122,7 @@ def test_board_shows_pins_and_the_front_of_the_chosen_size(pinned: BoardExplorer
         settle(pinned, size=size)
         assert pinned.front == ("small", "dense") and "3 pins for digits; 2 on the front" in words(pinned)
     settle(pinned, size="flops")
-    assert set(pinned.front) == {"worse", "dense"} and "(MFLOPs for one sample)" in words(pinned)
+    assert set(pinned.front) == {"worse", "dense"} and "(FLOPs for one sample)" in words(pinned)
 
 
 def test_pins_of_other_data_sets_stay_away(pinned: BoardExplorer, digits: Dataset) -> None:

@@ -27,7 +27,7 @@ from kit.explorers.pinning import PIN_ROWS, Pin, PinningExplorer
 from kit.explorers.prune import SLICE_SECONDS
 from kit.measure import Estimate, Profile
 from kit.plots import compress as plots
-from kit.plots.curves import SIZE_AXES, Curve, Panel, amount
+from kit.plots.curves import Curve, Panel, amount
 
 RATIOS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)
 ENERGIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1.0)
@@ -38,7 +38,6 @@ OPERATIONS = 2000  # of a point for each parameter, about: it is ranked, cluster
 WAYS: dict[Kind, str] = dict(zip(KINDS, plots.WAYS, strict=True))
 # Of notebook 03, by control.
 SECTIONS = {"ratio": 8, "kind": 5, "bits": 5, "huffman": 6, "energy": 2, "epochs": 8, "seed": 8, "layer": 4}
-KB = SIZE_AXES["file_bytes"].divisor
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,7 @@ class CompressionExplorer(PinningExplorer[Settings, Answer]):
             WAYS[recipe.kind],
             dense=_curve("dense model", self._known([NOTHING])),
             pins=self._pin_curve("file_bytes")._replace(said=tuple(self._pin_names)),
-            dense_size=self._compression.ledger(NOTHING).total / KB,
+            dense_size=self._compression.ledger(NOTHING).total,
             chance=100 * training.chance(self.dataset.validation.labels),
         )
 
@@ -268,7 +267,7 @@ class CompressionExplorer(PinningExplorer[Settings, Answer]):
 
 
 def _curve(label: str, steps: Sequence[Step]) -> Curve:
-    points = [(step.ledger.total / KB, step.accuracy) for step in steps]
+    points = [(step.ledger.total, step.accuracy) for step in steps]
     return Curve.of(label, points, [str(step.recipe) for step in steps])
 
 

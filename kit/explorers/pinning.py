@@ -23,7 +23,7 @@ from kit.explorers.base import A, Explorer, S
 from kit.explorers.controls import HELP, TOOLS, Action, Control, Row
 from kit.explorers.marks import script
 from kit.measure import Estimate, Profile, SizeName
-from kit.plots.curves import SIZE_AXES, Curve, amount
+from kit.plots.curves import Curve, amount
 
 _SIZES = {"non-zeros": "nonzeros", "bytes on disk": "file_bytes", "FLOPs": "flops", "latency": "latency"}
 SIZE_CONTROL = Control(
@@ -275,9 +275,9 @@ class PinningExplorer(OnBoard[S, A]):
                 self._say_anew(answer)
 
     def _pin_curve(self, size: SizeName, floor: float = 0.0) -> Curve:
-        """The pins as points, oldest first; a size of 0 is drawn at `floor`, in the axis' unit."""
+        """The pins as points, oldest first; a size of 0 is drawn at `floor`."""
         estimates = [Estimate(*(row[name] for name in _ACCURACY)) for row in self._pins]
-        sizes = [float(row[size]) / SIZE_AXES[size].divisor or floor for row in self._pins]
+        sizes = [float(row[size]) or floor for row in self._pins]
         return Curve.of("pins", zip(sizes, estimates, strict=True))
 
     @property

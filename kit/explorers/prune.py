@@ -25,7 +25,7 @@ from kit.explorers.marks import Mark
 from kit.explorers.pinning import PIN_ROWS, SIZE_CONTROL, Pin, PinningExplorer
 from kit.measure import Estimate, Profile, SizeName
 from kit.plots import prune as plots
-from kit.plots.curves import SIZE_AXES, SMALLEST, Curve, Panel, amount, counted
+from kit.plots.curves import SMALLEST, Curve, Panel, amount, counted
 from kit.prune import IMPORTANCES, LEARNING_RATE, SCOPES, WHATS, Point, PruningMethod, Scope, Sizes, Sweep, What
 
 # Forty stops, close together where the cliff is.
@@ -307,13 +307,12 @@ class PruningExplorer(PinningExplorer[Settings, Answer]):
         return Curve.of(label, ((x, point.accuracy) for x, point in known), said)
 
     def _size_of(self, size: SizeName, method: PruningMethod, point: Point | None) -> float | None:
-        """A size of a point in the axis' unit, above 0; None for a latency that is not measured yet."""
-        axis = SIZE_AXES[size]
+        """A size of a point, above 0; None for a latency that is not measured yet."""
         if size == "latency":
             latency = None if point is None else self._sweep.known_latency(method, point.ratio)
             return None if latency is None else latency.value
-        dense = getattr(self._sweep.dense, size) / axis.divisor
-        own = dense if point is None else getattr(point.sizes, size) / axis.divisor
+        dense = getattr(self._sweep.dense, size)
+        own = dense if point is None else getattr(point.sizes, size)
         return float(own or SMALLEST * dense or 1.0)  # a log axis has no 0
 
     def _draw_marks(self, answer: Answer) -> None:

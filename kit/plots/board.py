@@ -37,7 +37,7 @@ def board_pins(rows: DataFrame, front: DataFrame, size: SizeName) -> tuple[Pin, 
         size: which size.
     """
     smallest = 1e-3 if size == "latency" else 1.0  # a log axis has no 0
-    sizes = rows[size].astype(float).clip(lower=smallest) / SIZE_AXES[size].divisor
+    sizes = rows[size].astype(float).clip(lower=smallest)
     accuracies = map(Estimate, rows["accuracy"], rows["accuracy_low"], rows["accuracy_high"], rows["n"])
     on_front, batches = rows["name"].isin(front["name"]), rows["batch_size"].astype(int)
     made = map(Pin, rows["name"], rows["technique"], sizes, accuracies, on_front, batches)

@@ -35,7 +35,7 @@ INSIDE = {"insidetextfont": {"color": "black"}, "insidetextanchor": "middle", "t
 def plane_panel(
     ways: Sequence[Curve], chosen: str, *, dense: Curve, pins: Curve, dense_size: float, chance: float
 ) -> Panel:
-    """Accuracy (per cent, with 95 % intervals) against the file (kB, log axis).
+    """Accuracy (per cent, with 95 % intervals) against the file (bytes, log axis).
 
     Args:
         ways: a curve for each name in `WAYS`, in that order; any may be empty.

@@ -222,24 +222,23 @@ def three_digits(value: float) -> str:
 
 
 class SizeAxis(NamedTuple):
-    """How a size is written: axis title, divisor to its unit, a point's size under the mouse."""
+    """How a size is written: axis title, a point's size under the mouse."""
 
     title: str
-    divisor: float
     at: str
 
 
 SIZE_AXES: dict[SizeName, SizeAxis] = {
-    "nonzeros": SizeAxis("parameters that are not zero", 1, "%{x:,.0f} parameters not zero"),
-    "file_bytes": SizeAxis("file", 1e3, "file of %{x:,.4~r} kB"),
-    "flops": SizeAxis("MFLOPs for one sample", 1e6, "%{x:,.3~r} MFLOPs"),
-    "latency": SizeAxis("latency, ms", 1, "%{x:.3~r} ms"),
+    "nonzeros": SizeAxis("parameters that are not zero", "%{x:,.0f} parameters not zero"),
+    "file_bytes": SizeAxis("file", "file of %{x:.3~s}B"),
+    "flops": SizeAxis("FLOPs for one sample", "%{x:.3~s} FLOPs"),
+    "latency": SizeAxis("latency, ms", "%{x:.3~r} ms"),
 }
 SMALLEST = 1e-3  # of the dense model: where a size of 0 is drawn, since a log axis has none
 
 
 def size_axis(size: SizeName, sizes: Iterable[float]) -> dict[str, Any]:
-    """A log axis on which `sizes` are seen, in its unit; ticks of files have theirs, from bytes to gigabytes.
+    """A log axis on which `sizes` are seen; ticks of files have their unit, from bytes to gigabytes.
 
     The lower end is a tick, 1, 2 or 5 of a decade, so that it seldom moves while a curve grows.
     """
@@ -254,7 +253,7 @@ def size_axis(size: SizeName, sizes: Iterable[float]) -> dict[str, Any]:
         "title": SIZE_AXES[size].title,
         "range": [math.log10(bottom), math.log10(top)],
         "tickvals": ticks,
-        "ticktext": [amount(1e3 * tick, "B") if size == "file_bytes" else _short(tick) for tick in ticks],
+        "ticktext": [amount(tick, "B") if size == "file_bytes" else _short(tick) for tick in ticks],
         "tickangle": 0,
     }
 
