@@ -209,10 +209,6 @@ class WithCursor(ToyExplorer):
     def _preview(self, settings: int) -> None:
         self._cursor = settings
 
-    def _draw_marks(self, answer: Answer) -> None:
-        if not self._worker.newer:
-            self._preview(answer.settings)
-
 
 @pytest.mark.parametrize("between", ["the move and its request", "the question and the drawing"])
 def test_an_answer_that_is_late_does_not_take_back_what_a_hand_has_moved(

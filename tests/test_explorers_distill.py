@@ -128,9 +128,9 @@ def test_the_first_answer_comes_unasked_and_soft_labels_move_before_any_student_
     assert explorer.bars.values == pytest.approx(shares(explorer, trained), abs=1e-5)
     with monkeypatch.context() as patch:  # a hand that has moved on
         patch.setattr(type(explorer._worker), "newer", True)
-        explorer._draw_marks(explorer._latest())
+        explorer._mark(explorer._latest())
     assert explorer.bars.values == pytest.approx(shares(explorer, trained), abs=1e-5)
-    explorer._draw_marks(explorer._latest())
+    explorer._mark(explorer._latest())
     assert explorer.bars.values == pytest.approx(before)
 
 

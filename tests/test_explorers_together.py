@@ -86,13 +86,11 @@ def test_what_it_ships_is_the_best_of_the_study_within_the_limit(explorer: Toget
         assert explorer.bound.at == afford and explorer.bound.text == f"{afford:,} bytes"
 
 
-def test_a_larger_budget_goes_on(opened: Callable[..., TogetherExplorer]) -> None:
+def test_a_larger_budget_goes_on(opened: Callable[..., TogetherExplorer], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TogetherExplorer, "_rest", PATIENCE)  # nothing in the background
     toy = Toy()
     explorer = opened(toy, method="random", trials=32)
-    explorer.stop()
-    explorer.wait(PATIENCE)
-    explorer._rest = 60.0  # nothing in the background
-    for budget, asked in ((8, 8), (32, 32), (16, 32), (32, 32)):
+    for budget, asked in ((16, 16), (8, 16), (32, 32), (16, 32), (32, 32)):
         settle(explorer, budget=budget)
         assert toy.asked == asked and len(explorer.trials) == budget
     assert configs(explorer.trials) == configs(by_hand("random", 0, 32).trials)

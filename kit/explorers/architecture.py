@@ -377,8 +377,6 @@ class ArchitectureExplorer(Explorer[Settings, Answer]):
         settings = answer.settings
         self._draw_dots(settings, answer.trajectory.trials)
         self.chosen.values = [] if answer.shown_row == answer.row else self._place(answer.shown_row, settings.cost)
-        if not self._worker.newer:  # else a hand is ahead of this answer
-            self._preview(settings)
 
     def _draw_dots(self, settings: Settings, trials: Sequence[Trial]) -> None:
         table, told = self._networks, [trial for trial in trials if trial.told]

@@ -216,7 +216,7 @@ class Explorer(Tooled, Generic[S, A]):
         return bool(value != self._starts[name])
 
     def _preview(self, settings: S) -> None:
-        """Change marks that need no computing, in the control's own callback."""
+        """Change marks that need no computing: in the control's own callback, and of an answer before its marks."""
 
     def _compute(self, settings: S, cancel: Event) -> A:
         """The answer to the settings; what was computed before is remembered, so that it comes at once.
@@ -233,7 +233,7 @@ class Explorer(Tooled, Generic[S, A]):
         raise NotImplementedError
 
     def _draw_marks(self, answer: A) -> None:
-        """Set the marks over the figures."""
+        """Set the marks over the figures that `_preview` does not."""
 
     def _words(self, answer: A) -> str:
         """The status line (HTML): what there is now."""
@@ -296,6 +296,8 @@ class Explorer(Tooled, Generic[S, A]):
 
     def _mark(self, answer: A) -> None:
         with self._lock:  # no hand moves on between the question whether one did, and what is drawn
+            if not self._worker.newer:  # else a hand is ahead of this answer
+                self._preview(answer.settings)
             self._draw_marks(answer)
         self.ghost.values = [] if self._kept is None else self._here(self._kept.answer, answer.settings)
 
@@ -367,9 +369,6 @@ class Explorer(Tooled, Generic[S, A]):
         """Take back what was previewed or came in part: show the last answer, and say so."""
         if (answer := self._answered) is None:
             return "There is no answer yet."
-        with self._lock:
-            if not self._worker.newer:
-                self._preview(answer.settings)
         self._mark(answer)
         self._paint_all(answer, self._first)
         return f"The picture shows the last answer: {self._said(answer)}"

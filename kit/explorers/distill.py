@@ -274,8 +274,6 @@ class DistillationExplorer(PinningExplorer[Settings, Answer]):
 
     def _draw_marks(self, answer: Answer) -> None:
         self.here.values = self._here(answer, answer.settings)
-        if not self._worker.newer:  # the bars show already what a hand has moved to
-            self._preview(answer.settings)
 
     def _here(self, answer: Answer, settings: Settings) -> list[float]:
         here = Curve.of("here", [(answer.settings.recipe.temperature, answer.group.accuracy)])

@@ -315,8 +315,6 @@ class SearchExplorer(PinningExplorer[Settings, Answer]):
 
     def _draw_marks(self, answer: Answer) -> None:
         self._draw_dots(answer.trajectory.trials)
-        if not self._worker.newer:  # else a hand is ahead of this answer
-            self._preview(answer.settings)
 
     def _clicked(self, figure: str, curve: str, x: float, y: float) -> None:
         """Go to a point of the race: its method, and its budget."""

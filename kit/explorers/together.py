@@ -295,7 +295,6 @@ class TogetherExplorer(PinningExplorer[Settings, Answer]):
         pins = Curve("pins")
         if names.size == "bytes":  # of other sizes the board knows nothing
             pins = self._pin_curve("file_bytes")._replace(said=tuple(self._pin_names))
-            pins = pins._replace(x=tuple(1e3 * x for x in pins.x))
         told = f"{settings.method}, {counted(len(trials), 'trial')}: front as searched ○, measured anew ●"
         return plots.plane_panel(names, settings.method, found, pins, searches.corner, f"{told}; ✖ what you would ship")
 
@@ -314,7 +313,6 @@ class TogetherExplorer(PinningExplorer[Settings, Answer]):
 
     def _draw_marks(self, answer: Answer) -> None:
         if not self._worker.newer:  # else a hand is ahead of this answer
-            self._preview(answer.settings)
             self.ship.values = self._here(answer, answer.settings)
 
     def _say_anew(self, answer: Answer) -> None:
