@@ -181,7 +181,7 @@ def test_a_search_that_is_cancelled_goes_on(table: Table, monkeypatch: pytest.Mo
 
     with contextlib.closing(ArchitectureExplorer(table, trainings=TOP, method="random")) as explorer:
         explorer.stop()
-        explorer.wait(PATIENCE)
+        explorer.wait_curves(PATIENCE)  # what ran beside has ended, too
         monkeypatch.setattr(objective, "__call__", counted)
         key = ("random", 77, np.full(len(table.cells), True).tobytes())
         with pytest.raises(Cancelled):

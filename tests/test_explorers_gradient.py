@@ -22,7 +22,7 @@ from kit.plots.gradient import NAMES, TRAINED
 from kit.search.gradient import Differences, Implicit, Unrolled, Way, network
 from kit.training import Cancelled, Diverged
 from tests.explorer_contract import picture
-from tests.hands import words
+from tests.hands import PATIENCE, words
 from tests.nets import already_set, same
 from tests.strangers import STRANGERS
 
@@ -201,11 +201,11 @@ def test_models_that_no_cohort_takes_are_trained_one_by_one(
 
 @pytest.mark.parametrize("cohort", [True, False])
 def test_what_diverges_is_said_and_left_out_of_the_curve(
-    cohort: bool, digits: Dataset, own_board: Any, opened: Opened
+    cohort: bool, digits: Dataset, own_board: Any, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(GradientExplorer, "_rest", PATIENCE)  # the curve grows here alone
     made = opened(GradientExplorer(net() if cohort else net().double(), digits, steps=30, samples=20))
     made.wait()
-    made.stop()
     made._curve.clear()
     made._problems[0], made._lr = dataclasses.replace(made._problem(0), lr=1e30), 1e30
     made.set(weight_decay=0.004)
