@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,3 +79,9 @@ def test_ray_that_does_not_start_is_tried_again_and_leaves_nothing_behind(monkey
         pass
     assert len(refusing.children) == ray_start.STARTS
     assert all(child.wait(10) < 0 for child in refusing.children)
+
+
+@pytest.mark.parametrize(("last", "expected"), [(["python", f"{os.sep}ray{os.sep}gcs"], True), (["python"], False)])
+def test_a_process_that_just_begins_is_asked_again(last: list[str], expected: bool) -> None:
+    commands = iter([[], [], last])
+    assert ray_start._is_ray(SimpleNamespace(cmdline=lambda: next(commands))) is expected

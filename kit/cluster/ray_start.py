@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -106,10 +107,18 @@ def _start(ray: Any, cpus: int) -> None:
         except Exception as error:
             for child in psutil.Process().children():  # Ray leaves them behind, and they would slow the next start
                 with suppress(psutil.Error):
-                    if child not in before and f"{os.sep}ray{os.sep}" in " ".join(child.cmdline()):
+                    if child not in before and _is_ray(child):
                         child.kill()
             if tries == 1:
                 raise RuntimeError(f"Ray does not start on this machine: {_line(error)}") from error
+
+
+def _is_ray(process: psutil.Process) -> bool:
+    """By its command, which is empty for a moment where the process just begins."""
+    late = time.monotonic() + 1
+    while not (words := process.cmdline()) and time.monotonic() < late:
+        time.sleep(0.001)
+    return f"{os.sep}ray{os.sep}" in " ".join(words)
 
 
 def _connect(ray: Any, address: str) -> None:
