@@ -22,7 +22,7 @@ from kit import checks, training
 from kit.data import Dataset
 from kit.prune import plain, prunable
 from kit.prune.joints import LAYERS, TransposedLinear
-from kit.prune.plain import is_plain
+from kit.prune.plain import as_plain
 
 Per = Literal["tensor", "channel"]
 PERS: tuple[Per, ...] = get_args(Per)
@@ -326,7 +326,7 @@ def sqnr(model: nn.Module, smaller: nn.Module) -> dict[str, float]:
         ValueError: `smaller` has no such weight, or of another shape.
     """
     checks.instance("smaller", smaller, nn.Module, "a torch.nn.Module")
-    found, thin = {}, smaller if is_plain(smaller) else plain(smaller)
+    found, thin = {}, as_plain(smaller)
     for name, weight in prunable(model, embeddings=True).items():
         layer, _, key = name.rpartition(".")
         try:

@@ -19,7 +19,7 @@ from kit.compress.quantise import finite
 from kit.data import Dataset
 from kit.inference import light_copy
 from kit.prune import plain, prunable
-from kit.prune.plain import is_plain
+from kit.prune.plain import as_plain
 
 Start = Literal["linear", "density", "random"]
 STARTS: tuple[Start, ...] = get_args(Start)
@@ -63,7 +63,7 @@ def share(
     checks.one_of("start", start, STARTS)
     checks.whole("seed", seed)
     checks.instance("biases", biases, bool)
-    shared = light_copy(model if is_plain(model) else plain(model))  # weight by weight it gets memory of its own
+    shared = light_copy(as_plain(model))  # weight by weight it gets memory of its own
     weights = prunable(shared, clusters if isinstance(clusters, Mapping) else (), embeddings=True)
     done, every = set[nn.Parameter](), set(weights.values())
     with torch.no_grad():

@@ -17,7 +17,7 @@ from kit.measure import Estimate
 from kit.prune import joints
 from kit.prune.graph import Graph
 from kit.prune.groups import Group, Side
-from kit.prune.plain import is_plain, plain
+from kit.prune.plain import as_plain, plain
 from kit.prune.scores import TAYLOR_BATCH, TAYLOR_SAMPLES
 from kit.prune.structured import followed, marks_of
 
@@ -45,7 +45,7 @@ def heads(model: nn.Module, dataset: Dataset) -> dict[str, Heads]:
     Raises:
         ValueError, Untraceable, TypeError: as for `head_scores`.
     """
-    model = model if is_plain(model) else plain(model)
+    model = as_plain(model)
     _, groups = _with_heads(model, dataset)
     order = [name for name, _ in model.named_modules()]
     return {name: Heads(group.n_units, _outputs(group, order)) for name, group in groups.items()}

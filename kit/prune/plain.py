@@ -41,6 +41,11 @@ def plain(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
     return folded
 
 
+def as_plain(model: nn.Module) -> nn.Module:
+    """The model itself where its weights are plain, so that nothing is copied; else a copy. Errors as of `plain`."""
+    return model if is_plain(model) else plain(model)
+
+
 def is_plain(model: nn.Module) -> bool:
     """Whether no weight is made from other tensors; TypeError for what is no `nn.Module`."""
     checks.instance("model", model, nn.Module, "a torch.nn.Module")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kit import checks, inference, training
 from kit.data import Dataset
-from kit.prune.plain import is_plain, plain
+from kit.prune.plain import as_plain, plain
 
 Importance = Literal["magnitude", "taylor", "random"]
 IMPORTANCES: tuple[Importance, ...] = get_args(Importance)
@@ -44,7 +44,7 @@ def prunable(model: nn.Module, also: Collection[str] = (), *, embeddings: bool =
         ValueError: the model has no such weight.
     """
     checks.instance("model", model, nn.Module, "a torch.nn.Module")
-    model = model if is_plain(model) else plain(model)
+    model = as_plain(model)
     modules = list(model.modules())
     looked_up = {id(m.weight) for m in modules if isinstance(m, _LOOKED_UP)}
     owned = {

@@ -20,7 +20,7 @@ from kit.data import Dataset
 from kit.prune import joints
 from kit.prune.graph import Graph, checked_on, follow, is_usual, samples, stopped, untraceable
 from kit.prune.groups import Group
-from kit.prune.plain import is_plain, plain
+from kit.prune.plain import as_plain, plain
 from kit.prune.scores import Importance, score_weights
 from kit.prune.unstructured import SCOPES, Scope, check_ratio, ratio_of
 
@@ -117,7 +117,7 @@ def remove_channels(
     """As `channels`, with the record of what stayed instead of a warning; `cancel` as in `score_weights`."""
     checks.one_of("scope", scope, SCOPES)
     checks.whole("seed", seed)
-    model = model if is_plain(model) else plain(model)
+    model = as_plain(model)
     graph = followed(model, dataset)
     named = list(ratio) if isinstance(ratio, Mapping) else []
     for name in [name for name in named if name in graph.skipped]:
