@@ -74,7 +74,7 @@ class Server:
         """Call the server's REST interface; the decoded answer, or None where it is empty."""
         request = urllib.request.Request(f"{self.url}{path}", method=method)
         request.add_header("Authorization", f"token {self.token}")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             body = answer.read()
         return json.loads(body) if body else None
 
@@ -140,7 +140,7 @@ def serve(
         env: More environment variables for the server and its kernels.
 
     Raises:
-        LabError: When the server does not answer within a minute.
+        LabError: When the server ends, or does not answer.
     """
     home = Path(tempfile.mkdtemp(prefix="kit-lab-"))
     root = home / "notebooks"
@@ -171,7 +171,7 @@ def serve(
 
 
 def _wait_until_up(server: Server, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         try:
             server.api("api/status")
