@@ -333,10 +333,6 @@ class GradientExplorer(PinningExplorer[Settings, Answer]):
         if (point := self._curve.get(settings.key)) is not None:
             self.here.values = plots.place(point)
 
-    def _draw_marks(self, answer: Answer) -> None:
-        if not self._worker.newer:  # else a hand is ahead of this answer
-            self.here.values = plots.place(answer.point)
-
     def _here(self, answer: Answer, settings: Settings) -> list[float]:
         return plots.place(answer.point)
 
